@@ -1,0 +1,1 @@
+"""Architectures: backbones, and the objectives that turn them into models. Never imports `bench`."""

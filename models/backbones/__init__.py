@@ -1,0 +1,1 @@
+"""Backbones: one paper, one readable file."""

@@ -1,0 +1,1 @@
+"""Objectives: how a backbone becomes a language model, a classifier or a generator."""

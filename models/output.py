@@ -1,0 +1,36 @@
+"""What every model returns.
+
+Shapes: B batch, T time, V vocabulary.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """Result of `forward`.
+
+    `loss` is what training minimises: nats per predicted symbol plus the auxiliary terms. It is
+    None when no labels were given. `nll` is the likelihood term alone, nats per symbol, so that
+    models with auxiliary losses stay comparable. `losses` names the auxiliary terms as added.
+    """
+
+    logits: Tensor
+    loss: Tensor | None = None
+    nll: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """Log-likelihood of a batch of items.
+
+    `nats` has shape (B,): log p(item), or a lower bound of it when `bound` is true.
+    `forwards` counts the network evaluations spent on each item.
+    """
+
+    nats: Tensor
+    bound: bool
+    forwards: int
