@@ -1,0 +1,216 @@
+"""The autoregressive objective: p(x) = prod_t p(x_t | x_<t).
+
+Every symbol is predicted, the first one from a learned start symbol, so that `log_prob` is the
+exact likelihood of the whole sequence. For images the symbols are the grey levels of the pixels in
+raster order (van den Oord et al. 2016, arXiv:1601.06759), given the class.
+
+Shapes: B batch, T time, D width, V vocabulary, H and W image sides.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.interface import RecurrentBackbone, State
+from models.output import LogProb, Output
+
+
+def _token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log p of each token, (B, T, V) and (B, T) -> (B, T)."""
+    return -F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view(
+        tokens.shape
+    )
+
+
+def _output(logits: Tensor, labels: Tensor | None, losses: dict[str, Tensor]) -> Output:
+    if labels is None:
+        return Output(logits=logits, losses=losses)
+    nll = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    loss = nll
+    for term in losses.values():
+        loss = loss + term
+    return Output(logits=logits, loss=loss, nll=nll, losses=losses)
+
+
+def draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One symbol from each row of (B, V), by inverse transform on the generator's own device."""
+    cumulative = logits.float().softmax(-1).cumsum(-1)  # (B, V)
+    device = generator.device if generator is not None else logits.device
+    u = torch.rand(logits.shape[0], 1, generator=generator, device=device).to(logits.device)
+    # The last cumulative sum can fall short of one by rounding.
+    return (u > cumulative).sum(-1).clamp_max(logits.shape[-1] - 1)  # (B,)
+
+
+class LanguageModel(nn.Module):
+    """A causal backbone between an embedding and an un-embedding.
+
+    `init` is "scaled" (embedding of unit variance, un-embedding at zero, which starts the loss at
+    log V) or "backbone" (both normal with standard deviation 0.02, as most papers do).
+    """
+
+    def __init__(self, *, backbone: RecurrentBackbone, vocab_size: int, init: str) -> None:
+        super().__init__()
+        if init not in ("scaled", "backbone"):
+            raise ValueError(f"init is {init!r}; allowed are 'scaled' and 'backbone'")
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, backbone.d_model)
+        self.start = nn.Embedding(1, backbone.d_model)
+        self.backbone = backbone
+        self.lm_head = nn.Linear(backbone.d_model, vocab_size, bias=False)
+        self.lm_head.unembedding = True  # type: ignore[assignment]
+        std = 1.0 if init == "scaled" else 0.02
+        nn.init.normal_(self.embedding.weight, std=std)
+        nn.init.normal_(self.start.weight, std=std)
+        if init == "scaled":
+            nn.init.zeros_(self.lm_head.weight)
+        else:
+            nn.init.normal_(self.lm_head.weight, std=0.02)
+
+    def next_logits(self, tokens: Tensor) -> Tensor:
+        """Logits of the symbol after each position, no start symbol: (B, T) -> (B, T, V)."""
+        hidden, _ = self.backbone(self.embedding(tokens))
+        return self.lm_head(hidden)
+
+    def forward(self, *, tokens: Tensor, labels: Tensor | None = None) -> Output:
+        """logits[:, t] predicts tokens[:, t] from those before it."""
+        hidden, losses = self.backbone(self._shifted(tokens))
+        return _output(self.lm_head(hidden), labels, dict(losses))
+
+    def log_prob(self, tokens: Tensor) -> LogProb:
+        """Exact log p(tokens), nats, (B, T) -> (B,)."""
+        logits = self(tokens=tokens).logits
+        return LogProb(nats=_token_nats(logits, tokens).sum(-1), bound=False, forwards=1)
+
+    def prefill(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Next-symbol logits (B, T, V) after each position, continuing from `state`.
+
+        Without a state the sequence begins: the start symbol is read first.
+        """
+        if state is None:
+            _, state = self._begin(tokens.shape[0])
+        hidden, state = self.backbone.prefill(self.embedding(tokens), state)
+        return self.lm_head(hidden), state
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B,) -> next-symbol logits (B, V)."""
+        hidden, state = self.backbone.step(self.embedding(token), state)
+        return self.lm_head(hidden), state
+
+    def crop(self, state: State, length: int) -> State:
+        return self.backbone.crop(state, length)
+
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        return self.backbone.state_bytes(batch, context, dtype)
+
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs of one forward pass over `batch` sequences of `length`."""
+        head = 2 * self.backbone.d_model * self.vocab_size
+        return self.backbone.flops(batch, length) + batch * length * head
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        length: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n sequences of `length` symbols drawn from the model, (n, length)."""
+        if condition is not None:
+            raise ValueError("this language model takes no condition; leave it out")
+        if length is None or length < 1:
+            raise ValueError(f"length is {length}; a language model samples at least 1 symbol")
+        logits, state = self._begin(n)
+        tokens = []
+        for _ in range(length):
+            token = draw(logits, generator)
+            tokens.append(token)
+            logits, state = self.step(token, state)
+        return torch.stack(tokens, 1)  # (n, length)
+
+    def _shifted(self, tokens: Tensor) -> Tensor:
+        start = self.start.weight.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
+        return torch.cat([start, self.embedding(tokens[:, :-1])], 1)  # (B, T, D)
+
+    def _begin(self, batch: int) -> tuple[Tensor, State]:
+        """Read the start symbol: logits of the first symbol (B, V), and the state."""
+        weight = self.start.weight
+        state = self.backbone.init_state(batch, device=weight.device, dtype=weight.dtype)
+        hidden, state = self.backbone.step(weight.expand(batch, -1), state)
+        return self.lm_head(hidden), state
+
+
+class PixelLanguageModel(nn.Module):
+    """p(pixels | class) as a raster sequence of grey levels.
+
+    Position and class are added at every pixel, for all backbones alike: a causal convolution
+    sees only so far, and a recurrence would otherwise have to carry both.
+    """
+
+    def __init__(
+        self, *, backbone: RecurrentBackbone, levels: int, n_classes: int, height: int, width: int
+    ) -> None:
+        super().__init__()
+        d_model = backbone.d_model
+        self.levels, self.height, self.width = levels, height, width
+        self.embedding = nn.Embedding(levels, d_model)
+        self.start = nn.Embedding(1, d_model)
+        self.position = nn.Embedding(height * width, d_model)
+        self.condition = nn.Embedding(n_classes, d_model)
+        self.backbone = backbone
+        self.lm_head = nn.Linear(d_model, levels, bias=False)
+        self.lm_head.unembedding = True  # type: ignore[assignment]
+        # The three parts of an input vector have a variance of one together.
+        for table in (self.embedding, self.start, self.position, self.condition):
+            nn.init.normal_(table.weight, std=3**-0.5)
+        nn.init.zeros_(self.lm_head.weight)
+
+    def forward(self, *, pixels: Tensor, condition: Tensor, labels: Tensor | None = None) -> Output:
+        """logits[:, i, j] predicts pixel (i, j) from those before it: (B, H, W, levels)."""
+        tokens = pixels.flatten(1)  # (B, T)
+        start = self.start.weight.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
+        x = torch.cat([start, self.embedding(tokens[:, :-1])], 1)  # (B, T, D)
+        x = x + self.position.weight + self.condition(condition)[:, None]
+        hidden, losses = self.backbone(x)
+        logits = self.lm_head(hidden).unflatten(1, (self.height, self.width))  # (B, H, W, levels)
+        return _output(logits, labels, dict(losses))
+
+    def log_prob(self, pixels: Tensor, condition: Tensor) -> LogProb:
+        """Exact log p(pixels | condition), nats, (B,)."""
+        logits = self(pixels=pixels, condition=condition).logits.flatten(1, 2)  # (B, T, levels)
+        nats = _token_nats(logits, pixels.flatten(1)).sum(-1)
+        return LogProb(nats=nats, bound=False, forwards=1)
+
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        return self.backbone.state_bytes(batch, context, dtype)
+
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs of one forward pass over `batch` images of `length` pixels."""
+        head = 2 * self.backbone.d_model * self.levels
+        return self.backbone.flops(batch, length) + batch * length * head
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        length: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n images given their classes `condition` (n,): (n, H, W)."""
+        if condition is None:
+            raise ValueError("condition is None; give the class of each image")
+        if length not in (None, self.height * self.width):
+            raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
+        weight = self.start.weight
+        state = self.backbone.init_state(n, device=weight.device, dtype=weight.dtype)
+        given = self.condition(condition)  # (n, D)
+        x = weight.expand(n, -1)
+        tokens: list[Tensor] = []
+        for position in self.position.weight:
+            hidden, state = self.backbone.step(x + position + given, state)
+            tokens.append(draw(self.lm_head(hidden), generator))
+            x = self.embedding(tokens[-1])
+        return torch.stack(tokens, 1).unflatten(1, (self.height, self.width))  # (n, H, W)
