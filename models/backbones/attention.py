@@ -1,0 +1,148 @@
+"""The parts of attention: rotary positions, the kernels, the key-value cache.
+
+RoFormer (arXiv:2104.09864) for positions; FlashAttention (arXiv:2205.14135) is what torch's
+`scaled_dot_product_attention` runs where it can; FlexAttention (arXiv:2412.05496) is `flex`.
+
+Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head width.
+"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+KERNELS = ("eager", "sdpa", "flex")
+
+
+class Rope(nn.Module):
+    """Table of cosines and signed sines, made longer when a position beyond it is asked for."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, head_dim: int, theta: float) -> None:
+        super().__init__()
+        self.head_dim, self.theta = head_dim, theta
+        cos, sin = self._table(512, None)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def _table(self, length: int, device: torch.device | None) -> tuple[Tensor, Tensor]:
+        # theta_i = theta^(-2i/d), eq. 15 of RoFormer, in float32 whatever the model's type.
+        even = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32)
+        inv_freq = 1.0 / self.theta ** (even / self.head_dim)  # (d/2,)
+        positions = torch.arange(length, device=device, dtype=torch.float32)
+        angle = torch.outer(positions, inv_freq).unsqueeze(1)  # (length, 1, d/2)
+        cos, sin = angle.cos(), angle.sin()
+        return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)  # (length, 1, d)
+
+    def forward(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Rows of the positions start..stop-1, each (T, 1, d): they broadcast over heads."""
+        if stop > self.cos.shape[0]:
+            cos, sin = self._table(max(stop, 2 * self.cos.shape[0]), self.cos.device)
+            self.cos, self.sin = cos.to(self.cos.dtype), sin.to(self.sin.dtype)
+        return self.cos[start:stop], self.sin[start:stop]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (x_i, x_{i+d/2}) by their angle, eq. 34 of RoFormer: (..., d) -> (..., d).
+
+    Rolling by half the width is `rotate_half` without its sign, which `sin` carries.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+@cache
+def _block_mask(queries: int, keys: int, device: torch.device) -> BlockMask:
+    past = keys - queries
+    return create_block_mask(
+        lambda b, h, i, j: i + past >= j, None, None, queries, keys, device=str(device)
+    )
+
+
+@cache
+def _compiled_flex() -> object:
+    return torch.compile(flex_attention)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Tensor:
+    """Attention of (B, H, T, d) over (B, K, S, d), K a divisor of H: -> (B, H, T, d).
+
+    With `causal` the last query sits at the last key: query i sees keys 0 .. S-T+i.
+    """
+    queries, keys = q.shape[2], k.shape[2]
+    if kernel == "flex":
+        if q.requires_grad and q.is_cpu:
+            raise ValueError("attention=flex has no backward on cpu; use attention=sdpa or eager")
+        mask = _block_mask(queries, keys, q.device) if causal else None
+        run = _compiled_flex() if q.is_cuda else flex_attention
+        return run(q, k, v, block_mask=mask, enable_gqa=True)  # type: ignore[operator]
+    if kernel == "sdpa" and (queries == keys or not causal):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+    seen = None
+    if causal:
+        seen = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    if kernel == "sdpa":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
+    # softmax(Q K^T / sqrt(d)) V, eq. 1 of arXiv:1706.03762.
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (B, H, S, d)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, H, T, S)
+    if seen is not None:
+        scores = scores.masked_fill(~seen, float("-inf"))
+    return scores.softmax(-1) @ v
+
+
+class KVCache:
+    """Keys and values of one layer, written in place into room that grows by `BLOCK` positions.
+
+    `start` moves forward when old positions are forgotten; the room before it is used again when
+    the end is reached. Where gradients flow through the keys nothing is overwritten, since autograd
+    holds on to what it has seen: the cache is then concatenated anew.
+    """
+
+    BLOCK = 64
+
+    def __init__(self, k: Tensor, v: Tensor) -> None:
+        self.k, self.v = k, v  # (B, K, room, d)
+        self.start, self.stop = 0, k.shape[2]
+
+    @classmethod
+    def capacity_for(cls, length: int) -> int:
+        """Room that is allocated for `length` positions."""
+        return -(-length // cls.BLOCK) * cls.BLOCK
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (B, K, T, d) at the end; all keys and values that are kept, (B, K, S, d)."""
+        if k.requires_grad or v.requires_grad:
+            self.k = torch.cat((self.k[:, :, self.start : self.stop], k), 2)
+            self.v = torch.cat((self.v[:, :, self.start : self.stop], v), 2)
+            self.start, self.stop = 0, self.k.shape[2]
+            return self.k, self.v
+        stop = self.stop + k.shape[2]
+        if stop > self.k.shape[2]:
+            self._make_room(k.shape[2])
+            stop = self.stop + k.shape[2]
+        self.k[:, :, self.stop : stop] = k
+        self.v[:, :, self.stop : stop] = v
+        self.stop = stop
+        return self.k[:, :, self.start : stop], self.v[:, :, self.start : stop]
+
+    def crop(self, length: int) -> None:
+        """Keep the last `length` positions."""
+        self.start = max(self.start, self.stop - length)
+
+    def _make_room(self, count: int) -> None:
+        kept = self.stop - self.start
+        shape = list(self.k.shape)
+        # A window that slides needs a block to spare, or every step would move it.
+        spare = self.BLOCK if self.start else 0
+        shape[2] = self.capacity_for(kept + count + spare)
+        for name in ("k", "v"):
+            old: Tensor = getattr(self, name)
+            new = old.new_empty(shape)
+            new[:, :, :kept] = old[:, :, self.start : self.stop]
+            setattr(self, name, new)
+        self.start, self.stop = 0, kept

@@ -1,0 +1,244 @@
+"""Mixture of experts: the Transformer with top-k routed SwiGLU experts in place of its MLP.
+
+Outrageously Large Neural Networks (arXiv:1701.06538) in the form of Mixtral (arXiv:2401.04088):
+softmax over all experts, the k largest renormalised. Load balancing from Switch Transformers
+(arXiv:2101.03961), router z-loss from ST-MoE (arXiv:2202.08906), an optional shared expert that
+every token passes, as in DeepSeekMoE (arXiv:2401.06066).
+
+Glossary: `n_experts` = N, `top_k` = k, `probs` = p(x), `gates` = the k renormalised probabilities;
+f_i = share of the N x k assignments that go to expert i, P_i = mean router probability of i.
+
+Deviations from Mixtral: gate and up projections are two tensors, not one; the balancing loss
+divides the assignments by k, so that perfect balance gives 1 as in Switch (transformers gives k).
+No capacity limit, so no token is dropped, and none depends on the others of its batch.
+
+Expert weights are (E, out, in): batches of matrices, to be orthogonalised matrix by matrix.
+
+Shapes: B batch, T time, N = B T tokens, A = N k assignments, D width, E experts, F expert width.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.transformer import MLP, Attention, Block, Decoder, linear
+
+# Prefixes of ours -> those of transformers' MixtralForCausalLM, whose `gate_up_proj` is
+# the concatenation of our `gate_proj` and `up_proj` along the second axis.
+CHECKPOINT_NAMES = {
+    "embedding.": "model.embed_tokens.",
+    "backbone.": "model.",
+    "lm_head.": "lm_head.",
+}
+
+
+def load_balancing_loss(probs: Tensor, chosen: Tensor) -> Tensor:
+    """E sum_i f_i P_i, eq. 4 of Switch with f over all k choices: 1 in balance, at most E / k.
+
+    `probs` (N, E) router probabilities, `chosen` (N, k) expert numbers.
+    """
+    n_experts = probs.shape[1]
+    counts = torch.bincount(chosen.flatten(), minlength=n_experts).to(probs.dtype)  # (E,)
+    return n_experts * torch.dot(counts / chosen.numel(), probs.mean(0))
+
+
+def router_z_loss(logits: Tensor) -> Tensor:
+    """Mean squared log-partition of the router's (N, E) logits, eq. 5 of ST-MoE."""
+    return logits.logsumexp(-1).square().mean()
+
+
+def expert_init(n_experts: int, d_out: int, d_in: int, scale: float = 1.0) -> nn.Parameter:
+    """(E, out, in), normal with standard deviation scale / sqrt(d_in)."""
+    return nn.Parameter(torch.randn(n_experts, d_out, d_in) * (scale / math.sqrt(d_in)))
+
+
+class Experts(nn.Module):
+    """E SwiGLU networks; each runs once, on the tokens that chose it."""
+
+    def __init__(
+        self, *, d_model: int, d_expert: int, n_experts: int, residual_init: float
+    ) -> None:
+        super().__init__()
+        self.gate_proj = expert_init(n_experts, d_expert, d_model)  # (E, F, D)
+        self.up_proj = expert_init(n_experts, d_expert, d_model)  # (E, F, D)
+        self.down_proj = expert_init(n_experts, d_model, d_expert, residual_init)  # (E, D, F)
+
+    def forward(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
+        """sum_j gates_j expert_{chosen_j}(x): (N, D), (N, k), (N, k) -> (N, D)."""
+        top_k = chosen.shape[1]
+        expert = chosen.flatten()  # (A,)
+        # A stable sort keeps the order of tokens inside an expert, whatever the batch.
+        order = expert.argsort(stable=True)  # (A,)
+        counts = torch.bincount(expert, minlength=self.gate_proj.shape[0]).tolist()
+        token = order // top_k  # (A,)
+        groups = x.index_select(0, token).split(counts)  # E times (A_e, D)
+        weights = zip(
+            groups,
+            self.gate_proj.unbind(),
+            self.up_proj.unbind(),
+            self.down_proj.unbind(),
+            strict=True,
+        )
+        out = torch.cat(
+            [F.linear(F.silu(F.linear(g, w1)) * F.linear(g, w3), w2) for g, w1, w3, w2 in weights]
+        )  # (A, D)
+        out = out * gates.flatten().index_select(0, order).unsqueeze(1)
+        return torch.zeros_like(x).index_add(0, token, out)  # (N, D)
+
+    def few(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
+        """The same for a handful of tokens, without sorting: experts are picked by number."""
+        token = torch.arange(chosen.numel(), device=x.device) // chosen.shape[1]  # (A,)
+        rows = x[token].unsqueeze(2)  # (A, D, 1)
+        expert = chosen.flatten()  # (A,)
+        hidden = F.silu(self.gate_proj[expert] @ rows) * (self.up_proj[expert] @ rows)  # (A, F, 1)
+        out = (self.down_proj[expert] @ hidden).view(*chosen.shape, -1)  # (N, k, D)
+        return torch.einsum("nk,nkd->nd", gates, out)
+
+
+class SparseMLP(nn.Module):
+    """Router, experts and an optional shared expert."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_expert: int,
+        n_experts: int,
+        top_k: int,
+        d_shared: int,
+        residual_init: float,
+    ) -> None:
+        super().__init__()
+        if not 1 <= top_k <= n_experts:
+            raise ValueError(f"top_k={top_k} must lie between 1 and n_experts={n_experts}")
+        if d_expert < 1:
+            raise ValueError(f"d_expert={d_expert} must be at least 1")
+        if d_shared < 0:
+            raise ValueError(f"d_shared={d_shared} must be at least 0 (0: no shared expert)")
+        self.top_k = top_k
+        self.gate = linear(d_model, n_experts)
+        self.experts = Experts(
+            d_model=d_model, d_expert=d_expert, n_experts=n_experts, residual_init=residual_init
+        )
+        self.shared = (
+            MLP(d_model=d_model, d_ff=d_shared, mlp="swiglu", residual_init=residual_init)
+            if d_shared
+            else None
+        )
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits and probabilities (N, E), chosen experts and their gates (N, k)."""
+        logits = self.gate(x).float() if x.dtype.itemsize < 4 else self.gate(x)  # (N, E)
+        probs = logits.softmax(-1)
+        gates, chosen = probs.topk(self.top_k, dim=-1)  # (N, k)
+        return logits, probs, chosen, gates / gates.sum(-1, keepdim=True)
+
+    def routed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> (B, T, D), load-balancing loss, z-loss; both not yet weighted."""
+        rows = x.flatten(0, -2)  # (N, D)
+        logits, probs, chosen, gates = self.route(rows)
+        y = self.experts(rows, chosen, gates.to(x.dtype)).view_as(x)  # (B, T, D)
+        if self.shared is not None:
+            y = y + self.shared(x)
+        return y, load_balancing_loss(probs, chosen), router_z_loss(logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D) without the losses: prefill and step."""
+        rows = x.flatten(0, -2) if x.dim() > 2 else x  # (N, D)
+        _, _, chosen, gates = self.route(rows)
+        gates = gates.to(x.dtype)
+        # Picking weights copies k experts a token: it pays while that is less than all experts.
+        few = rows.shape[0] * self.top_k <= self.gate.out_features
+        y = (self.experts.few if few else self.experts)(rows, chosen, gates).view_as(x)
+        return y if self.shared is None else y + self.shared(x)
+
+    def inactive_parameters(self) -> int:
+        """Weights of the experts that one token does not choose."""
+        per_expert = sum(p[0].numel() for p in self.experts.parameters())
+        return (self.gate.out_features - self.top_k) * per_expert
+
+    def flops(self, batch: int, length: int) -> int:
+        """Router, k experts and the shared one."""
+        active = sum(p.numel() for p in self.parameters()) - self.inactive_parameters()
+        return 2 * batch * length * active
+
+
+class SparseBlock(Block):
+    """A block whose router says how it divided the tokens."""
+
+    mlp: SparseMLP
+
+    def routed(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> (B, T, D), load-balancing loss, z-loss."""
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        y, balance, z = self.mlp.routed(self.post_attention_layernorm(x))
+        return x + y, balance, z
+
+
+class MoE(Decoder):
+    """The sparse decoder; every block routes."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_layers: int,
+        n_heads: int,
+        n_kv_heads: int,
+        d_expert: int,
+        n_experts: int,
+        top_k: int,
+        d_shared: int,
+        balance_weight: float,
+        z_weight: float,
+        attention: str,
+        causal: bool,
+        qk_norm: bool,
+        rope_theta: float,
+        norm_eps: float,
+        residual_init: float,
+    ) -> None:
+        layers = [
+            SparseBlock(
+                self_attn=Attention(
+                    d_model=d_model,
+                    n_heads=n_heads,
+                    n_kv_heads=n_kv_heads,
+                    attention=attention,
+                    causal=causal,
+                    qk_norm=qk_norm,
+                    norm_eps=norm_eps,
+                    residual_init=residual_init,
+                ),
+                mlp=SparseMLP(
+                    d_model=d_model,
+                    d_expert=d_expert,
+                    n_experts=n_experts,
+                    top_k=top_k,
+                    d_shared=d_shared,
+                    residual_init=residual_init,
+                ),
+                norm_eps=norm_eps,
+            )
+            for _ in range(n_layers)
+        ]
+        super().__init__(layers=layers, causal=causal, rope_theta=rope_theta, norm_eps=norm_eps)
+        self.balance_weight, self.z_weight = balance_weight, z_weight
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """(B, T, D) -> (B, T, D), and both router losses, mean over layers, weighted."""
+        cos, sin = self.rope(0, x.shape[1])  # (T, 1, d)
+        balance, z = x.new_zeros(()), x.new_zeros(())
+        for block in cast(Iterable[SparseBlock], self.layers):
+            x, layer_balance, layer_z = block.routed(x, cos, sin)
+            balance, z = balance + layer_balance, z + layer_z
+        n_layers = len(self.layers)
+        losses = {
+            "load_balancing": self.balance_weight / n_layers * balance,
+            "router_z": self.z_weight / n_layers * z,
+        }
+        return self.norm(x), losses

@@ -1,0 +1,295 @@
+"""Transformer: pre-norm decoder with rotary positions, SwiGLU and grouped-query attention.
+
+Attention Is All You Need (arXiv:1706.03762) in the form of LLaMA (arXiv:2302.13971): RMSNorm
+before every sub-layer (arXiv:1910.07467), RoPE (arXiv:2104.09864), SwiGLU (arXiv:2002.05202),
+grouped-query attention (arXiv:2305.13245). Optionally normalised queries and keys
+(arXiv:2302.05442) and a squared-ReLU MLP (Primer, arXiv:2109.08668).
+
+Glossary: `q, k, v` = Q, K, V; `head_dim` = d_k; `inv_freq` = theta_i of RoPE; `groups` = query
+heads that share a key head (H / G in the grouped-query paper, whose G is `n_kv_heads`).
+
+Deviations from LLaMA: output projections start at `residual_init` times the usual scale (0: every
+layer starts as the identity), query/key norms and the squared-ReLU MLP are options. Parameter
+names and the RoPE convention (`rotate_half`) are those of transformers' LlamaForCausalLM, with
+`q_norm`, `k_norm` as in Qwen3, see `CHECKPOINT_NAMES`.
+
+Shapes: B batch, T queries, S keys, D width, H query heads, K key-value heads, d head width.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.attention import KERNELS, KVCache, Rope, attend, rotate
+from models.backbones.norm import RMSNorm
+
+# Prefixes of ours -> those of transformers' LlamaForCausalLM.
+CHECKPOINT_NAMES = {
+    "embedding.": "model.embed_tokens.",
+    "backbone.": "model.",
+    "lm_head.": "lm_head.",
+}
+MLPS = ("swiglu", "relu2")
+
+
+@dataclass
+class TransformerState:
+    """One cache a layer, and the absolute position of the next symbol."""
+
+    layers: list[KVCache] = field(default_factory=list)
+    position: int = 0
+
+
+def linear(d_in: int, d_out: int, scale: float = 1.0) -> nn.Linear:
+    """A projection without bias, normal with standard deviation scale / sqrt(d_in)."""
+    layer = nn.Linear(d_in, d_out, bias=False)
+    nn.init.normal_(layer.weight, std=scale / math.sqrt(d_in))
+    return layer
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int,
+        attention: str,
+        causal: bool,
+        qk_norm: bool,
+        norm_eps: float,
+        residual_init: float,
+    ) -> None:
+        super().__init__()
+        if attention not in KERNELS:
+            raise ValueError(f"attention={attention!r} is unknown; allowed: {', '.join(KERNELS)}")
+        if n_heads < 1 or d_model % n_heads or (d_model // n_heads) % 2:
+            raise ValueError(
+                f"d_model={d_model} must be n_heads={n_heads} times an even head width"
+            )
+        if n_kv_heads < 1 or n_heads % n_kv_heads:
+            raise ValueError(f"n_kv_heads={n_kv_heads} must divide n_heads={n_heads}")
+        self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, d_model // n_heads
+        self.attention, self.causal, self.qk_norm = attention, causal, qk_norm
+        self.q_proj = linear(d_model, n_heads * self.head_dim)
+        self.k_proj = linear(d_model, n_kv_heads * self.head_dim)
+        self.v_proj = linear(d_model, n_kv_heads * self.head_dim)
+        self.o_proj = linear(n_heads * self.head_dim, d_model, residual_init)
+        if qk_norm:
+            self.q_norm = RMSNorm(self.head_dim, norm_eps)
+            self.k_norm = RMSNorm(self.head_dim, norm_eps)
+
+    def qkv(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys, values: (..., D) -> (..., H or K, d)."""
+        q = self.q_proj(x).unflatten(-1, (self.n_heads, self.head_dim))  # (..., H, d)
+        k = self.k_proj(x).unflatten(-1, (self.n_kv_heads, self.head_dim))  # (..., K, d)
+        v = self.v_proj(x).unflatten(-1, (self.n_kv_heads, self.head_dim))  # (..., K, d)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); with a cache the keys before it are seen as well."""
+        q, k, v = (y.transpose(1, 2) for y in self.qkv(x, cos, sin))  # (B, H or K, T, d)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, K, S, d)
+        y = attend(q, k, v, kernel=self.attention, causal=self.causal)  # (B, H, T, d)
+        return self.o_proj(y.transpose(1, 2).flatten(2))  # (B, T, D)
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache) -> Tensor:
+        """One position, (B, D) -> (B, D)."""
+        q, k, v = self.qkv(x, cos, sin)  # (B, H or K, d)
+        k, v = cache.append(k.unsqueeze(2), v.unsqueeze(2))  # (B, K, S, d)
+        # The queries of one group stand side by side as if they were positions: no key is repeated
+        # and no mask is needed, whatever the kernel of the parallel form.
+        q = q.unflatten(1, (self.n_kv_heads, -1))  # (B, K, H/K, d)
+        y = F.scaled_dot_product_attention(q, k, v)  # (B, K, H/K, d)
+        return self.o_proj(y.flatten(1))  # (B, D)
+
+    def flops(self, batch: int, length: int) -> int:
+        """Projections, and the score and value products of the pairs that are seen."""
+        weights = sum(p.weight.numel() for p in (self.q_proj, self.k_proj, self.v_proj))
+        weights += self.o_proj.weight.numel()
+        pairs = length * (length + 1) // 2 if self.causal else length * length
+        return 2 * batch * (length * weights + 2 * pairs * self.n_heads * self.head_dim)
+
+
+class MLP(nn.Module):
+    """SwiGLU, W_down (silu(W_gate x) * W_up x), or squared ReLU, W_down relu(W_up x)^2."""
+
+    def __init__(self, *, d_model: int, d_ff: int, mlp: str, residual_init: float) -> None:
+        super().__init__()
+        if mlp not in MLPS:
+            raise ValueError(f"mlp={mlp!r} is unknown; allowed: {', '.join(MLPS)}")
+        if d_ff < 1:
+            raise ValueError(f"d_ff={d_ff} must be at least 1")
+        self.gated = mlp == "swiglu"
+        if self.gated:
+            self.gate_proj = linear(d_model, d_ff)
+        self.up_proj = linear(d_model, d_ff)
+        self.down_proj = linear(d_ff, d_model, residual_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        up = self.up_proj(x)  # (..., d_ff)
+        hidden = F.silu(self.gate_proj(x)) * up if self.gated else F.relu(up).square()
+        return self.down_proj(hidden)
+
+    def flops(self, batch: int, length: int) -> int:
+        """The matrix products."""
+        return 2 * batch * length * sum(p.numel() for p in self.parameters())
+
+
+class FeedForward(Protocol):
+    """What a block asks of its position-wise half."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+    def flops(self, batch: int, length: int) -> int: ...
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    mlp: FeedForward
+
+    def __init__(self, *, self_attn: Attention, mlp: FeedForward, norm_eps: float) -> None:
+        super().__init__()
+        d_model = self_attn.o_proj.out_features
+        self.input_layernorm = RMSNorm(d_model, norm_eps)
+        self.self_attn = self_attn
+        self.post_attention_layernorm = RMSNorm(d_model, norm_eps)
+        self.mlp = mlp
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+    def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache) -> Tensor:
+        """One position, (B, D) -> (B, D)."""
+        x = x + self.self_attn.step(self.input_layernorm(x), cos, sin, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """What the dense and the sparse Transformer share: a stack of blocks and its caches."""
+
+    def __init__(
+        self, *, layers: Sequence[Block], causal: bool, rope_theta: float, norm_eps: float
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("n_layers=0 must be at least 1")
+        attention = layers[0].self_attn
+        self.d_model = attention.o_proj.out_features
+        self.causal = causal
+        self.layers = nn.ModuleList(layers)
+        self.norm = RMSNorm(self.d_model, norm_eps)
+        self.rope = Rope(attention.head_dim, rope_theta)
+        self.kv_width = attention.n_kv_heads * attention.head_dim
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """(B, T, D) -> (B, T, D), no auxiliary losses."""
+        cos, sin = self.rope(0, x.shape[1])  # (T, 1, d)
+        for block in self._blocks():
+            x = block(x, cos, sin)
+        return self.norm(x), {}
+
+    def init_state(
+        self, batch: int, *, device: torch.device, dtype: torch.dtype
+    ) -> TransformerState:
+        """Empty caches; they grow with the symbols."""
+        if not self.causal:
+            raise ValueError("causal=False has no recurrent form; build it with causal=True")
+        shape = (batch, self.kv_width // self.rope.head_dim, 0, self.rope.head_dim)  # (B, K, 0, d)
+        empty = torch.empty(shape, device=device, dtype=dtype)
+        return TransformerState([KVCache(empty, empty) for _ in self.layers])
+
+    def prefill(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
+        """Continue from `state` over (B, T, D)."""
+        cos, sin = self._positions(state, x.shape[1])
+        for block, cache in zip(self._blocks(), state.layers, strict=True):
+            x = block(x, cos, sin, cache)
+        return self.norm(x), state
+
+    def step(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
+        """One symbol, (B, D) -> (B, D)."""
+        cos, sin = self._positions(state, 1)
+        for block, cache in zip(self._blocks(), state.layers, strict=True):
+            x = block.step(x, cos, sin, cache)
+        return self.norm(x), state
+
+    def crop(self, state: TransformerState, length: int) -> TransformerState:
+        """Keep the last `length` keys; they stay rotated at their absolute positions."""
+        if length < 0:
+            raise ValueError(f"length={length} must be at least 0")
+        for cache in state.layers:
+            cache.crop(length)
+        return state
+
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        """Keys and values of all layers, unused room of the last piece included."""
+        rows = 2 * len(self.layers) * batch * KVCache.capacity_for(context)
+        return rows * self.kv_width * dtype.itemsize
+
+    def flops(self, batch: int, length: int) -> int:
+        """Matrix products of one forward pass; norms and activations are not counted."""
+        return sum(
+            block.self_attn.flops(batch, length) + block.mlp.flops(batch, length)
+            for block in self._blocks()
+        )
+
+    def _blocks(self) -> Iterable[Block]:
+        return cast(Iterable[Block], self.layers)
+
+    def _positions(self, state: TransformerState, count: int) -> tuple[Tensor, Tensor]:
+        if not self.causal:
+            raise ValueError("causal=False has no recurrent form; build it with causal=True")
+        start, state.position = state.position, state.position + count
+        return self.rope(start, start + count)
+
+
+class Transformer(Decoder):
+    """The dense decoder; `causal=False` makes it an encoder without the recurrent form."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_layers: int,
+        n_heads: int,
+        n_kv_heads: int,
+        d_ff: int,
+        attention: str,
+        causal: bool,
+        qk_norm: bool,
+        mlp: str,
+        rope_theta: float,
+        norm_eps: float,
+        residual_init: float,
+    ) -> None:
+        layers = [
+            Block(
+                self_attn=Attention(
+                    d_model=d_model,
+                    n_heads=n_heads,
+                    n_kv_heads=n_kv_heads,
+                    attention=attention,
+                    causal=causal,
+                    qk_norm=qk_norm,
+                    norm_eps=norm_eps,
+                    residual_init=residual_init,
+                ),
+                mlp=MLP(d_model=d_model, d_ff=d_ff, mlp=mlp, residual_init=residual_init),
+                norm_eps=norm_eps,
+            )
+            for _ in range(n_layers)
+        ]
+        super().__init__(layers=layers, causal=causal, rope_theta=rope_theta, norm_eps=norm_eps)
