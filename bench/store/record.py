@@ -1,0 +1,292 @@
+"""The record of one cell: its fields, and the check of what was read.
+
+Every key but the required ones may be absent or null; keys that this version does not know are
+kept, so that a record written by a later minor version stays readable.
+"""
+
+import functools
+import re
+import secrets
+import types
+import typing
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypedDict, cast
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "unsupported")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,199}")
+
+
+class CellPart(TypedDict, total=False):
+    """What was run."""
+
+    suite: str
+    family: str
+    model: str
+    size: str
+    task: str
+    kind: str
+    scenario: str
+    seed: int
+    device: str
+    dtype: str
+    threads: int
+    compile: bool | str
+    backend: str
+    kernel: str
+
+
+class VersionsPart(TypedDict, total=False):
+    """Versions of the definitions: another version is not comparable."""
+
+    suite: int
+    task: int
+
+
+class DataPart(TypedDict, total=False):
+    """Which data: `id` names the corpus with its version, `sha256` its content."""
+
+    id: str
+    sha256: str
+    sizes: dict[str, float]
+    notes: dict[str, Any]
+
+
+class CodePart(TypedDict, total=False):
+    """Which source; `source_sha256` covers uncommitted changes."""
+
+    version: str
+    commit: str
+    dirty: bool
+    source_sha256: str
+
+
+class EnvironmentPart(TypedDict, total=False):
+    """Where it ran."""
+
+    machine_key: str
+    cpu: str
+    cores: int
+    memory_gib: float
+    gpu: str
+    driver: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    threads: int
+
+
+class ValidityPart(TypedDict, total=False):
+    """Whether the measurement reached its own stop rule."""
+
+    valid: bool
+    reason: str
+
+
+class ParametersPart(TypedDict, total=False):
+    """Parameter counts; `matched` is compared between families, `target` is what the size asks."""
+
+    total: int
+    active: int
+    matched: int
+    target: int
+
+
+class TimingPart(TypedDict, total=False):
+    """Raw samples of one call, in seconds."""
+
+    cold_s: float
+    warmup: int
+    samples_s: list[float]
+    n: int
+    median_s: float
+    ci_low_s: float
+    ci_high_s: float
+    items_per_call: float
+    unit: str
+
+
+class MemoryPart(TypedDict, total=False):
+    """Bytes by phase; `method` says how the peak was taken."""
+
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    peak_bytes: int
+    rss_peak_bytes: int
+    method: str
+
+
+class QualityPart(TypedDict, total=False):
+    """A score on the test part."""
+
+    metric: str
+    value: float
+    better: str
+    bound: bool
+    stderr: float
+    n_items: int
+    secondary: dict[str, Any]
+    notes: dict[str, Any]
+    train_items: int
+    train_seconds: float
+    train_tokens: int
+    lr: float
+    tuned: bool
+    items_artefact: str
+
+
+class BaselinePart(QualityPart, total=False):
+    """A plain baseline: its score stands here or under `quality`."""
+
+    name: str
+    description: str
+    seconds: float
+    quality: QualityPart
+
+
+class ArtefactPart(TypedDict, total=False):
+    """A file in the record's folder."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Record(TypedDict, total=False):
+    """One finished cell; see the module's docstring."""
+
+    schema: int
+    id: str
+    created: str
+    status: str
+    reason: str | None
+    key: str
+    cell: CellPart
+    versions: VersionsPart
+    config: dict[str, Any]
+    config_hash: str
+    data: DataPart
+    code: CodePart
+    environment: EnvironmentPart
+    validity: ValidityPart
+    parameters: ParametersPart
+    timing: TimingPart
+    figures: dict[str, Any]
+    memory: MemoryPart
+    quality: QualityPart
+    baselines: list[BaselinePart]
+    artefacts: list[ArtefactPart]
+
+
+REQUIRED = ("schema", "id", "created", "status", "key", "cell")
+REQUIRED_CELL = ("family", "model", "task", "kind", "scenario", "seed")
+
+Check = Callable[[object, str], None]
+
+
+def validate(value: object) -> Record:
+    """`value` as a record; ValueError with one sentence where it is none."""
+    if not isinstance(value, dict):
+        raise ValueError(f"is a JSON {_kind(value)}, not a record (an object)")
+    for name in REQUIRED:
+        if value.get(name) is None:
+            raise ValueError(f"is not a record: the key '{name}' is missing")
+    if value["schema"] != SCHEMA:
+        raise ValueError(f"has schema {value['schema']!r}, this version reads schema {SCHEMA}")
+    _checker(Record)(value, "")
+    record = cast(Record, value)
+    if not NAME.fullmatch(record["id"]):
+        raise ValueError(f"has the id {record['id']!r}, which cannot name a file")
+    if record["status"] not in STATUSES:
+        raise ValueError(f"has status {record['status']!r}, allowed are {', '.join(STATUSES)}")
+    for name in REQUIRED_CELL:
+        if record["cell"].get(name) is None:
+            raise ValueError(f"is not a record: the key 'cell.{name}' is missing")
+    created(record)
+    return record
+
+
+def created(record: Record) -> datetime:
+    """When the record was made, with its time zone."""
+    try:
+        moment = datetime.fromisoformat(record["created"])
+    except ValueError:
+        raise ValueError(f"has created {record['created']!r}, not an ISO 8601 time") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"has created {record['created']!r} without a time zone")
+    return moment
+
+
+def new_id(cell: CellPart, moment: datetime) -> str:
+    """A readable id that no other process draws: time, cell, 32 random bits."""
+    parts = [cell.get("model"), cell.get("size"), cell.get("task"), cell.get("scenario")]
+    words = [re.sub(r"[^A-Za-z0-9._+]", "_", str(part))[:40] for part in parts if part]
+    stamp = moment.strftime("%Y%m%dT%H%M%S")
+    return "-".join([stamp, *words, f"s{cell.get('seed', 0)}", secrets.token_hex(4)])
+
+
+@functools.cache
+def _checker(kind: Any) -> Check:
+    """A function that raises ValueError unless its argument is of `kind`, or null."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return lambda value, where: None
+    if typing.is_typeddict(kind):
+        fields = {name: _checker(hint) for name, hint in typing.get_type_hints(kind).items()}
+        return functools.partial(_check_fields, fields)
+    if origin is list:
+        return functools.partial(_check_list, _checker(arguments[0]))
+    if origin is dict:
+        return functools.partial(_check_dict, _checker(arguments[1]))
+    if origin in (typing.Union, types.UnionType):
+        return functools.partial(_check_scalar, tuple(a for a in arguments if a is not type(None)))
+    return functools.partial(_check_scalar, (kind,))
+
+
+def _check_fields(fields: Mapping[str, Check], value: object, where: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise ValueError(f"has {where} = a JSON {_kind(value)} where an object belongs")
+    for name, check in fields.items():
+        if name in value:
+            check(value[name], f"{where}.{name}" if where else name)
+
+
+def _check_list(check: Check, value: object, where: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise ValueError(f"has {where} = a JSON {_kind(value)} where a list belongs")
+    for index, item in enumerate(value):
+        check(item, f"{where}[{index}]")
+
+
+def _check_dict(check: Check, value: object, where: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise ValueError(f"has {where} = a JSON {_kind(value)} where an object belongs")
+    for name, item in value.items():
+        check(item, f"{where}.{name}")
+
+
+def _check_scalar(kinds: tuple[type, ...], value: object, where: str) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool):  # a bool is an int to Python, but not to a record
+        fits = bool in kinds
+    else:
+        fits = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+        fits = fits or (int in kinds and isinstance(value, float) and value.is_integer())
+    if not fits:
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"has {where} = {str(value)[:40]!r} where {names} belongs")
+
+
+def _kind(value: object) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

@@ -1,0 +1,299 @@
+"""The store: a folder of immutable records, written atomically, read tolerantly.
+
+Layout below the root: `records/<id>.json` and `artefacts/<id>/<name>`. An id is claimed by making
+its artefact folder, which exactly one process can do on any file system; the record's file appears
+last, by a rename, so a reader sees a whole record or none. A writer that is killed leaves a
+temporary file or a folder without a record, which readers pass over.
+"""
+
+import hashlib
+import json
+import math
+import numbers
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.store.record import NAME, ArtefactPart, Record, validate
+
+CHUNK = 1 << 20
+
+
+class StoreError(ValueError):
+    """The store cannot do what was asked; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that could not be read as a record, and why."""
+
+    path: Path
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.sentence}"
+
+
+class Store:
+    """Records and artefacts below `root`."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.records = self.root / "records"
+        self.artefacts = self.root / "artefacts"
+        self._read: dict[str, Record] = {}  # records never change, so each is parsed once
+
+    def check_writable(self) -> None:
+        """Make the folders and write a probe into each, so that a run fails before it starts."""
+        for folder in (self.records, self.artefacts):
+            probe = folder / f".probe.{secrets.token_hex(8)}.tmp"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_file(probe, [b"probe"])
+                probe.unlink()
+            except OSError as error:
+                raise StoreError(
+                    f"results folder '{self.root}' cannot be written ({error.strerror or error}); "
+                    "give a folder that can be made and written, on a disk with room"
+                ) from error
+
+    def write(self, record: Record, artefacts: Mapping[str, bytes | Path] | None = None) -> Path:
+        """Store `record` with its artefacts for good; refuses an id that is taken.
+
+        Numbers that JSON cannot hold (NaN, infinity) are stored as null. The list `artefacts` of
+        the record is made here, with sizes and hashes.
+        """
+        plain = _plain(dict(record), "record")
+        try:
+            checked = validate(plain)
+        except ValueError as error:
+            raise StoreError(f"a record that was to be written {error}") from error
+        identity = checked["id"]
+        for name in artefacts or {}:
+            if not NAME.fullmatch(name):
+                raise StoreError(f"artefact name {name!r} cannot name a file")
+        final = self.records / f"{identity}.json"
+        folder = self.artefacts / identity
+        try:
+            self.records.mkdir(parents=True, exist_ok=True)
+            self.artefacts.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            raise StoreError(
+                f"record '{identity}' exists in '{self.root}'; records never change"
+            ) from None
+        except OSError as error:
+            raise _unwritable(final, error) from error
+        if final.exists():
+            folder.rmdir()
+            raise StoreError(f"record '{identity}' exists in '{self.root}'; records never change")
+        temporary = self.records / f".{identity}.{secrets.token_hex(8)}.tmp"
+        try:
+            checked["artefacts"] = [
+                _write_artefact(folder / name, content)
+                for name, content in (artefacts or {}).items()
+            ]
+            if artefacts:
+                _sync_folder(folder)
+            text = json.dumps(checked, ensure_ascii=False, allow_nan=False, indent=1)
+            _write_file(temporary, [text.encode(), b"\n"])
+            os.replace(temporary, final)
+            _sync_folder(self.records)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if not final.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise _unwritable(final, error) from error
+            raise
+        if not artefacts:
+            folder.rmdir()
+        return final
+
+    def read_all(self) -> tuple[list[Record], list[Problem]]:
+        """All readable records in order of their ids, and a problem for each unreadable file."""
+        records: list[Record] = []
+        problems: list[Problem] = []
+        if not self.records.exists():
+            return records, problems
+        try:
+            names = sorted(e.name for e in os.scandir(self.records) if e.name.endswith(".json"))
+        except OSError as error:
+            return records, [Problem(self.records, f"cannot be listed ({error.strerror or error})")]
+        for name in names:
+            try:
+                records.append(self._load(name))
+            except ValueError as error:
+                problems.append(Problem(self.records / name, str(error)))
+        return records, problems
+
+    def find(self, key: str) -> Record | None:
+        """The newest record with this key, a successful one before any other."""
+        found = [record for record in self.read_all()[0] if record["key"] == key]
+        return max(found, key=lambda r: (r["status"] == "ok", r["created"], r["id"]), default=None)
+
+    def artefact(self, record: Record, name: str) -> Path:
+        """Path of an artefact of `record`, checked against the hash that the record states."""
+        path = self.artefacts / record["id"] / name
+        for listed in record.get("artefacts") or []:
+            if listed.get("name") == name:
+                sentence = _difference(path, listed)
+                if sentence:
+                    raise StoreError(f"{path}: {sentence}")
+                return path
+        raise StoreError(f"record '{record['id']}' has no artefact '{name}'")
+
+    def verify(self) -> list[Problem]:
+        """Every unreadable record, and every artefact that is missing or differs from its hash."""
+        records, problems = self.read_all()
+        for record in records:
+            for listed in record.get("artefacts") or []:
+                path = self.artefacts / record["id"] / str(listed.get("name"))
+                sentence = _difference(path, listed)
+                if sentence:
+                    problems.append(Problem(path, sentence))
+        return problems
+
+    def _load(self, name: str) -> Record:
+        if name not in self._read:
+            record = read_record(self.records / name)
+            if record["id"] != name.removesuffix(".json"):
+                raise ValueError(f"holds the record '{record['id']}', not the one of its name")
+            self._read[name] = record
+        return self._read[name]
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file; ValueError with one sentence where there is none."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror or error})") from error
+    if not content.strip():
+        raise ValueError("is empty")
+    try:
+        value = json.loads(content, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not valid JSON, perhaps truncated ({error})") from None
+    return validate(value)
+
+
+def locate(path: Path) -> list[Store]:
+    """The stores at or below `path`: itself, its records folder, or any folder within it."""
+    if (path / "records").is_dir():
+        return [Store(path)]
+    if path.name == "records" and path.is_dir():
+        return [Store(path.parent)]
+    return [Store(folder.parent) for folder in sorted(path.rglob("records")) if folder.is_dir()]
+
+
+def read_paths(paths: Iterable[Path]) -> tuple[list[Record], list[Problem], list[Path]]:
+    """Records of several stores or record files (each id once), problems, artefact folders."""
+    records: dict[str, Record] = {}
+    problems: list[Problem] = []
+    roots: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise StoreError(f"'{path}' does not exist; give a results folder or a record")
+        if path.is_file():
+            roots.append(path.parent.parent / "artefacts")
+            try:
+                record = read_record(path)
+                records.setdefault(record["id"], record)
+            except ValueError as error:
+                problems.append(Problem(path, str(error)))
+            continue
+        for store in locate(path):
+            found, bad = store.read_all()
+            for record in found:
+                records.setdefault(record["id"], record)
+            problems += bad
+            roots.append(store.artefacts)
+    return list(records.values()), problems, roots
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"record '{path}' could not be written ({error.strerror or error})")
+
+
+def _write_artefact(path: Path, content: bytes | Path) -> ArtefactPart:
+    digest, size = hashlib.sha256(), 0
+
+    def pieces() -> Iterable[bytes]:
+        nonlocal size
+        for piece in _pieces(content):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    _write_file(path, pieces())
+    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _pieces(content: bytes | Path) -> Iterable[bytes]:
+    if isinstance(content, bytes):
+        yield content
+        return
+    with open(content, "rb") as stream:
+        while piece := stream.read(CHUNK):
+            yield piece
+
+
+def _write_file(path: Path, pieces: Iterable[bytes]) -> None:
+    with open(path, "xb") as stream:
+        for piece in pieces:
+            stream.write(piece)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; folders cannot be opened on every system."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _difference(path: Path, listed: ArtefactPart) -> str | None:
+    try:
+        digest = hashlib.sha256()
+        for piece in _pieces(path):
+            digest.update(piece)
+    except OSError as error:
+        return f"artefact cannot be read ({error.strerror or error})"
+    if digest.hexdigest() != listed.get("sha256"):
+        return "artefact differs from the hash in its record"
+    return None
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` in JSON's own types; numpy's scalars count as the numbers they are."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item, f"{where}.{name}") for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value).__name__ in ("bool", "bool_"):  # numpy's boolean is no number to Python
+        return bool(value)
+    raise StoreError(f"a record holds {type(value).__name__} at {where}, which JSON cannot hold")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
