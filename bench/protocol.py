@@ -102,6 +102,13 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class Stateful(Protocol):
+    """`state_bytes`: what a sequence carries after `context` symbols."""
+
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int: ...
+
+
+@runtime_checkable
 class Costed(Protocol):
     def flops(self, batch: int, length: int) -> int:
         """FLOPs of one forward pass over a batch of items of `length` symbols."""

@@ -1,1 +1,1 @@
-"""Architectures: backbones, and the objectives that turn them into models. Never imports `bench`."""
+"""Architectures: backbones, and the objectives that make models of them. Never imports bench."""

@@ -1,0 +1,1 @@
+"""How a quantity is taken. One file a quantity."""

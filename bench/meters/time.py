@@ -1,0 +1,126 @@
+"""Time of a repeated call: cold call apart, fixed warm-up, every sample kept.
+
+Sampling goes on until there are enough samples, enough time and a narrow enough interval of the
+median, or until the cap (MLPerf inference and nvbench stop by the same three conditions).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop. Times in seconds; `relative_error` is the half-width of the interval."""
+
+    warmup: int
+    min_samples: int
+    min_seconds: float
+    max_seconds: float
+    relative_error: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Samples of one call in seconds, and what was learned from them."""
+
+    cold_s: float
+    warmup: int
+    samples_s: list[float]
+    valid: bool
+    reason: str | None
+
+    @property
+    def median_s(self) -> float:
+        return float(np.median(self.samples_s))
+
+    @property
+    def interval_s(self) -> tuple[float, float]:
+        return median_interval(self.samples_s)
+
+    def as_record(self, items_per_call: int, unit: str) -> dict[str, Any]:
+        low, high = self.interval_s
+        return {
+            "cold_s": self.cold_s,
+            "warmup": self.warmup,
+            "samples_s": self.samples_s,
+            "n": len(self.samples_s),
+            "median_s": self.median_s,
+            "ci_low_s": low,
+            "ci_high_s": high,
+            "items_per_call": items_per_call,
+            "unit": unit,
+        }
+
+
+def median_interval(samples: list[float]) -> tuple[float, float]:
+    """Distribution-free 95 % interval of the median from order statistics (binomial ranks).
+
+    With fewer than six samples no pair of ranks covers 95 %; the whole range is returned.
+    """
+    n = len(samples)
+    ordered = np.sort(samples)
+    k, below = 0, 0.5**n
+    while k < n // 2 and below <= 0.025:
+        k += 1
+        below += math.comb(n, k) * 0.5**n
+    k = max(k - 1, 0)
+    return float(ordered[k]), float(ordered[n - 1 - k])
+
+
+def measure(
+    call: Callable[[], object],
+    limits: Limits,
+    device: torch.device,
+    before: Callable[[], object] = lambda: None,
+) -> Timing:
+    """Time `call` on `device` by its clock (CUDA events there), `before` each call not timed."""
+    clock = _cuda_clock if device.type == "cuda" else _cpu_clock
+    before()
+    cold = clock(call)
+    for _ in range(limits.warmup):
+        before()
+        call()
+    samples: list[float] = []
+    begin = time.perf_counter()
+    while True:
+        before()
+        samples.append(clock(call))
+        elapsed = time.perf_counter() - begin
+        enough = len(samples) >= limits.min_samples and elapsed >= limits.min_seconds
+        narrow = enough and _relative_error(samples) <= limits.relative_error
+        if narrow or elapsed >= limits.max_seconds:
+            break
+    reason = None
+    if len(samples) < limits.min_samples:
+        reason = f"{len(samples)} of {limits.min_samples} samples within {limits.max_seconds:g} s"
+    elif not narrow:
+        reason = (
+            f"median known to {_relative_error(samples):.1%} instead of {limits.relative_error:.1%}"
+        )
+    return Timing(cold, limits.warmup, samples, reason is None, reason)
+
+
+def _relative_error(samples: list[float]) -> float:
+    low, high = median_interval(samples)
+    return (high - low) / 2 / float(np.median(samples))
+
+
+def _cpu_clock(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _cuda_clock(call: Callable[[], object]) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000

@@ -1,0 +1,69 @@
+"""What every scenario is given, and the parts of a record that it gives back."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.meters.time import Limits
+from bench.tasks.base import Task
+from bench.training import Recipe
+
+
+class Unsupported(Exception):
+    """This cell cannot be: the message says what the model or the task does not offer."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One cell, ready to run."""
+
+    task: Task
+    build: Callable[[], nn.Module]  # a fresh model, initialised from the cell's seed
+    config: dict[str, Any]  # the cell's resolved configuration
+    recipe: Recipe
+    limits: Limits
+    device: torch.device
+    dtype: torch.dtype
+    workdir: Path  # for artefacts
+
+    @property
+    def kind(self) -> str:
+        return self.task.kind
+
+    @property
+    def scenario(self) -> dict[str, Any]:
+        return self.config["scenario"]
+
+    @property
+    def items(self) -> int:
+        """Training items of this task in this suite."""
+        return int(self.config["suite"]["items"][self.config["task"]["name"]])
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.config["task"]["batch_size"])
+
+    def on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.device) for name, value in batch.items()}
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Training in a short dtype keeps its parameters in float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def inference_model(self) -> nn.Module:
+        """A fresh model in evaluation mode with its weights in the cell's dtype."""
+        return self.build().to(self.dtype).eval()
+
+
+def count_units(context: Context, batch: dict[str, Tensor]) -> int:
+    """Tokens or images of a batch, whichever the task counts."""
+    if context.kind == "language":
+        return batch["tokens"].numel()
+    return batch["pixels"].shape[0]

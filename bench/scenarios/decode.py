@@ -1,0 +1,56 @@
+"""Throughput of writing symbol by symbol from a state, greedily, and the size of that state."""
+
+from typing import Any
+
+import torch
+
+from bench.meters.memory import peak_of
+from bench.meters.time import measure
+from bench.protocol import Recurrent
+from bench.scenarios.context import Context, Unsupported
+
+
+class _Writer:
+    """Writes symbol after symbol; reads its prompt again after `length` of them."""
+
+    def __init__(self, model: Recurrent, prompt: torch.Tensor, length: int) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.length = length
+        self.written = length
+
+    @torch.no_grad()
+    def ready(self) -> None:
+        if self.written >= self.length:
+            logits, self.state = self.model.prefill(self.prompt)
+            self.token = logits[:, -1].argmax(-1)
+            self.written = 0
+
+    @torch.no_grad()
+    def write(self) -> None:
+        logits, self.state = self.model.step(self.token, self.state)
+        self.token = logits.argmax(-1)
+        self.written += 1
+
+
+def run(context: Context) -> dict[str, Any]:
+    model = context.inference_model()
+    if not isinstance(model, Recurrent):
+        raise Unsupported("the model has no prefill and step, so it does not decode from a state")
+    scenario = context.scenario
+    batch = int(scenario["batch_size"])
+    prompt = context.task.example(batch, int(scenario["prompt"]))["tokens"].to(context.device)
+    writer = _Writer(model, prompt, int(scenario["tokens"]))
+    timing = measure(writer.write, context.limits, context.device, before=writer.ready)
+    writer.ready()
+    state_context = int(scenario["state_context"])
+    return {
+        "timing": timing.as_record(batch, context.task.unit),
+        "figures": {
+            "decode_per_s": batch / timing.median_s,
+            "state_bytes": model.state_bytes(1, state_context, context.dtype),
+            "state_context": state_context,
+        },
+        "memory": peak_of(writer.write, model, context.device),
+        "validity": {"valid": timing.valid, "reason": timing.reason},
+    }

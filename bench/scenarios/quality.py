@@ -1,0 +1,70 @@
+"""Train on a fixed number of items, then read the test part once."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_model
+from torch import nn
+
+from bench.scenarios.context import Context
+from bench.training import Curve, train
+
+
+def fit(context: Context, model: nn.Module) -> Curve:
+    """Train `model` as the suite says; the same data order for every family."""
+    with context.autocast():
+        return train(
+            model,
+            context.task.batches("train", context.batch_size, int(context.config["seed"])),
+            items=context.items,
+            batch_size=context.batch_size,
+            recipe=context.recipe,
+            device=context.device,
+        )
+
+
+def run(context: Context) -> dict[str, Any]:
+    model = context.build()
+    curve = fit(context, model)
+    suite = context.config["suite"]
+    validation = context.task.evaluate(
+        model, "validation", context.device, max_items=suite["validation_items"]
+    )
+    quality = context.task.evaluate(
+        model, "test", context.device, max_items=suite["test_items"], full=True
+    )
+    values = {"test": quality.value, "validation": validation.value}
+    for part, value in values.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{quality.metric} on the {part} part is {value}")
+
+    save_model(model, str(context.workdir / "checkpoint.safetensors"))
+    np.save(context.workdir / "items.npy", quality.items)
+    for name, array in quality.artefacts.items():
+        np.save(context.workdir / f"{name}.npy", array)
+    (context.workdir / "curve.json").write_text(json.dumps(dataclasses.asdict(curve)))
+
+    task, name = context.config["task"]["name"], context.config["model"]
+    return {
+        "quality": {
+            "metric": quality.metric,
+            "value": quality.value,
+            "better": quality.better,
+            "bound": quality.bound,
+            "stderr": quality.stderr,
+            "n_items": quality.n_items,
+            "secondary": quality.secondary,
+            "notes": quality.notes,
+            "validation_value": validation.value,
+            "items_artefact": "items.npy",
+            "train_items": context.items,
+            "train_seconds": curve.seconds[-1],
+            "lr": context.recipe.lr,
+            "tuned": bool(name.get("tuned", {}).get(task, False)),
+        },
+        "figures": {},
+        "validity": {"valid": True, "reason": None},
+    }

@@ -1,0 +1,119 @@
+"""The one training recipe: Muon on matrices, fused AdamW on the rest, a linear cool-down.
+
+Muon (Jordan et al. 2024, torch.optim.Muon) orthogonalises the momentum of two-dimensional weights.
+AdamW takes look-up tables, heads, vectors and convolutions at `adam_ratio` times the same rate, so
+that one number is tuned a family. The rate is constant, then falls linearly to zero.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from bench.parameters import by_role
+
+
+class Diverged(RuntimeError):
+    """The training loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the optimizer is told; `lr` is the rate of the matrices."""
+
+    lr: float
+    adam_ratio: float
+    weight_decay: float
+    cooldown: float  # share of the steps over which the rate falls to zero
+    clip: float  # largest norm of the gradient
+
+
+@dataclass
+class Curve:
+    """A learning curve: items, seconds, mean loss since the last point."""
+
+    items: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+
+
+class Trainer:
+    """Steps a model through batches. One instance trains one model once."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
+        matrices, rest = by_role(model)
+        self.model = model
+        self.recipe = recipe
+        self.steps = steps
+        self.done = 0
+        self.parameters = matrices + rest
+        self.optimizers: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.optimizers.append(
+                torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay)
+            )
+        if rest:
+            self.optimizers.append(
+                torch.optim.AdamW(
+                    rest,
+                    lr=recipe.lr * recipe.adam_ratio,
+                    betas=(0.9, 0.95),
+                    weight_decay=recipe.weight_decay,
+                    fused=True,
+                )
+            )
+        self.rates = [group["lr"] for o in self.optimizers for group in o.param_groups]
+
+    def step(self, batch: dict[str, Tensor]) -> Tensor:
+        """zero_grad, forward, backward, clip, both optimizers. Returns the loss, detached."""
+        self._set_rate()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss = self.model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.done += 1
+        return loss.detach()
+
+    def _set_rate(self) -> None:
+        left = 1 - self.done / max(self.steps, 1)
+        factor = min(1.0, left / self.recipe.cooldown) if self.recipe.cooldown > 0 else 1.0
+        groups = [group for o in self.optimizers for group in o.param_groups]
+        for group, rate in zip(groups, self.rates, strict=True):
+            group["lr"] = rate * max(factor, 0.0)
+
+
+def train(
+    model: nn.Module,
+    batches: Iterator[dict[str, Tensor]],
+    *,
+    items: int,
+    batch_size: int,
+    recipe: Recipe,
+    device: torch.device,
+    every: int = 25,
+) -> Curve:
+    """Train on `items` items; raises `Diverged` as soon as a point of the curve is not finite."""
+    steps = math.ceil(items / batch_size)
+    trainer = Trainer(model, recipe, steps)
+    model.train()
+    curve = Curve()
+    pending: list[Tensor] = []
+    begin = time.perf_counter()
+    for step in range(1, steps + 1):
+        batch = {name: value.to(device) for name, value in next(batches).items()}
+        pending.append(trainer.step(batch))
+        if step % every == 0 or step == steps:
+            loss = torch.stack(pending).mean().item()
+            pending.clear()
+            if not math.isfinite(loss):
+                raise Diverged(f"the training loss was {loss} at step {step} of {steps}")
+            curve.items.append(step * batch_size)
+            curve.seconds.append(time.perf_counter() - begin)
+            curve.loss.append(loss)
+    return curve

@@ -1,0 +1,128 @@
+"""Runs one cell inside its own process: the only file besides the CLI that knows Hydra."""
+
+import importlib
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from bench.meters.time import Limits
+from bench.parameters import count
+from bench.scenarios.context import Context, Unsupported
+from bench.sizes import fit
+from bench.training import Recipe
+
+
+def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    """Run a cell and return the parts of its record that only the measured process knows.
+
+    A cell that cannot be, or that fails, is a result: `status` and `reason` say so. Artefacts are
+    files left in `workdir`.
+    """
+    try:
+        return {"status": "ok", "reason": None, **_run(cell["config"], workdir)}
+    except Unsupported as error:
+        return {"status": "unsupported", "reason": str(error)}
+    except Exception as error:
+        (workdir / "traceback.txt").write_text(traceback.format_exc())
+        return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+
+
+def _run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    if config["threads"]:
+        torch.set_num_threads(int(config["threads"]))
+    device = resolve_device(config["device"]["name"])
+    task = instantiate(config["task"]["task"], _convert_="all")
+    payload: dict[str, Any] = {
+        "data": {
+            "id": task.data.id,
+            "sha256": task.data.sha256,
+            "sizes": task.data.sizes,
+            "notes": task.data.notes,
+        }
+    }
+    name = config["scenario"]["name"]
+    model = config.get("model") or {}
+    if name == "baselines":
+        context = _context(task, _no_model, config, device, workdir)
+        return payload | _scenario(name).run(context)
+
+    node = fit(model, task.kind, config["size"]["name"], config["size"]["parameters"], _module)
+
+    def build() -> nn.Module:
+        torch.manual_seed(int(config["seed"]))
+        built = _module(node).to(device)
+        if config["compile"]:
+            built.compile()
+        return built
+
+    first = build()
+    numbers = count(first)
+    payload["parameters"] = {
+        "total": numbers.total,
+        "active": numbers.active,
+        "matched": numbers.matched,
+        "target": config["size"]["parameters"],
+    }
+    payload["shape"] = node
+    payload["kernel"] = kernel_of(first) or model.get("kernel")
+    del first
+    scenario = _scenario(name)
+    return payload | scenario.run(_context(task, build, config, device, workdir))
+
+
+def kernel_of(model: nn.Module) -> str | None:
+    """The kernels that modules say they used, in the order of first mention."""
+    used = [getattr(module, "kernel_used", None) for module in model.modules()]
+    return "+".join(dict.fromkeys(k for k in used if k)) or None
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of `device=name`; "auto" takes CUDA where it is there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda is not there; allowed here: auto, cpu")
+    return torch.device(name)
+
+
+def _context(
+    task: Any, build: Any, config: dict[str, Any], device: torch.device, workdir: Path
+) -> Context:
+    task_name = config["task"]["name"]
+    model = config.get("model") or {}
+    rates = model.get("lr", {})
+    optimizer = {**config["optimizer"], **model.get("optimizer", {})}
+    lr = config["lr"] if config["lr"] is not None else rates.get(task_name, optimizer["lr"])
+    return Context(
+        task=task,
+        build=build,
+        config=config,
+        recipe=Recipe(
+            lr=float(lr),
+            adam_ratio=float(optimizer["adam_ratio"]),
+            weight_decay=float(optimizer["weight_decay"]),
+            cooldown=float(optimizer["cooldown"]),
+            clip=float(optimizer["clip"]),
+        ),
+        limits=Limits(**config["suite"]["measure"]),
+        device=device,
+        dtype=getattr(torch, config["dtype"]),
+        workdir=workdir,
+    )
+
+
+def _module(node: dict[str, Any]) -> nn.Module:
+    return instantiate(node, _convert_="all")
+
+
+def _no_model() -> nn.Module:
+    raise AssertionError("baselines have no model")
+
+
+def _scenario(name: str) -> Any:
+    """A scenario is the file of bench/scenarios that its YAML is named after."""
+    return importlib.import_module(f"bench.scenarios.{name}")
