@@ -1,7 +1,7 @@
 """RWKV-7: a linear RNN whose matrix state follows a generalised delta rule.
 
-"RWKV-7 'Goose' with Expressive Dynamic State Evolution", arXiv:2503.14456. Reference: BlinkDL/RWKV-LM
-(`RWKV_Tmix_x070`, `RWKV_CMix_x070`) and the `rwkv` package, whose logits ours equal.
+"RWKV-7 'Goose' with Expressive Dynamic State Evolution", arXiv:2503.14456. Reference:
+BlinkDL/RWKV-LM (`RWKV_Tmix_x070`, `RWKV_CMix_x070`) and the `rwkv` package; our logits equal its.
 
 Glossary (ours -> paper): x_r x_w x_k x_v x_a x_g -> mu, the token shift of each branch; receptance,
 key, value, output -> W_r W_k W_v W_o; w0 w1 w2, a0 a1 a2, v0 v1 v2, g1 g2 -> the low-rank
@@ -16,13 +16,14 @@ Shapes: B batch, T time, D width, H heads, N head size, F hidden width of the ch
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 
 CHECKPOINT_NAMES: dict[str, str] = {"embedding.": "emb.", "backbone.": "", "lm_head.": "head."}
@@ -47,7 +48,7 @@ class _TokenShift(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, last: Tensor, *mus: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, last: Tensor, *mus: Tensor) -> tuple[Tensor, ...]:
         delta = torch.empty_like(x)
         torch.sub(last, x[:, 0], out=delta[:, 0])
         torch.sub(x[:, :-1], x[:, 1:], out=delta[:, 1:])
@@ -55,7 +56,7 @@ class _TokenShift(torch.autograd.Function):
         return tuple(torch.addcmul(x, delta, mu) for mu in mus)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         delta, *mus = ctx.saved_tensors
         d_x, d_delta = grads[0].clone(), grads[0] * mus[0]
         for grad, mu in zip(grads[1:], mus[1:], strict=True):
@@ -169,19 +170,20 @@ class TimeMix(nn.Module):
         if v_first is None:
             v_first = v
         else:
-            v = torch.lerp(v, v_first, torch.sigmoid(self.v0 + x_v @ self.v1 @ self.v2))
+            gate = torch.sigmoid(self.v0 + x_v @ self.v1 @ self.v2)
+            v = torch.lerp(v, v_first, gate.to(v.dtype))
         # kappa-hat: the removal key, of unit length in each head
         kk = F.normalize((k * self.k_k).view(heads), dim=-1)
         # k-tilde = k lerp(1, a, alpha)
         k = (k * (1 + (a - 1) * self.k_a)).view(heads)
         v, a, log_w = v.view(heads), a.view(heads), log_w.view(heads)  # (B, T, H, N)
 
-        inputs = (t.to(state.dtype) for t in (r, log_w, k, v, -kk, kk * a))
+        r_, w_, k_, v_, a_, b_ = (t.to(state.dtype) for t in (r, log_w, k, v, -kk, kk * a))
         with torch.autocast(x.device.type, enabled=False):
             if T == 1:
-                o, state = wkv7_reference(*inputs, state)
+                o, state = wkv7_reference(r_, w_, k_, v_, a_, b_, state)
             else:
-                o, state = wkv7_chunked(*inputs, state, chunk=self.chunk)
+                o, state = wkv7_chunked(r_, w_, k_, v_, a_, b_, state, chunk=self.chunk)
         o = self.ln_x(o.to(x.dtype).reshape(B * T, D)).view(B, T, D)
         # p_t = LayerNorm(S r) + (r (rho k)^T) v: what the present token says of itself
         o = o + ((r * k * self.r_k).sum(-1, keepdim=True) * v).view(B, T, D)
@@ -209,6 +211,8 @@ class ChannelMix(nn.Module):
 
 class Block(nn.Module):
     """Time mix and channel mix, each on a pre-norm residual branch."""
+
+    ln0: nn.LayerNorm  # block 0 alone
 
     def __init__(self, *, first: bool, d_model: int, time_mix: TimeMix, channel_mix: ChannelMix):
         super().__init__()
@@ -288,6 +292,11 @@ class RWKV7(nn.Module):
         )
         self.ln_out = nn.LayerNorm(d_model)
         self.register_load_state_dict_pre_hook(_drop_unused)
+        # Loading with assign=True replaces the parameters themselves.
+        self.register_load_state_dict_post_hook(_forget_packed)
+        self._packed: list[PackedBlock] = []
+        self._sources: list[nn.Parameter] = []
+        self._versions: list[int] = []
 
     def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(B, T, D) -> hidden vectors (B, T, D), no auxiliary losses."""
@@ -312,7 +321,7 @@ class RWKV7(nn.Module):
 
     def prefill(self, x: Tensor, state: list[LayerState]) -> tuple[Tensor, list[LayerState]]:
         """Continue from `state` over (B, T, D) in parallel."""
-        x = self.blocks[0].ln0(x)
+        x = self._first.ln0(x)
         v_first: Tensor | None = None
         states = []
         for block, layer in zip(self.blocks, state, strict=True):
@@ -321,9 +330,41 @@ class RWKV7(nn.Module):
         return self.ln_out(x), states
 
     def step(self, x: Tensor, state: list[LayerState]) -> tuple[Tensor, list[LayerState]]:
-        """One symbol, (B, D) -> (B, D)."""
-        hidden, state = self.prefill(x.unsqueeze(1), state)  # (B, 1, D)
-        return hidden.squeeze(1), state
+        """One symbol, (B, D) -> (B, D); without gradients on packed weights."""
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            hidden, state = self.prefill(x.unsqueeze(1), state)  # (B, 1, D)
+            return hidden.squeeze(1), state
+        x = self._first.ln0(x)
+        v_first: Tensor | None = None
+        states = []
+        for packed, layer in zip(self._packed_blocks(), state, strict=True):
+            x, v_first, *new = block_step(
+                packed, x, v_first, *layer, log_decay=LOG_DECAY, ln_x_eps=LN_X_EPS
+            )
+            states.append(LayerState(*new))
+        return self.ln_out(x), states
+
+    @property
+    def _first(self) -> Block:
+        return cast(Block, self.blocks[0])
+
+    def _packed_blocks(self) -> list[PackedBlock]:
+        """The weights packed for `step`, anew whenever one of them was written to or replaced."""
+        versions = [p._version for p in self._sources]
+        if not versions or versions != self._versions:
+            self._sources = list(self.parameters())
+            self._versions = [p._version for p in self._sources]
+            with torch.no_grad():
+                self._packed = [
+                    pack({name: p.detach() for name, p in block.named_parameters()})
+                    for block in self.blocks
+                ]
+        return self._packed
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moving or casting replaces the storage behind the parameters."""
+        self._sources = []
+        return super()._apply(fn, recurse)
 
     def crop(self, state: list[LayerState], length: int) -> list[LayerState]:
         """The state does not grow: nothing to forget."""
@@ -343,9 +384,9 @@ class RWKV7(nn.Module):
         """
         N = self.head_size
         total = 0
-        for block in self.blocks:
-            matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
-            total += 2 * batch * length * (matrices - block.att.r_k.numel())
+        for name, p in self.named_parameters():
+            if p.ndim == 2 and not name.endswith("r_k"):
+                total += 2 * batch * length * p.numel()
         C = min(self.chunk, length)
         chunks = -(-length // C)
         per_chunk = 18 * C * C * N + C**3 // 3 + 8 * C * N * N + 2 * N**3
@@ -356,3 +397,7 @@ def _drop_unused(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_:
     """Official checkpoints hold block 0's v0, v1 and v2, which nothing reads."""
     for name in ("v0", "v1", "v2"):
         state_dict.pop(f"{prefix}blocks.0.att.{name}", None)
+
+
+def _forget_packed(module: nn.Module, *_: Any) -> None:
+    cast(RWKV7, module)._sources = []

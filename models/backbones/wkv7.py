@@ -82,7 +82,7 @@ def _mask(size: int, like: Tensor) -> Tensor:
 
 class _ChunkedWKV7(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         r: Tensor,
         log_w: Tensor,
@@ -152,7 +152,7 @@ class _ChunkedWKV7(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_out: Tensor, d_state: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor, d_state: Tensor) -> tuple[Tensor | None, ...]:
         decay, inverse, Q, K, XV, A, inv, W, M, S, R = ctx.saved_tensors
         B, T, H, N, n, C = ctx.shape
         G = n * B * H
