@@ -136,6 +136,8 @@ class TimeMix(nn.Module):
         self.k_k = vector(0.71 - 0.1 * (ramp - 0.5))
         self.k_a = nn.Parameter(torch.full((1, 1, D), 1.02))
         self.r_k = nn.Parameter(torch.full((D // N, N), -0.04))
+        # A vector laid out by heads, so not for an optimizer that orthogonalises matrices.
+        self.r_k.no_orthogonal = True  # type: ignore[attr-defined]
         self.receptance = nn.Linear(D, D, bias=False)
         self.key = nn.Linear(D, D, bias=False)
         self.value = nn.Linear(D, D, bias=False)
