@@ -33,8 +33,9 @@ def count(model: nn.Module) -> Count:
         mask = getattr(module, "weight_mask", None)
         if mask is not None and not mask.is_meta:
             masked += int(mask.numel() - mask.count_nonzero())
-        if hasattr(module, "inactive_parameters"):
-            inactive += int(module.inactive_parameters())
+        unused = getattr(module, "inactive_parameters", None)
+        if callable(unused):
+            inactive += int(unused())
     matched = total - sum(uncounted.values()) - inactive - masked
     return Count(total=total, active=total - inactive, matched=matched)
 
@@ -50,7 +51,8 @@ def by_role(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     is made for. Look-up tables, un-embeddings, heads, vectors and convolutions are the rest.
     """
     excluded = set(_excluded(model))
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim == 2 and id(parameter) not in excluded

@@ -1,0 +1,73 @@
+"""The clock and its stop rule."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+
+from bench.meters.time import Limits, measure, median_interval
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 17, 50, 101])
+def test_median_interval_covers_at_least_95_percent(n: int) -> None:
+    low, high = median_interval([float(i) for i in range(n)])
+    k = int(low)
+    assert high == n - 1 - k
+    # The interval misses the median when at most k samples fall on one side of it.
+    assert 2 * binom.cdf(k, n, 0.5) <= 0.05
+    assert 2 * binom.cdf(k + 1, n, 0.5) > 0.05
+
+
+def test_median_interval_of_few_samples_is_their_range() -> None:
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+
+
+def test_median_interval_holds_the_true_median_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        low, high = median_interval(list(rng.exponential(size=21)))
+        hits += low <= np.log(2) <= high
+    assert hits / 2000 > 0.94
+
+
+def test_measured_time_is_that_of_the_call() -> None:
+    limits = Limits(1, 5, 0.0, 1.0, 0.5)
+    timing = measure(lambda: time.sleep(0.01), limits, CPU)
+    assert 0.01 <= timing.median_s < 0.02
+    assert timing.valid
+    assert len(timing.samples_s) == 5
+
+
+def test_before_is_not_timed() -> None:
+    limits = Limits(0, 3, 0.0, 1.0, 10.0)
+    timing = measure(lambda: None, limits, CPU, before=lambda: time.sleep(0.02))
+    assert max(timing.samples_s) < 0.01
+
+
+def test_cap_makes_the_measurement_invalid_and_says_why() -> None:
+    timing = measure(lambda: time.sleep(0.02), Limits(0, 100, 0.0, 0.1, 0.5), CPU)
+    assert not timing.valid
+    assert timing.reason is not None
+    assert "of 100 samples" in timing.reason
+    assert 3 <= len(timing.samples_s) < 100
+
+
+def test_unsteady_samples_are_invalid() -> None:
+    waits = iter([0.001, 0.03] * 50)
+    timing = measure(lambda: time.sleep(next(waits)), Limits(0, 4, 0.0, 0.2, 0.01), CPU)
+    assert not timing.valid
+    assert timing.reason is not None
+    assert "median known to" in timing.reason
+
+
+def test_warmup_and_cold_call_are_apart() -> None:
+    calls: list[int] = []
+    timing = measure(lambda: calls.append(1), Limits(3, 4, 0.0, 1.0, 1e9), CPU)
+    assert len(calls) == 1 + 3 + 4
+    assert timing.warmup == 3
+    assert timing.as_record(8, "tokens")["n"] == 4

@@ -1,0 +1,78 @@
+"""Builds any model of `configs/model` as the worker would, for tests over the whole registry."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from bench.sizes import fit
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+MODELS = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+SIZES = {
+    path.stem: yaml.safe_load(path.read_text())["parameters"]
+    for path in (CONFIGS / "size").glob("*.yaml")
+}
+TASKS: dict[str, dict[str, Any]] = {
+    "language": {"vocab_size": 256, "context": 256},
+    "classify": {"levels": 17, "n_classes": 10, "height": 8, "width": 8, "channels": 1},
+    "generate": {"levels": 17, "n_classes": 10, "height": 8, "width": 8, "channels": 1},
+}
+KINDS = tuple(TASKS)
+
+
+def resolved(name: str, kind: str, size: str, task: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The model group as a plain dictionary, all interpolations resolved for one kind."""
+    model = yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text())
+    model["kinds"] = {kind: model["kinds"][kind]}
+    shapes = model["kinds"][kind].get("shapes", model.get("shapes"))
+    for key, value in shapes[size].items():
+        node = model
+        *path, last = key.split(".")
+        for part in path:
+            node = node[part]
+        node[last] = value
+    tree = OmegaConf.create({"model": model, "task": {**TASKS[kind], **(task or {})}})
+    plain = OmegaConf.to_container(tree, resolve=True)
+    assert isinstance(plain, dict)
+    return plain["model"]
+
+
+def node(
+    name: str,
+    kind: str,
+    size: str = "nano",
+    task: dict[str, Any] | None = None,
+    target: int | None = None,
+) -> dict[str, Any]:
+    """The node to instantiate, solved to the size."""
+    model = resolved(name, kind, size, task)
+    return fit(model, kind, size, target or SIZES[size], lambda n: instantiate(n, _convert_="all"))
+
+
+def build(
+    name: str, kind: str, size: str = "nano", task: dict[str, Any] | None = None
+) -> nn.Module:
+    """A model whose weights are all random: zero projections would let wrong paths go unseen."""
+    solved = node(name, kind, size)
+    solved = copy.deepcopy(solved)
+    for key, value in (task or {}).items():
+        if key in solved:
+            solved[key] = value
+        backbone = solved.get("backbone")
+        if isinstance(backbone, dict) and key in backbone:
+            backbone[key] = value
+    torch.manual_seed(0)
+    return randomise(instantiate(solved, _convert_="all"))
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
