@@ -1,0 +1,190 @@
+"""Where cells run: the machine, its devices, its packages. Imports no torch."""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.errors import BadInput
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "timm",
+    "diffusers",
+    "transformers",
+    "scikit-learn",
+    "scipy",
+    "numba",
+    "safetensors",
+    "hydra-core",
+    "rwkv",
+    "mamba-ssm",
+    "causal-conv1d",
+    "flash-attn",
+    "flash-linear-attention",
+    "triton",
+    "peft",
+    "datasets",
+    "torchvision",
+)
+# Freed tensors stay in the heap: a fresh large tensor would cost page faults at every step.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
+GIB = 1 << 30
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(len(os.sched_getaffinity(0)), 1)
+    return os.cpu_count() or 1
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Variables of the workers; what the user has set wins, except for the thread count."""
+    count = str(threads)
+    fixed = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
+    soft = {**ALLOCATOR, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    return fixed | {name: os.environ.get(name, value) for name, value in soft.items()}
+
+
+@contextmanager
+def environment_set(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process for a while, so that what starts meanwhile inherits them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """Versions of the installed packages that can change a figure."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    match = re.search(r"^(?:model name|Hardware|cpu model)\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.machine()
+
+
+@functools.cache
+def gpu() -> dict[str, str] | None:
+    """Name and driver of the first NVIDIA GPU by its driver's own tool, or None."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None  # a tool without a device: there is no GPU to name
+    line = done.stdout.strip().splitlines()
+    if not line:
+        return None
+    name, driver, memory = (part.strip() for part in line[0].split(","))
+    return {"name": name, "driver": driver, "memory": memory}
+
+
+@functools.cache
+def machine_key() -> str:
+    """Names this machine across reboots, and no other; tells nothing about it."""
+    try:
+        identity = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
+    except OSError:
+        identity = ""
+    memory = round(psutil.virtual_memory().total / GIB)
+    parts = [cpu_name(), str(cores()), str(memory), platform.machine(), identity]
+    parts += [gpu_name] if (gpu_name := (gpu() or {}).get("name", "")) else []
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def governor() -> str | None:
+    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def load() -> float | None:
+    """Processes that wanted to run, over the last minute."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """The environment part of a record, but for the load."""
+    card = gpu() or {}
+    return {
+        "machine_key": machine_key(),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
+        "gpu": card.get("name"),
+        "driver": card.get("driver"),
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "packages": packages(),
+        "threads": threads,
+        "governor": governor(),
+        "allocator": {name: worker_environment(threads)[name] for name in ALLOCATOR},
+    }
+
+
+PROBE = """
+import torch
+print("yes" if torch.cuda.is_available() else
+      "torch %s is a CPU build" % torch.__version__ if torch.version.cuda is None else
+      "torch %s finds no CUDA device" % torch.__version__)
+"""
+
+
+@functools.cache
+def cuda_problem() -> str | None:
+    """Why there is no CUDA here, or None where there is; torch is asked in another process."""
+    files = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
+    if gpu() is None and not any(Path(path).exists() for path in files):
+        return "no NVIDIA device is visible"
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()
+        return f"torch could not be asked ({last[-1] if last else 'it died'})"
+    answer = done.stdout.strip()
+    return None if answer == "yes" else answer
+
+
+def resolve_device(name: str) -> str:
+    """The device of a cell: `auto` becomes what is there, one that is not there is an error."""
+    if name == "auto":
+        return "cpu" if cuda_problem() else "cuda"
+    if name == "cuda" and (problem := cuda_problem()):
+        raise BadInput(f"device=cuda is not there: {problem}; allowed here: cpu, auto.")
+    return name

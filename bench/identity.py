@@ -1,0 +1,122 @@
+"""What makes a result the same one: configuration, data, source, packages and machine.
+
+The source is hashed by content, so uncommitted changes count and a wheel needs no git. The report
+is left out: it reads records and cannot change a figure.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.environment import machine_key, packages
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = (".py", ".yaml", ".safetensors", ".json", ".npz")
+READS_ONLY = ("bench/report/", "bench/listing.py", "bench/doctor.py", "bench/progress.py")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a plain value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_files(root: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over names and contents."""
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0")
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+@functools.cache
+def source_hash(allow_targets: tuple[str, ...] = ()) -> str:
+    """Hash of this project's source and of the user's packages that targets may name."""
+    files = [
+        path
+        for part in ("bench", "models", "configs")
+        for path in (ROOT / part).rglob("*")
+        if path.suffix in SUFFIXES and path.is_file() and not _reads_only(path)
+    ]
+    parts = [hash_files(ROOT, files)]
+    for name in sorted({entry.partition(".")[0] for entry in allow_targets}):
+        parts += [hash_files(folder, folder.rglob("*.py")) for folder in _folders(name)]
+    return digest(parts) if len(parts) > 1 else parts[0]
+
+
+def _reads_only(path: Path) -> bool:
+    return path.relative_to(ROOT).as_posix().startswith(READS_ONLY)
+
+
+def _folders(package: str) -> list[Path]:
+    """Where a top-level package lies, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return []
+    if spec.submodule_search_locations:
+        return [Path(folder) for folder in spec.submodule_search_locations]
+    return []
+
+
+@functools.cache
+def code(allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The code part of a record."""
+    try:
+        version = importlib.metadata.version("archbench")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0"  # a checkout that was never installed
+    commit = _git("rev-parse", "HEAD") if (ROOT / ".git").exists() else None
+    dirty = bool(_git("status", "--porcelain", "--", "bench", "models", "configs"))
+    return {
+        "version": version,
+        "commit": commit,
+        "dirty": dirty if commit else None,
+        "source_sha256": source_hash(allow_targets),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git here: the content hash names the source
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def data_hint(task: dict[str, Any]) -> list[Any]:
+    """What is known of a task's data before it is read: its files, or the running Python."""
+    path = task.get("path")
+    if not path:
+        return [platform.python_version()]
+    place = Path(str(path)).expanduser()
+    if place.is_dir():
+        files = [p for p in place.rglob("*") if p.is_file()]
+    elif place.is_file():
+        files = [place]
+    else:
+        files = [p for p in place.parent.glob(place.name) if p.is_file()]
+    stats = [(p, p.stat()) for p in sorted(files)]
+    return [(str(p), s.st_size, s.st_mtime_ns) for p, s in stats]
+
+
+def cell_key(config: dict[str, Any], allow_targets: Sequence[str]) -> tuple[str, str]:
+    """The key under which a cell's result is found again, and the hash of its configuration."""
+    config_hash = digest(config)
+    parts = [
+        config_hash,
+        data_hint(config.get("task") or {}),
+        source_hash(tuple(allow_targets)),
+        packages(),
+        machine_key(),
+    ]
+    return digest(parts), config_hash

@@ -1,0 +1,209 @@
+"""A fresh process for every cell, from a fork server that has the libraries imported already.
+
+The parent sleeps until the child reports or dies. Results come back as JSON, never as pickles. A
+child whose parent dies ends itself: it waits, in a thread, for the pipe to close.
+"""
+
+import faulthandler
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from bench.environment import environment_set, worker_environment
+from bench.errors import BadInput, one_line
+
+ROOT = Path(__file__).resolve().parents[1]
+TICK_S = 5.0
+LOG = "log.txt"
+TRACEBACK = "traceback.txt"
+
+
+@dataclass
+class Outcome:
+    """How a cell ended. `status` is ok, failed, unsupported or bad_input."""
+
+    status: str
+    reason: str | None = None
+    payload: dict[str, Any] = field(default_factory=dict)
+    wall_s: float = 0.0
+
+
+class Launcher:
+    """Starts one process after another; use as a context."""
+
+    def __init__(self, *, preload: Sequence[str], threads: int, worker: str) -> None:
+        self.worker = worker
+        methods = multiprocessing.get_all_start_methods()
+        self.method = "forkserver" if "forkserver" in methods else "spawn"
+        self.context: Any = multiprocessing.get_context(self.method)
+        self.environment = worker_environment(threads)
+        if self.method == "forkserver":
+            self.context.set_forkserver_preload([*preload, worker.partition(":")[0]])
+        self._process: Any = None
+
+    def __enter__(self) -> "Launcher":
+        """Start the fork server; it imports while the parent goes on."""
+        if self.method == "forkserver":
+            from multiprocessing import forkserver
+
+            # The server must not find modules in the working directory that we would not.
+            paths = [str(ROOT)] if str(ROOT) in sys.path else []
+            paths += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+            safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
+            with environment_set(self.environment | safe):
+                forkserver.ensure_running()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill the running child, if there is one."""
+        if self._process is not None and self._process.is_alive():
+            self._process.kill()
+            self._process.join(10)
+
+    def run(
+        self,
+        cell: dict[str, Any],
+        workdir: Path,
+        *,
+        timeout: float,
+        memory_limit_gib: float | None,
+        tick: Callable[[float], None] | None = None,
+    ) -> Outcome:
+        """Run one cell in a process of its own and wait for it."""
+        started = time.monotonic()
+        ours, theirs = self.context.Pipe(duplex=True)
+        arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib)
+        process = self.context.Process(target=child, args=arguments, name="archbench-cell")
+        self._process = process
+        with environment_set(self.environment):
+            process.start()
+        theirs.close()
+        try:
+            message = self._await(ours, process, started + timeout, started, tick)
+        finally:
+            if process.is_alive():
+                process.join(0.2)  # a child that has reported is on its way out
+            self.stop()
+            ours.close()
+        outcome = _outcome(message, process, timeout)
+        outcome.wall_s = time.monotonic() - started
+        return outcome
+
+    def _await(
+        self,
+        pipe: Connection,
+        process: Any,
+        deadline: float,
+        started: float,
+        tick: Callable[[float], None] | None,
+    ) -> bytes | str | None:
+        """The child's message, 'timeout', or None where it died without one."""
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return "timeout"
+            ready = wait([pipe, process.sentinel], min(left, TICK_S) if tick else left)
+            if pipe in ready or pipe.poll():
+                try:
+                    return pipe.recv_bytes()
+                except (EOFError, ConnectionResetError):
+                    process.join(10)
+                    return None
+            if process.sentinel in ready:
+                process.join(10)
+                return None
+            if tick and not ready:
+                tick(time.monotonic() - started)
+
+
+def _outcome(message: bytes | str | None, process: Any, timeout: float) -> Outcome:
+    if message == "timeout":
+        return Outcome("failed", f"time-out: not finished after {timeout:g} s")
+    if message is None:
+        return Outcome("failed", _death(process.exitcode))
+    value = json.loads(message)
+    return Outcome(value["status"], value.get("reason"), value.get("payload") or {})
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        memory = ", as happens when memory runs out" if name == "SIGKILL" else ""
+        return f"killed: the process was ended by {name}{memory}"
+    return f"crash: the process exited with code {code} and no result"
+
+
+def child(
+    pipe: Connection, worker: str, cell: dict[str, Any], workdir: str, memory_limit: float | None
+) -> None:
+    """Body of a cell's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
+    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+    log = open(Path(workdir) / LOG, "ab", buffering=0)  # noqa: SIM115  (open while we live)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    faulthandler.enable(log)
+    try:
+        if memory_limit is not None:
+            _limit_memory(memory_limit)
+        module, _, name = worker.partition(":")
+        payload = getattr(importlib.import_module(module), name)(cell, Path(workdir))
+        status, reason = payload.pop("status", "ok"), payload.pop("reason", None)
+        result: dict[str, Any] = {"status": status, "reason": reason, "payload": payload}
+        message = json.dumps(result, default=_plain).encode()
+    except BadInput as error:
+        message = json.dumps({"status": "bad_input", "reason": one_line(str(error))}).encode()
+    except BaseException as error:
+        Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        message = json.dumps({"status": "failed", "reason": describe(error)}).encode()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pipe.send_bytes(message)
+    # Libraries' own exit handlers may hang or crash; the result is out.
+    os._exit(0)
+
+
+def describe(error: BaseException) -> str:
+    """One line for an exception."""
+    text = one_line(str(error))[:500]
+    kind = type(error).__name__
+    memory = isinstance(error, MemoryError) or "OutOfMemory" in kind or "allocate memory" in text
+    return f"{'out of memory: ' if memory else ''}{kind}{': ' if text else ''}{text}"
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"the worker returned a {type(value).__name__}, which JSON cannot hold")
+
+
+def _end_with_parent(pipe: Connection) -> None:
+    try:
+        pipe.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _limit_memory(gib: float) -> None:
+    if sys.platform != "linux":
+        raise BadInput(f"memory_limit_gib={gib} works on Linux alone; leave it null here.")
+    import resource
+
+    size = int(gib * (1 << 30))
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))

@@ -1,0 +1,233 @@
+"""From a suite and the user's axes to a list of cells, in the order in which they run."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from omegaconf import DictConfig
+
+from bench.config import finish, finish_task
+from bench.errors import BadInput, unknown
+
+BASELINE = "baseline"
+BASELINES = "baselines"
+
+
+class Composer(Protocol):
+    """Hydra, as far as the planner knows it."""
+
+    def options(self, group: str) -> list[str]: ...
+    def compose(self, overrides: Sequence[str]) -> DictConfig: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    `axes` holds the values of the axes that were given; `variants` the overrides inside a group
+    (`model.backbone.d_model=64`), one list for each point of their sweep.
+    """
+
+    axes: Mapping[str, Sequence[Any]]
+    variants: Sequence[Sequence[str]]
+    suite: str
+    shared: Sequence[str]  # overrides of every cell: suite.*, device.*, runner keys
+    devices: Sequence[str]  # resolved names, one for each value of the axis
+    cores: int
+    allow_targets: Sequence[str] = ()
+
+
+@dataclass
+class Cell:
+    """One cell: `part` as in its record, `config` resolved, `unsupported` a reason not to run."""
+
+    part: dict[str, Any]
+    config: dict[str, Any]
+    preload: tuple[str, ...]
+    order: float
+    versions: dict[str, int]
+    overrides: tuple[str, ...] = ()
+    unsupported: str | None = None
+    key: str = ""
+    config_hash: str = ""
+    predicted_s: float | None = None
+    predicted_bytes: int | None = None
+    known: bool = field(default=False)  # whether the prediction comes from a record
+
+    @property
+    def name(self) -> str:
+        names = [self.part[key] for key in ("model", "task", "scenario", "size")]
+        words = [*(str(name) for name in names if name), f"seed {self.part['seed']}"]
+        return " · ".join([*words, *self.overrides])
+
+
+def expand(request: Request, composer: Composer, base: DictConfig) -> list[Cell]:
+    """Every cell of the request; BadInput where a name is unknown or nothing would run."""
+    axes = {name: list(dict.fromkeys(values)) for name, values in request.axes.items()}
+    suite = base.suite
+    axes.setdefault("model", list(suite.models))
+    axes.setdefault("task", list(suite.tasks))
+    axes.setdefault("size", [suite.size])
+    axes.setdefault("seed", list(suite.seeds))
+    asked = axes.get("scenario")
+    scenarios = asked or [*suite.scenarios, *([BASELINES] if suite.baselines else [])]
+    for group, names in (
+        *((g, axes[g]) for g in ("model", "task", "size")),
+        ("scenario", scenarios),
+    ):
+        _check_names(
+            group, names, composer.options(group), given=group in request.axes, suite=suite
+        )
+
+    builder = _Builder(request, composer)
+    cells: list[Cell] = []
+    points = itertools.product(
+        request.variants,
+        request.devices,
+        axes.get("dtype", [base.dtype]),
+        axes.get("threads", [base.threads]),
+        axes.get("compile", [base.compile]),
+    )
+    for variant, device, dtype, threads, compiled in points:
+        scalars = {
+            "dtype": dtype, "threads": threads or request.cores, "compile": compiled
+        }  # fmt: skip
+        for size, task, model in itertools.product(axes["size"], axes["task"], axes["model"]):
+            found = builder.of_model(variant, device, size, task, model, scenarios, bool(asked))
+            cells += [_with(cell, seed=seed, **scalars) for cell in found for seed in axes["seed"]]
+        if BASELINES in scenarios:
+            rivals = [
+                builder.baselines(variant, device, task, axes["model"][0]) for task in axes["task"]
+            ]
+            cells += [_with(cell, seed=0, **scalars) for cell in rivals]
+    cells = _unique(cells)
+    if not cells:
+        raise BadInput(
+            f"suite={request.suite} with what was given leaves no cell to run; "
+            "see `python -m bench list` for what each model can do."
+        )
+    return sorted(cells, key=lambda cell: cell.order)
+
+
+def preloads(cells: Iterable[Cell]) -> list[str]:
+    """Third-party modules that the cells want imported beforehand, without repeats."""
+    names = itertools.chain.from_iterable(c.preload for c in cells if not c.unsupported)
+    return list(dict.fromkeys(["torch", *names]))
+
+
+class _Builder:
+    """Composes the cells of one request."""
+
+    def __init__(self, request: Request, composer: Composer) -> None:
+        self.request, self.composer = request, composer
+        self._orders: dict[str, float] = {}
+
+    def of_model(
+        self,
+        variant: Sequence[str],
+        device: str,
+        size: str,
+        task: str,
+        model: str,
+        scenarios: Sequence[str],
+        asked: bool,
+    ) -> list[Cell]:
+        names = [f"model={model}", f"task={task}", f"size={size}", f"suite={self.request.suite}"]
+        wanted = [name for name in scenarios if name != BASELINES]
+        cells: list[Cell] = []
+        for scenario in wanted:
+            overrides = [*names, f"scenario={scenario}", *self.request.shared, *variant]
+            config = self.composer.compose(overrides)
+            kind = str(config.task.kind)
+            form = (config.model.get("kinds") or {}).get(kind)
+            if form is None:
+                reason = f"model={model} has no form for tasks of kind '{kind}' (task={task})"
+                if asked or scenario == wanted[-1]:
+                    cells.append(self._refused(config, device, reason))
+                continue
+            if scenario not in form.scenarios:
+                if asked:
+                    reasons = form.get("reasons") or {}
+                    can = ", ".join(form.scenarios)
+                    default = f"model={model} on task={task} cannot {scenario}; it can: {can}"
+                    cells.append(self._refused(config, device, reasons.get(scenario, default)))
+                continue
+            overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
+            plain = finish(config, overridden, self.request.allow_targets)
+            cells.append(self._cell(plain, device, tuple(variant)))
+        return cells
+
+    def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
+        """The plain rivals of a task; `model` only completes the composition."""
+        kept = [text for text in variant if not _key(text, "model.") and not _key(text, "size.")]
+        names = [f"model={model}", f"task={task}", f"scenario={BASELINES}"]
+        names.append(f"suite={self.request.suite}")
+        config = self.composer.compose([*names, *self.request.shared, *kept])
+        plain = finish_task(config, self.request.allow_targets)
+        return self._cell(plain, device, tuple(kept))
+
+    def _refused(self, config: DictConfig, device: str, reason: str) -> Cell:
+        plain = finish_task(config, self.request.allow_targets)
+        plain["model"] = {key: config.model.get(key) for key in ("name", "family", "backend")}
+        plain["size"] = {"name": config.size.name, "parameters": config.size.parameters}
+        cell = self._cell(plain, device, ())
+        cell.unsupported = reason
+        return cell
+
+    def _cell(self, config: dict[str, Any], device: str, overrides: tuple[str, ...]) -> Cell:
+        model, task = config.get("model") or {}, config["task"]
+        config["device"]["name"] = device
+        part = {
+            "suite": config["suite"]["name"],
+            "family": model.get("family", BASELINE),
+            "model": model.get("name", BASELINE),
+            "size": (config.get("size") or {}).get("name"),
+            "task": task["name"],
+            "kind": task["kind"],
+            "scenario": config["scenario"]["name"],
+            "seed": config["seed"],
+            "device": device,
+            "dtype": config["dtype"],
+            "threads": config["threads"],
+            "compile": config["compile"],
+            "backend": model.get("backend"),
+            "kernel": model.get("kernel"),
+        }
+        versions = {"suite": config["suite"]["version"], "task": task.get("version", 1)}
+        order = float(config["scenario"].get("order", 99))
+        preload = tuple(model.get("preload") or ())
+        return Cell(part, config, preload, order, versions, overrides)
+
+
+def _check_names(
+    group: str, names: Sequence[str], options: Sequence[str], *, given: bool, suite: DictConfig
+) -> None:
+    for name in names:
+        if name not in options:
+            raise unknown(group if given else f"suite={suite.name}: {group}", name, options)
+
+
+def _key(override: str, prefix: str) -> str:
+    """The dotted key of an override below `prefix`, or nothing."""
+    key = override.lstrip("+~").partition("=")[0]
+    return key[len(prefix) :] if key.startswith(prefix) else ""
+
+
+def _with(cell: Cell, **values: Any) -> Cell:
+    """The cell at other values of the scalar axes."""
+    part, config = {**cell.part, **values}, {**cell.config, **values}
+    return Cell(
+        part, config, cell.preload, cell.order, cell.versions, cell.overrides, cell.unsupported
+    )
+
+
+def _unique(cells: Sequence[Cell]) -> list[Cell]:
+    """Without cells that are the same one twice, as baselines of a sweep over sizes are."""
+    seen: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    kept: list[Cell] = []
+    for cell in cells:
+        if (cell.part, cell.config) not in seen:
+            seen.append((cell.part, cell.config))
+            kept.append(cell)
+    return kept

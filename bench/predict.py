@@ -1,0 +1,69 @@
+"""How long a cell will take and how much memory it will need, from records of earlier runs."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.plan import Cell
+
+# Where nothing was recorded: seconds by scenario at nano on two cores, and how they grow with size.
+FIRST_GUESS_S = {"baselines": 8.0, "quality": 15.0}
+OTHERWISE_S = 4.0
+BASE_BYTES = 700 << 20
+BYTES_PER_PARAMETER = 16  # weights, gradients, two moments in float32
+SAME = ("model", "task", "scenario", "size", "device", "dtype", "threads", "compile")
+
+
+def predict(cells: Iterable[Cell], records: Sequence[Mapping[str, Any]]) -> None:
+    """Set `predicted_s` and `predicted_bytes` of every cell."""
+    history: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record["status"] == "ok" and record.get("wall_s") is not None:
+            history.setdefault(_signature(record["cell"], record.get("config")), []).append(record)
+    for cell in cells:
+        if cell.unsupported:
+            cell.predicted_s, cell.predicted_bytes = 0.0, 0
+            continue
+        seen = history.get(_signature(cell.part, cell.config), [])[-5:]
+        peaks = [(record.get("memory") or {}).get("rss_peak_bytes") for record in seen]
+        known = [peak for peak in peaks if peak is not None]
+        cell.known = bool(seen)
+        cell.predicted_s = (
+            statistics.median(record["wall_s"] for record in seen) if seen else _guess_s(cell)
+        )
+        cell.predicted_bytes = max(known) if known else _guess_bytes(cell)
+
+
+def _signature(part: Mapping[str, Any], config: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    """Cells that take about as long as one another."""
+    suite = (config or {}).get("suite") or {}
+    items = (suite.get("items") or {}).get(part.get("task"))
+    longest = (suite.get("measure") or {}).get("max_seconds")
+    return (*(part.get(name) for name in SAME), items, longest)
+
+
+def _parameters(cell: Cell) -> int:
+    return int((cell.config.get("size") or {}).get("parameters") or 0)
+
+
+def _guess_s(cell: Cell) -> float:
+    guess = FIRST_GUESS_S.get(cell.part["scenario"], OTHERWISE_S)
+    return guess * max(_parameters(cell) / 250_000, 1.0) ** 0.8
+
+
+def _guess_bytes(cell: Cell) -> int:
+    return BASE_BYTES + BYTES_PER_PARAMETER * _parameters(cell) * 2
+
+
+def fit_budget(cells: Sequence[Cell], seconds: float) -> tuple[list[Cell], list[Cell]]:
+    """The cells that fit, taken in order, and those left out."""
+    kept: list[Cell] = []
+    out: list[Cell] = []
+    for cell in cells:
+        cost = cell.predicted_s or 0.0
+        if cost <= seconds:
+            kept.append(cell)
+            seconds -= cost
+        else:
+            out.append(cell)
+    return kept, out

@@ -1,0 +1,42 @@
+"""A worker that behaves as its model's `behaviour` says."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BadInput
+
+
+def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    model = cell["config"].get("model") or {}
+    behaviour = model.get("behaviour", "good") if cell["seed"] == 0 else "good"
+    print("said by the worker")
+    if behaviour == "raise":
+        raise RuntimeError("the fake model broke\nover two lines")
+    if behaviour == "crash":
+        os.abort()
+    if behaviour == "oom":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "hog":
+        bytearray(1 << 30)
+    if behaviour == "exit":
+        os._exit(3)
+    if behaviour == "bad":
+        raise BadInput("task.path=x is shorter than one context of 256 bytes")
+    if behaviour == "slow":
+        time.sleep(60)
+    if behaviour == "pause":
+        time.sleep(0.6)
+    (workdir / "curve.json").write_text("[1, 2]")
+    value = float("nan") if behaviour == "infinite" else 123.0
+    if cell["scenario"] == "baselines":
+        rival = {"name": "uniform", "description": "d", "quality": {"value": 2.8}, "seconds": 0.1}
+        return {"status": "ok", "baselines": [rival]}
+    return {
+        "status": "ok",
+        "figures": {f"{cell['scenario']}_per_s": value, "threads": os.environ["OMP_NUM_THREADS"]},
+        "timing": {"unit": "tokens", "samples_s": [0.1], "n": 1, "median_s": 0.1},
+        "data": {"id": "fake", "sha256": "0" * 64},
+    }
