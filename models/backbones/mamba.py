@@ -1,0 +1,215 @@
+"""Mamba-1: a state space model whose step size and projections depend on the input.
+
+"Mamba: Linear-Time Sequence Modeling with Selective State Spaces", arXiv:2312.00752.
+Reference: `mamba_ssm.modules.mamba_simple.Mamba`, whose parameter names and shapes these are, and
+whose logits ours equal (tested against transformers' MambaForCausalLM).
+
+Glossary (ours -> paper): d_inner -> E D (expanded width), d_state -> N, dt_rank -> R, d_conv ->
+width of the causal convolution, delta -> Δ, A = -exp(A_log) -> A, B, C, D, z -> the gate's branch.
+
+Deviations: the expanded width is free instead of twice the model's; the scan is computed by one of
+two portable forms (see `kernel`), both held to `selective_scan_reference`:
+- "torch": all states in one buffer, chunks side by side (selective_scan.py), any device and dtype;
+- "numba": a fused kernel (selective_scan_numba.py), CPU alone, in fp32;
+- "auto": numba where it is installed and applies, else torch. `kernel_used` says which.
+
+Shapes: B batch, T time, D width, E d_inner, N d_state, R dt_rank, K d_conv.
+"""
+
+import functools
+import math
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.causal_conv import CausalConv
+from models.backbones.mamba_stack import (
+    CHECKPOINT_NAMES,
+    MambaStack,
+    Mixer,
+    MixerState,
+    init_residual,
+    inverse_softplus_steps,
+    scan_dtype,
+)
+from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
+
+__all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer", "numba_problem", "warm"]
+
+KERNELS = ("auto", "torch", "numba")
+
+
+@functools.cache
+def numba_problem() -> str | None:
+    """Why the fused kernel cannot run here; None where it can."""
+    try:
+        import models.backbones.selective_scan_numba  # noqa: F401
+    except ImportError as error:  # numba is absent, or refuses the installed numpy
+        return f"numba cannot be imported ({error}); pip install numba"
+    return None
+
+
+def warm() -> None:
+    """Compile the fused kernel (or load it from numba's cache), so that no training step does."""
+    if numba_problem() is None:
+        from models.backbones.selective_scan_numba import warm as warm_numba
+
+        warm_numba()
+
+
+def choose_kernel(kernel: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The form that runs: "numba" or "torch"."""
+    if kernel == "torch":
+        return "torch"
+    fits = device.type == "cpu" and scan_dtype(dtype) == torch.float32
+    if kernel == "numba" and not fits:
+        raise ValueError(
+            f"kernel=numba runs on a CPU in fp32 or narrower, not on {device} in {dtype}; "
+            "set kernel=auto or kernel=torch"
+        )
+    return "numba" if fits and numba_problem() is None else "torch"
+
+
+class MambaMixer(Mixer):
+    """Section 3.4, figure 3: in-projection, convolution, selective scan, gate, out-projection."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_inner: int,
+        d_state: int,
+        d_conv: int,
+        dt_rank: int,
+        kernel: str,
+        residual_init: str,
+        n_layers: int,
+    ) -> None:
+        super().__init__()
+        self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
+        self.kernel = kernel
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.conv1d = CausalConv(channels=d_inner, width=d_conv)
+        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        # Section 3.6: S4D-Real, A_n = -(n + 1) in every channel.
+        rows = torch.arange(1, d_state + 1, dtype=torch.float32).repeat(d_inner, 1)  # (E, N)
+        self.A_log = nn.Parameter(rows.log())
+        self.D = nn.Parameter(torch.ones(d_inner))
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        for parameter in (self.A_log, self.D):
+            cast(Any, parameter)._no_weight_decay = True
+        nn.init.uniform_(self.dt_proj.weight, -(dt_rank**-0.5), dt_rank**-0.5)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(inverse_softplus_steps(d_inner))
+        init_residual(self.out_proj, residual_init, n_layers)
+
+    def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
+        """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
+        u, z = self.in_proj(x).chunk(2, dim=-1)  # (B, T, E) each
+        window = None
+        if state is not None:
+            window = self.conv1d.next_window(u, state.window)
+        u = self.conv1d(u, None if state is None else state.window)
+        delta, B, C = self._select(u)
+        y, last = self._scan(u, delta, B, C, z, None if state is None else state.ssm)
+        out = self.out_proj(y.to(x.dtype))
+        return out, None if window is None else MixerState(window, last)
+
+    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """One symbol, (B, D) -> (B, D)."""
+        u, z = self.in_proj(x).chunk(2, dim=-1)  # (B, E) each
+        u, window = self.conv1d.step(u, state.window)
+        delta, B, C = self._select(u)
+        wide = state.ssm.dtype
+        a = torch.exp(delta.to(wide).unsqueeze(-1) * -torch.exp(self.A_log.to(wide)))  # (B, E, N)
+        h = torch.addcmul(
+            a * state.ssm, (delta * u).to(wide).unsqueeze(-1), B.to(wide).unsqueeze(1)
+        )
+        y = torch.matmul(h, C.to(wide).unsqueeze(-1)).squeeze(-1)  # (B, E)
+        y = torch.addcmul(y, self.D, u) * F.silu(z)
+        return self.out_proj(y.to(x.dtype)), MixerState(window, h)
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the convolution's window and the scan's state."""
+        window = (batch, self.conv1d.width - 1, self.d_inner)
+        return window, (batch, self.d_inner, self.d_state)
+
+    def flops_per_symbol(self, length: int) -> int:
+        """Projections 2·(3DE + E(R + 2N) + RE), convolution 2KE, scan 7EN, skip and gate 8E.
+
+        A state costs exp(delta A) 2, delta B u 1, the recurrence 2 and C h 2.
+        """
+        E, N, R = self.d_inner, self.d_state, self.dt_rank
+        D = self.out_proj.out_features
+        projections = 2 * (3 * D * E + E * (R + 2 * N) + R * E)
+        return projections + 2 * self.conv1d.width * E + 7 * E * N + 8 * E
+
+    def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Section 3.2: delta, B and C as functions of the input, (..., E) -> E, N and N values."""
+        sizes = [self.dt_rank, self.d_state, self.d_state]
+        dt, B, C = self.x_proj(u).split(sizes, dim=-1)
+        return F.softplus(self.dt_proj(dt)), B, C
+
+    def _scan(
+        self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        wide = scan_dtype(u.dtype)
+        u, delta, B, C, z = (t.to(wide) for t in (u, delta, B, C, z))
+        A, D = -torch.exp(self.A_log.to(wide)), self.D.to(wide)
+        if choose_kernel(self.kernel, u.device, u.dtype) == "numba":
+            from models.backbones.selective_scan_numba import selective_scan_numba
+
+            return selective_scan_numba(u, delta, A, B, C, D, z, state)
+        return selective_scan_torch(u, delta, A, B, C, D, z, state, recurrence_chunked)
+
+
+class Mamba(MambaStack):
+    """A stack of Mamba-1 mixers."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_layers: int,
+        d_inner: int,
+        d_state: int,
+        d_conv: int,
+        dt_rank: int | None,
+        norm_eps: float,
+        kernel: str,
+        residual_init: str,
+    ) -> None:
+        sizes = {"d_model": d_model, "n_layers": n_layers, "d_inner": d_inner, "d_state": d_state}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it has to be at least 1")
+        if dt_rank is not None and dt_rank < 1:
+            raise ValueError(f"dt_rank is {dt_rank}; it has to be at least 1, or null for D / 16")
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel is {kernel!r}; allowed are {', '.join(KERNELS)}")
+        if kernel == "numba" and (problem := numba_problem()) is not None:
+            raise ValueError(f"kernel=numba: {problem}, or set kernel=auto or kernel=torch")
+        mixers = [
+            MambaMixer(
+                d_model=d_model,
+                d_inner=d_inner,
+                d_state=d_state,
+                d_conv=d_conv,
+                dt_rank=math.ceil(d_model / 16) if dt_rank is None else dt_rank,
+                kernel=kernel,
+                residual_init=residual_init,
+                n_layers=n_layers,
+            )
+            for _ in range(n_layers)
+        ]
+        super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
+        self.kernel = kernel
+
+    @property
+    def kernel_used(self) -> str:
+        """What computes the scan on the device where the parameters are."""
+        weight = self.norm_f.weight
+        return choose_kernel(self.kernel, weight.device, weight.dtype)

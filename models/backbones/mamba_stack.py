@@ -1,0 +1,168 @@
+"""What both Mambas share: residual blocks of one mixer each, the state, the step-size init.
+
+Names of modules follow mamba_ssm: `layers.i.norm`, `layers.i.mixer`, `norm_f`.
+
+Shapes: B batch, T time, D width, E channels of the mixer, K convolution width.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones.norm import RMSNorm
+
+# Step sizes start log-uniform in this range (section 3.6 of arXiv:2312.00752, and mamba_ssm).
+DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4
+
+# Our prefixes -> those of the official checkpoints.
+CHECKPOINT_NAMES: dict[str, str] = {
+    "embedding.": "backbone.embedding.",
+    "backbone.": "backbone.",
+    "lm_head.": "lm_head.",
+}
+
+
+class MixerState(NamedTuple):
+    """Of one layer. The matrix state is at least fp32: errors in it add up over time."""
+
+    window: Tensor  # (B, K - 1, C): the last inputs of the convolution
+    ssm: Tensor  # Mamba-1 (B, E, N), Mamba-2 (B, H, P, N)
+
+
+class Mixer(nn.Module):
+    """The part between norm and residual sum; both Mambas have their own."""
+
+    def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
+        """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """One symbol, (B, D) -> (B, D)."""
+        raise NotImplementedError
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the convolution's window and the scan's state."""
+        raise NotImplementedError
+
+    def flops_per_symbol(self, length: int) -> int:
+        """FLOPs of one symbol in a sequence of `length`."""
+        raise NotImplementedError
+
+
+def inverse_softplus_steps(count: int) -> Tensor:
+    """Biases whose softplus is log-uniform in [DELTA_MIN, DELTA_MAX]."""
+    low, high = math.log(DELTA_MIN), math.log(DELTA_MAX)
+    delta = torch.exp(torch.rand(count) * (high - low) + low).clamp(min=DELTA_FLOOR)
+    return delta + torch.log(-torch.expm1(-delta))
+
+
+def scan_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The state's type: fp32, or wider where the model is."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def init_residual(out_proj: nn.Linear, residual_init: str, n_layers: int) -> None:
+    """Start of a projection onto the residual stream.
+
+    "zero", or "scaled": divided by sqrt(layers), as mamba_ssm does after GPT-2.
+    """
+    if residual_init not in ("zero", "scaled"):
+        raise ValueError(f"residual_init is {residual_init!r}; allowed are 'zero' and 'scaled'")
+    with torch.no_grad():
+        if residual_init == "zero":
+            out_proj.weight.zero_()
+        else:
+            out_proj.weight.div_(math.sqrt(n_layers))
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x))."""
+
+    def __init__(self, *, mixer: Mixer, d_model: int, norm_eps: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(d_model, norm_eps)
+        self.mixer = mixer
+
+    def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
+        """(B, T, D) -> (B, T, D)."""
+        out, state = self.mixer(self.norm(x), state)
+        return x + out, state
+
+    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """(B, D) -> (B, D)."""
+        out, state = self.mixer.step(self.norm(x), state)
+        return x + out, state
+
+
+class MambaStack(nn.Module):
+    """Blocks and the final norm: a causal backbone with a state of constant size."""
+
+    def __init__(self, *, mixers: Sequence[Mixer], d_model: int, norm_eps: float) -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.layers = nn.ModuleList(
+            Block(mixer=mixer, d_model=d_model, norm_eps=norm_eps) for mixer in mixers
+        )
+        self.norm_f = RMSNorm(d_model, norm_eps)
+
+    def _blocks(self) -> Iterable[Block]:
+        return cast(Iterable[Block], self.layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """(B, T, D) -> hidden vectors (B, T, D), no auxiliary losses."""
+        for block in self._blocks():
+            x, _ = block(x, None)
+        return self.norm_f(x), {}
+
+    def init_state(
+        self, batch: int, *, device: torch.device, dtype: torch.dtype
+    ) -> list[MixerState]:
+        """Nothing seen: an empty window and a zero state in every layer."""
+        states = []
+        for block in self._blocks():
+            window, ssm = block.mixer.state_shapes(batch)
+            states.append(
+                MixerState(
+                    torch.zeros(window, device=device, dtype=dtype),
+                    torch.zeros(ssm, device=device, dtype=scan_dtype(dtype)),
+                )
+            )
+        return states
+
+    def prefill(self, x: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:
+        """Continue from `state`, (B, T, D) -> (B, T, D)."""
+        states = []
+        for block, before in zip(self._blocks(), state, strict=True):
+            x, after = block(x, before)
+            states.append(after)
+        return self.norm_f(x), states
+
+    def step(self, x: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:
+        """One symbol, (B, D) -> (B, D)."""
+        states = []
+        for block, before in zip(self._blocks(), state, strict=True):
+            x, after = block.step(x, before)
+            states.append(after)
+        return self.norm_f(x), states
+
+    def crop(self, state: list[MixerState], length: int) -> list[MixerState]:
+        """The identity: what was seen cannot be taken out of the state, which does not grow."""
+        return state
+
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        """Window in `dtype` and matrix state in at least fp32, whatever the context."""
+        total = 0
+        for block in self._blocks():
+            window, ssm = block.mixer.state_shapes(batch)
+            total += math.prod(window) * dtype.itemsize
+            total += math.prod(ssm) * scan_dtype(dtype).itemsize
+        return total
+
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs of one forward pass; norms (5 a value) and the residual sums included."""
+        mixers = sum(block.mixer.flops_per_symbol(length) for block in self._blocks())
+        norms = 5 * self.d_model * (len(self.layers) + 1) + self.d_model * len(self.layers)
+        return batch * length * (mixers + norms)
