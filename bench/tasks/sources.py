@@ -1,0 +1,125 @@
+"""Bytes that the user names: a file, a folder, a glob, or a data set of the Hugging Face hub."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.tasks.base import SPLITS, digest
+from bench.tasks.corpus import SPAN, Corpus, overlap
+
+ALLOWED = "a readable file, a folder with files, or a glob that matches files"
+
+
+def files_of(path: str) -> list[Path]:
+    """The files that `path` means, sorted; hidden files of a folder are left out."""
+    given = Path(path).expanduser()
+    if given.is_file():
+        return [given]
+    if given.is_dir():
+        found = [
+            p
+            for p in given.rglob("*")
+            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(given).parts)
+        ]
+    else:
+        found = [Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file()]
+    if not found:
+        what = "holds no files" if given.is_dir() else "does not exist"
+        raise ValueError(f"task.path={path} {what}; allowed is {ALLOWED}")
+    return sorted(found)
+
+
+def read_files(path: str) -> tuple[bytes, int]:
+    """The bytes of all files that `path` means, one after another, and the number of files."""
+    files = files_of(path)
+    try:
+        data = b"".join(p.read_bytes() for p in files)
+    except OSError as error:
+        raise ValueError(
+            f"task.path={path} is unreadable ({error.strerror}: {error.filename}); "
+            f"allowed is {ALLOWED}"
+        ) from error
+    if not data:
+        raise ValueError(f"task.path={path} is empty; allowed is {ALLOWED} with bytes in it")
+    return data, len(files)
+
+
+def contiguous(data: bytes, shares: Sequence[float]) -> dict[str, bytes]:
+    """Cut in three at the cumulative shares, in order."""
+    cuts = [round(len(data) * total) for total in np.cumsum([0.0, *shares])]
+    return {s: data[a:b] for s, a, b in zip(SPLITS, cuts[:-1], cuts[1:], strict=True)}
+
+
+def overlap_note(parts: dict[str, bytes]) -> str:
+    """How much of test also stands in train, in words for the record."""
+    if len(parts["test"]) < SPAN:
+        return f"not measured: test is shorter than {SPAN} bytes"
+    share = overlap(parts["train"], parts["test"])
+    return f"{100 * share:.2f} % of the {SPAN}-byte strings of test stand in train"
+
+
+def from_path(path: str, shares: Sequence[float]) -> Corpus:
+    """A corpus of the user's own files, split contiguously."""
+    data, count = read_files(path)
+    parts = contiguous(data, shares)
+    sha256 = digest(parts)
+    notes = {
+        "split": f"{count} file{'s' * (count > 1)} in order of name, cut in three at "
+        + "/".join(f"{100 * share:g}" for share in shares),
+        "overlap": overlap_note(parts),
+    }
+    return Corpus(f"path-{Path(path).name or 'root'}-{sha256[:8]}", sha256, parts, notes)
+
+
+def load_hub(hub: str, config: str | None) -> Any:
+    """`datasets.load_dataset`, with its many ways to fail told in one sentence."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"task.hub={hub} needs the package `datasets`: pip install 'archbench[hub]'"
+        ) from error
+    try:
+        found = datasets.load_dataset(hub, config)
+    except Exception as error:  # the library and its storage back-ends share no base class
+        reason = str(error).strip().splitlines()
+        raise ValueError(
+            f"task.hub={hub} (task.hub_config={config}) could not be loaded "
+            f"({type(error).__name__}: {reason[0] if reason else 'no reason given'}); allowed is "
+            f"a data set of the Hugging Face hub that can be reached, or a local folder of one"
+        ) from error
+    if not any(len(rows) for rows in found.values()):
+        raise ValueError(f"task.hub={hub} is empty; allowed is a data set with rows")
+    return found
+
+
+def from_hub(hub: str, config: str | None, column: str, shares: Sequence[float]) -> Corpus:
+    """The text column of a data set: its own three splits if it has them, else cut in three."""
+    found = load_hub(hub, config)
+    texts = {}
+    for name, rows in found.items():
+        if column not in rows.column_names:
+            raise ValueError(
+                f"task.hub_column={column} is not in {hub}; allowed are "
+                f"{', '.join(rows.column_names)}"
+            )
+        values = [value for value in rows[column] if value is not None]
+        if not all(isinstance(value, str) for value in values):
+            raise ValueError(
+                f"task.hub_column={column} of {hub} holds no text; allowed is a column of strings"
+            )
+        # Wikitext's rows are lines that carry their line break; other sets' rows do not.
+        texts[name] = "".join(v if v.endswith("\n") else v + "\n" for v in values).encode()
+    if set(SPLITS) <= set(texts):
+        parts = {s: texts[s] for s in SPLITS}
+        split = "the data set's own"
+    else:
+        parts = contiguous(b"".join(texts.values()), shares)
+        split = "rows in order, cut in three at " + "/".join(f"{100 * s:g}" for s in shares)
+    sha256 = digest(parts)
+    name = Path(hub).name + (f"-{config}" if config else "")
+    notes = {"split": split, "overlap": overlap_note(parts)}
+    return Corpus(f"hub-{name}-{sha256[:8]}", sha256, parts, notes)
