@@ -1,0 +1,1 @@
+"""What is read out of the records: reads the store only and imports no torch."""

@@ -1,0 +1,305 @@
+"""The columns of each kind of task, and how a row's records become a cell of each."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.report.formats import MISSING, count, limit, score, shorten, significant
+from bench.report.layout import Cell, Column, Measure, Notes
+from bench.report.noise import Score, t_half
+from bench.report.select import Variant, code_key
+from bench.store.record import Record
+
+BLANK = Cell(status="")
+ABSENT = Cell(MISSING, status="missing")
+UNITS = {"tokens": ("k tok/s", 1e3), "images": ("img/s", 1.0)}
+METRICS = {  # metric: name, head of the column
+    "bits_per_byte": ("bits per byte", "bits/byte"),
+    "bits_per_dim": ("bits per dimension", "bits/dim"),
+    "accuracy": ("accuracy", "accuracy"),
+}
+ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+@dataclass(frozen=True)
+class Secondary:
+    """A column beside the score: `keys` are its names in `quality.secondary` or `.notes`."""
+
+    key: str
+    head: tuple[str, ...]
+    keys: tuple[str, ...]
+    better: str = ""
+    decimals: int | None = None  # None: three significant digits
+    align: str = "right"
+
+
+SECONDARY: dict[str, tuple[Secondary, ...]] = {
+    "language": (
+        Secondary("carried", ("state", "carried ↓"), ("carried_bits_per_byte",),
+                  "lower", 3),
+    ),
+    "classify": (
+        Secondary("nll", ("nll", "nats ↓"), ("nll",), "lower", 3),
+        Secondary("readout", ("readout", ""), ("readout",), align="left"),
+        Secondary("view", ("view", ""), ("view",), align="left"),
+        Secondary("forwards", ("passes", "/image"), ("forwards",)),
+    ),
+    "generate": (
+        Secondary("frechet", ("Fréchet", "dist. ↓"), ("frechet",),
+                  "lower"),
+        Secondary("kernel", ("kernel", "dist. ↓"), ("kernel",), "lower"),
+        Secondary("accuracy", ("acc. by", "p(x|y) ↑"),
+                  ("accuracy_log_p",),
+                  "higher", 3),
+    ),
+}  # fmt: skip
+SPEEDS = {
+    "language": ("train", "prefill", "decode"),
+    "classify": ("train", "prefill"),
+    "generate": ("train", "prefill", "sample"),
+}
+SCORE_WIDTH, CELL_WIDTH = 14, 8
+
+
+def lookup(quality: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """The first of `keys` that the secondary scores or the notes of a quality hold."""
+    for part in ("secondary", "notes"):
+        values = quality.get(part) or {}
+        for key in keys:
+            if values.get(key) is not None:
+                return values[key]
+    return None
+
+
+class Cells:
+    """Makes the cells of one block; footnotes are collected on the way."""
+
+    def __init__(self, notes: Notes, newest: Record) -> None:
+        self.notes = notes
+        self.newest = code_key(newest)
+
+    def outdated(self, record: Record) -> bool:
+        """Whether source or packages differ from those of the block's newest record."""
+        return code_key(record) != self.newest
+
+    def score(self, variant: Variant, summary: Score | None) -> Cell:
+        """Quality ± uncertainty."""
+        records = variant.scenarios.get("quality", [])
+        if summary is None:
+            return self.failure(records, SCORE_WIDTH)
+        half = summary.half
+        measure = Measure(
+            summary.metric, summary.value, better=summary.better, bound=summary.bound,
+            low=None if half is None else summary.value - half,
+            high=None if half is None else summary.value + half, over=summary.over, n=summary.n,
+        )  # fmt: skip
+        text = score(summary.value, half, summary.bound)
+        if summary.bound:
+            self.notes.sign("≤", "an upper bound of the exact value")
+        for problem in summary.problems:
+            self.notes.add(limit(problem) + "; the paired comparison does without it")
+        return self.finish(Cell(text, (measure,)), records)
+
+    def secondary(self, spec: Secondary, records: Sequence[Record]) -> Cell:
+        """A score beside the main one: the mean over seeds, or a word."""
+        values = [
+            found
+            for record in records
+            if record["status"] == "ok"
+            and (found := lookup(record.get("quality") or {}, spec.keys)) is not None
+        ]
+        return self.plain(spec, values) if values else ABSENT
+
+    def plain(self, spec: Secondary, values: Sequence[Any]) -> Cell:
+        """A cell of raw secondary values."""
+        if any(isinstance(value, str) for value in values):
+            text = "/".join(dict.fromkeys(str(value) for value in values))
+            return Cell(text, (Measure(spec.key, label=text),))
+        value = sum(map(float, values)) / len(values)
+        if spec.decimals is not None:
+            text = f"{value:.{spec.decimals}f}"
+        else:
+            text = f"{value:.0f}" if value == int(value) else significant(value)
+        return Cell(text, (Measure(spec.key, value, better=spec.better, n=len(values)),))
+
+    def speed(self, variant: Variant, scenario: str, unit: str) -> Cell:
+        """Items per second: mean over seeds, interval over seeds or over the calls of one."""
+        records = variant.scenarios.get(scenario, [])
+        figure = f"{scenario}_per_s"
+        found: list[tuple[Record, float]] = []
+        for record in records:
+            value = (record.get("figures") or {}).get(figure)
+            if record["status"] == "ok" and isinstance(value, int | float):
+                found.append((record, float(value)))
+        if not found:
+            return self.failure(records, CELL_WIDTH)
+        values = [value for _, value in found]
+        mean = sum(values) / len(values)
+        timing = found[0][0].get("timing") or {}
+        low = high = None
+        over, n = "", len(values)
+        median, fast, slow = timing.get("median_s"), timing.get("ci_low_s"), timing.get("ci_high_s")
+        if len(values) >= 2:
+            half = t_half(values)
+            low, high, over = mean - half, mean + half, "seeds"
+        elif median and fast and slow:
+            low, high, over = mean * median / slow, mean * median / fast, "calls"
+            n = int(timing.get("n") or 0)
+        own = timing.get("unit") or unit
+        measure = Measure(figure, mean, unit=f"{own}/s", better="higher", low=low, high=high,
+                          over=over, n=n)  # fmt: skip
+        marks: tuple[str, ...] = ()
+        if own != unit:
+            marks = (self.notes.number(f"in {UNITS.get(own, (own + '/s', 1.0))[0]}"),)
+        divisor = UNITS.get(own, (own, 1.0))[1]
+        return self.finish(Cell(significant(mean / divisor), (measure,), marks=marks), records)
+
+    def memory(self, variant: Variant) -> Cell:
+        """Peak bytes of the training step, or of the first scenario that has them."""
+        for scenario in ("train", *(s for s in variant.scenarios if s != "train")):
+            records = variant.scenarios.get(scenario, [])
+            found = [r for r in records if r["status"] == "ok" and (r.get("memory") or {})]
+            peaks = [m["peak_bytes"] for r in found if (m := r["memory"]).get("peak_bytes")]
+            if peaks:
+                method = found[0]["memory"].get("method") or "method not stated"
+                where = "a training step" if scenario == "train" else f"scenario {scenario}"
+                self.notes.add(f"Peak memory: of {where} ({limit(method, 120)}).")
+                peak = sum(peaks) / len(peaks)
+                measure = Measure("peak_bytes", peak, unit="bytes", better="lower", n=len(peaks))
+                return self.finish(Cell(significant(peak / 2**20), (measure,)), found)
+        return ABSENT
+
+    def state(self, variant: Variant, context: int | None) -> Cell:
+        """Bytes carried from symbol to symbol at a stated context."""
+        for scenario in ("decode", "sample", "prefill", "train", "quality"):
+            for record in variant.scenarios.get(scenario, []):
+                figures = record.get("figures") or {}
+                if record["status"] == "ok" and figures.get("state_bytes") is not None:
+                    size, own = float(figures["state_bytes"]), figures.get("state_context")
+                    text = significant(size / 1024)
+                    if own != context:
+                        text += f" @{own}"
+                    label = None if own is None else f"context {own}"
+                    measure = Measure("state_bytes", size, label, "bytes", better="lower")
+                    return self.finish(Cell(text, (measure,)), [record])
+        return ABSENT
+
+    def parameters(self, variant: Variant) -> Cell:
+        """The count that is matched between families, and all of them."""
+        for record in variant.records():
+            parts = record.get("parameters") or {}
+            matched, total = parts.get("matched"), parts.get("total")
+            if matched is None or total is None:
+                continue
+            measures = [Measure(f"parameters_{name}", float(value))
+                        for name in ("matched", "total", "active", "target")
+                        if isinstance(value := parts.get(name), int | float)]  # fmt: skip
+            target = parts.get("target")
+            marks: tuple[str, ...] = ()
+            if target and abs(matched / target - 1) > 0.03:
+                marks = (self.notes.number(f"more than 3 % from the size's {count(target)}"),)
+            return Cell(f"{count(matched)}/{count(total)}", tuple(measures), marks=marks)
+        return ABSENT
+
+    def seconds(self, variant: Variant) -> Cell:
+        """Seconds of training behind the score."""
+        sections = [
+            record.get("quality") or {}
+            for record in variant.scenarios.get("quality", [])
+            if record["status"] == "ok"
+        ]
+        found = [float(s["train_seconds"]) for s in sections if s.get("train_seconds") is not None]
+        if not found:
+            return ABSENT
+        mean = sum(found) / len(found)
+        measures = [Measure("train_seconds", mean, unit="s", n=len(found))]
+        for name in ("train_items", "train_tokens", "lr"):
+            value = sections[0].get(name)
+            if isinstance(value, int | float):
+                measures.append(Measure(name, float(value)))
+        return Cell(significant(mean, 2) if mean < 10 else f"{mean:.0f}", tuple(measures))
+
+    def failure(self, records: Sequence[Record], width: int) -> Cell:
+        """The reason in place of a number, or a dash where nothing was run."""
+        if not records:
+            return ABSENT
+        record = records[0]
+        if record["status"] == "ok":
+            text, reason = MISSING, "ran, but recorded no such figure"
+        else:
+            reason = record.get("reason") or "no reason recorded"
+            text, more = shorten(reason, record["status"], width)
+            if not more:
+                cell = Cell(text, status=record["status"], reason=reason)
+                return self.finish(cell, records)
+        mark = self.notes.number(limit(reason))
+        status = "missing" if record["status"] == "ok" else record["status"]
+        return self.finish(Cell(text, marks=(mark,), status=status, reason=reason), records)
+
+    def finish(self, cell: Cell, records: Sequence[Record]) -> Cell:
+        """Add what the records say against a figure: failed seeds, invalid measurement."""
+        marks = list(cell.marks)
+        valid = True
+        for record in records:
+            validity = record.get("validity") or {}
+            if record["status"] == "ok" and validity.get("valid") is False:
+                valid = False
+                why = limit(validity.get("reason") or "no reason recorded")
+                marks.append(self.notes.number(f"invalid: {why}"))
+        bad = [record for record in records if record["status"] != "ok"]
+        if cell.status == "ok" and bad:
+            why = limit(bad[0].get("reason") or "no reason recorded")
+            marks.append(self.notes.number(f"{len(bad)} of {len(records)} seeds failed: {why}"))
+        return Cell(
+            cell.text, cell.measures, marks=tuple(dict.fromkeys(marks)), status=cell.status,
+            reason=cell.reason, valid=valid, stale=any(map(self.outdated, records)),
+            records=tuple(record["id"] for record in records),
+        )  # fmt: skip
+
+
+def unit_of(variants: Sequence[Variant], scenario: str, kind: str) -> str:
+    """The unit that most records of a column count in."""
+    units: Counter[str] = Counter()
+    for variant in variants:
+        for record in variant.scenarios.get(scenario, []):
+            unit = (record.get("timing") or {}).get("unit")
+            if unit:
+                units[unit] += 1
+    fallback = "tokens" if kind == "language" else "images"
+    return units.most_common(1)[0][0] if units else fallback
+
+
+def context_of(variants: Sequence[Variant]) -> int | None:
+    """The context at which most records state their state."""
+    contexts: Counter[int] = Counter()
+    for variant in variants:
+        for record in variant.records():
+            context = (record.get("figures") or {}).get("state_context")
+            if isinstance(context, int):
+                contexts[context] += 1
+    return contexts.most_common(1)[0][0] if contexts else None
+
+
+def head_columns(kind: str, metric: str, better: str, units: Mapping[str, str],
+                 context: int | None) -> tuple[Column, ...]:  # fmt: skip
+    """The columns of a kind of task with units and arrows of direction."""
+    name = METRICS.get(metric, (metric, metric))[1]
+    columns = [
+        Column("model", ("model", ""), "left"),
+        Column("score", (name, f"{ARROWS.get(better, '')} ± 95 %"), "right"),
+    ]
+    columns += [
+        Column(spec.key + "_secondary", spec.head, spec.align) for spec in SECONDARY.get(kind, ())
+    ]
+    for scenario in SPEEDS.get(kind, ("train", "prefill", "decode", "sample")):
+        unit = UNITS.get(units[scenario], (units[scenario] + "/s", 1.0))[0]
+        columns.append(Column(scenario, (scenario, f"{unit} ↑")))
+    at = f"KiB@{context} ↓" if context is not None else "KiB ↓"
+    columns += [
+        Column("memory", ("peak", "MiB ↓")),
+        Column("state", ("state", at)),
+        Column("parameters", ("parameters", "match/total")),
+        Column("seconds", ("train", "s")),
+    ]
+    return tuple(columns)

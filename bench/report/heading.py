@@ -1,0 +1,92 @@
+"""Title, context line and general notes of a block."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.report.columns import ARROWS, METRICS
+from bench.report.layout import Notes
+from bench.report.noise import Score
+from bench.report.select import Selection
+
+
+def title(selection: Selection, metric: str, better: str) -> str:
+    """Task, metric, corpus, versions: what makes the rows of a block comparable."""
+    key = selection.key
+    corpus = key.data_id or "unknown data"
+    if key.data_sha256 and key.data_sha256[:8] not in corpus:
+        corpus += f" ({key.data_sha256[:8]})"
+    sizes = {variant.size for variant in selection.current if variant.size}
+    name = METRICS.get(metric, (metric.replace("_", " "), ""))[0]
+    parts = [key.task, f"{name} {ARROWS.get(better, '')}".strip(), corpus,
+             f"task v{_known(key.task_version)}",
+             f"suite {_known(key.suite)} v{_known(key.suite_version)}"]  # fmt: skip
+    if len(sizes) == 1:
+        parts.append(f"size {sizes.pop()}")
+    return " · ".join(parts)
+
+
+def context(selection: Selection) -> str:
+    """Machine, versions, dtype, threads, device, dates: one line above the blocks."""
+    key, records = selection.key, selection.records
+    environment: dict[str, Any] = next(
+        (dict(e) for r in records if (e := r.get("environment"))), {}
+    )
+    packages = environment.get("packages") or {}
+    memory = environment.get("memory_gib")
+    machine = [environment.get("gpu") or environment.get("cpu") or "unknown machine"]
+    if environment.get("cores"):
+        machine.append(f"{environment['cores']} cores")
+    if memory:
+        machine.append(f"{memory:.0f} GiB")
+    days = sorted({record["created"][:10] for record in records})
+    parts = [
+        ", ".join(str(part) for part in machine) + f" [{_known(key.machine)[:12]}]",
+        f"device {_known(key.device)}", f"{_known(key.dtype)}", f"{_known(key.threads)} threads",
+        f"Python {environment.get('python') or '?'}", f"torch {packages.get('torch') or '?'}",
+        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+    ]  # fmt: skip
+    return " · ".join(parts)
+
+
+def explain(
+    selection: Selection, scores: Mapping[int, Score], notes: Notes, *, stale: bool, repeats: bool
+) -> None:
+    """Add the notes on the block as a whole."""
+    counts: dict[str, set[int]] = {}
+    for summary in scores.values():
+        counts.setdefault(summary.over, set()).add(summary.n)
+    for over, text in (("seeds", "95 % t interval over"), ("items", "95 % interval over test")):
+        if over in counts:
+            numbers = " or ".join(str(n) for n in sorted(counts[over]))
+            notes.add(f"±: {text} {over} (n = {numbers}).")
+    _trained(selection, notes)
+    for found, flag, word in (
+        (selection.stale, stale, "of older source, packages or configuration"),
+        (selection.repeats, repeats, "earlier ones of cells run again"),
+    ):
+        number = sum(len(variant.records()) for variant in found)
+        if number and not flag:
+            option = "--stale" if found is selection.stale else "--all"
+            notes.add(f"Hidden records, {word}: {number} ({option} shows them).")
+
+
+def _trained(selection: Selection, notes: Notes) -> None:
+    """Say what was equal: the tokens or images that each row was trained on."""
+    counts: dict[str, set[int]] = {"train_tokens": set(), "train_items": set()}
+    for variant in selection.current:
+        for record in variant.scenarios.get("quality", []):
+            for name, value in (record.get("quality") or {}).items():
+                if name in counts and isinstance(value, int | float):
+                    counts[name].add(int(value))
+    language = selection.key.kind == "language"
+    name = "train_tokens" if language and counts["train_tokens"] else "train_items"
+    found = counts[name]
+    unit = "tokens" if name == "train_tokens" else "windows" if language else "images"
+    if len(found) == 1:
+        notes.add(f"Each model was trained on {found.pop():,} {unit}.")
+    elif found:
+        notes.add(f"Unequal training: {min(found):,} to {max(found):,} {unit} a model.")
+
+
+def _known(value: object) -> str:
+    return "?" if value is None else str(value)

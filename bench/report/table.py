@@ -1,0 +1,51 @@
+"""Records to the table that people see first: one block a task, families as rows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.report.block import BlockBuilder
+from bench.report.layout import Table
+from bench.report.select import select
+from bench.report.terminal import show
+from bench.store.record import Record
+
+Roots = Sequence[Path] | Path | str | None
+
+
+def build(
+    records: Sequence[Record], artefact_root: Roots = None, *, stale: bool = False,
+    everything: bool = False,
+) -> Table:  # fmt: skip
+    """The table of `records`; `artefact_root` holds their folders (`results/artefacts`).
+
+    `stale` adds the records that newer source, packages or configuration replaced, `everything`
+    also the earlier ones of cells that were simply run again.
+    """
+    if artefact_root is None:
+        roots: list[Path] = []
+    elif isinstance(artefact_root, str | Path):
+        roots = [Path(artefact_root)]
+    else:
+        roots = [Path(root) for root in artefact_root]
+    blocks = [
+        BlockBuilder(s, roots, stale or everything, everything).build() for s in select(records)
+    ]
+    contexts = {block.context for block in blocks}
+    if len(contexts) == 1:
+        shared = contexts.pop()
+        return Table(tuple(replace(block, context="") for block in blocks), shared)
+    return Table(tuple(blocks))
+
+
+def render(records: Sequence[Record], console: Console, artefact_root: Roots = None) -> None:
+    """Print the table of `records`, for the end of a run."""
+    show(build(records, artefact_root), console)
+
+
+def to_json(table: Table) -> dict[str, Any]:
+    """The table in JSON's types, for `output=json`."""
+    return asdict(table)
