@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from omegaconf import DictConfig
-
-from bench.config import finish, finish_task
+from bench.config import check_numbers, finish, finish_task
 from bench.errors import BadInput, unknown
+
+if TYPE_CHECKING:  # Hydra is known to the command line alone
+    from omegaconf import DictConfig
 
 BASELINE = "baseline"
 BASELINES = "baselines"
@@ -18,7 +19,7 @@ class Composer(Protocol):
     """Hydra, as far as the planner knows it."""
 
     def options(self, group: str) -> list[str]: ...
-    def compose(self, overrides: Sequence[str]) -> DictConfig: ...
+    def compose(self, overrides: Sequence[str]) -> "DictConfig": ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Cell:
         return " · ".join([*words, *self.overrides])
 
 
-def expand(request: Request, composer: Composer, base: DictConfig) -> list[Cell]:
+def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cell]:
     """Every cell of the request; BadInput where a name is unknown or nothing would run."""
     axes = {name: list(dict.fromkeys(values)) for name, values in request.axes.items()}
     suite = base.suite
@@ -139,6 +140,7 @@ class _Builder:
         for scenario in wanted:
             overrides = [*names, f"scenario={scenario}", *self.request.shared, *variant]
             config = self.composer.compose(overrides)
+            check_numbers(config)
             kind = str(config.task.kind)
             form = (config.model.get("kinds") or {}).get(kind)
             if form is None:
@@ -160,14 +162,14 @@ class _Builder:
 
     def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
         """The plain rivals of a task; `model` only completes the composition."""
-        kept = [text for text in variant if not _key(text, "model.") and not _key(text, "size.")]
+        kept = [text for text in variant if _key(text, "task.")]
         names = [f"model={model}", f"task={task}", f"scenario={BASELINES}"]
         names.append(f"suite={self.request.suite}")
         config = self.composer.compose([*names, *self.request.shared, *kept])
         plain = finish_task(config, self.request.allow_targets)
         return self._cell(plain, device, tuple(kept))
 
-    def _refused(self, config: DictConfig, device: str, reason: str) -> Cell:
+    def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:
         plain = finish_task(config, self.request.allow_targets)
         plain["model"] = {key: config.model.get(key) for key in ("name", "family", "backend")}
         plain["size"] = {"name": config.size.name, "parameters": config.size.parameters}
@@ -201,7 +203,7 @@ class _Builder:
 
 
 def _check_names(
-    group: str, names: Sequence[str], options: Sequence[str], *, given: bool, suite: DictConfig
+    group: str, names: Sequence[str], options: Sequence[str], *, given: bool, suite: "DictConfig"
 ) -> None:
     for name in names:
         if name not in options:

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from bench.report.columns import ABSENT, BLANK, SECONDARY, Cells, lookup
+from bench.report.cells import ABSENT, BLANK, Cells
 from bench.report.formats import limit, score, significant
+from bench.report.heads import SECONDARY, lookup
 from bench.report.layout import Cell, Column, Measure, Row
 from bench.report.noise import Z
 from bench.report.select import Selection

@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from bench.report.baselines import baseline_rows, quality_of
-from bench.report.columns import SECONDARY, SPEEDS, Cells, context_of, head_columns, lookup, unit_of
+from bench.report.cells import Cells
 from bench.report.formats import MISSING
 from bench.report.heading import context as context_line
 from bench.report.heading import explain, title
+from bench.report.heads import (
+    SECONDARY,
+    SPEEDS,
+    context_of,
+    head_columns,
+    lookup,
+    memory_scenario,
+    unit_of,
+)
 from bench.report.layout import Block, Cell, Column, Notes, Row
 from bench.report.noise import Score, summarise
 from bench.report.ranking import ranked, rule_between
@@ -36,7 +45,7 @@ class BlockBuilder:
         variants = selection.current + older
         scenarios = SPEEDS.get(kind, ("train", "prefill", "decode", "sample"))
         units = {s: unit_of(variants, s, kind) for s in scenarios}
-        context = context_of(variants)
+        context, peak = context_of(variants), memory_scenario(variants)
         summaries = [summarise(v.scenarios.get("quality", []), self.roots) for v in variants]
         metric, better = self._metric(summaries)
         columns = head_columns(kind, metric, better, units, context)
@@ -45,7 +54,7 @@ class BlockBuilder:
             if summary is not None:
                 self.scores[index] = summary
             is_older = index >= len(selection.current)
-            cells = self._cells(variant, summary, units, context, older=is_older)
+            cells = self._cells(variant, summary, units, context, peak, older=is_older)
             rows.append(
                 Row("older" if is_older else "model", self._identity(variant, index), cells)
             )
@@ -56,6 +65,7 @@ class BlockBuilder:
         rows = [replace(row, rule_above=rule_between(above, row))
                 for above, row in zip([None, *rows], rows, strict=False)]  # fmt: skip
         columns, rows = _drop_empty(columns, rows)
+        rows = _renumbered(rows, self.notes)
         explain(
             selection, self.scores, self.notes, stale=self.show_stale, repeats=self.show_repeats
         )
@@ -93,14 +103,14 @@ class BlockBuilder:
 
     def _cells(
         self, variant: Variant, summary: Score | None, units: dict[str, str],
-        context: int | None, older: bool,
+        context: int | None, peak: str, older: bool,
     ) -> tuple[Cell, ...]:  # fmt: skip
         made = self.cells
         records = variant.scenarios.get("quality", [])
         cells = [made.score(variant, summary)]
         cells += [made.secondary(s, records) for s in SECONDARY.get(self.selection.key.kind, ())]
         cells += [made.speed(variant, scenario, unit) for scenario, unit in units.items()]
-        cells += [made.memory(variant), made.state(variant, context)]
+        cells += [made.memory(variant, peak), made.state(variant, context)]
         cells += [made.parameters(variant), made.seconds(variant)]
         marks: list[str] = []
         if any((r.get("quality") or {}).get("tuned") is False for r in records):
@@ -152,3 +162,21 @@ def _drop_empty(
     ]
     cut = [replace(row, cells=tuple(row.cells[place] for place in kept)) for row in rows]
     return tuple(columns[place] for place in kept), cut
+
+
+def _renumbered(rows: list[Row], notes: Notes) -> list[Row]:
+    """Numbers of footnotes in reading order."""
+    marks = (mark for row in rows for cell in row.cells for mark in cell.marks)
+    order = list(dict.fromkeys(mark for mark in marks if mark.isdigit()))
+    new = {old: str(place + 1) for place, old in enumerate(order)}
+    notes.renumber(new)
+    return [
+        replace(
+            row,
+            cells=tuple(
+                replace(cell, marks=tuple(new.get(mark, mark) for mark in cell.marks))
+                for cell in row.cells
+            ),
+        )
+        for row in rows
+    ]

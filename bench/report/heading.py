@@ -1,9 +1,10 @@
 """Title, context line and general notes of a block."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.columns import ARROWS, METRICS
+from bench.report.heads import ARROWS, METRICS
 from bench.report.layout import Notes
 from bench.report.noise import Score
 from bench.report.select import Selection
@@ -33,7 +34,8 @@ def context(selection: Selection) -> str:
     )
     packages = environment.get("packages") or {}
     memory = environment.get("memory_gib")
-    machine = [environment.get("gpu") or environment.get("cpu") or "unknown machine"]
+    name = str(environment.get("gpu") or environment.get("cpu") or "unknown machine")
+    machine = [" ".join(re.sub(r"\((R|TM)\)|\bCPU\b", " ", name).split())]
     if environment.get("cores"):
         machine.append(f"{environment['cores']} cores")
     if memory:

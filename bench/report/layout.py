@@ -127,6 +127,11 @@ class Notes:
         if text and text not in self._general:
             self._general.append(text)
 
+    def renumber(self, new: dict[str, str]) -> None:
+        """Give the numbered notes other numbers; those that nothing refers to are dropped."""
+        kept = {text: new[mark] for text, mark in self._numbers.items() if mark in new}
+        self._numbers = dict(sorted(kept.items(), key=lambda pair: int(pair[1])))
+
     def collect(self) -> tuple[Note, ...]:
         """All notes: general ones, signs, numbers."""
         return (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bench.report.columns import SPEEDS
+from bench.report.heads import SPEEDS
 from bench.report.layout import Cell, Column, Measure, Notes, Row
 from bench.report.noise import Score, leaders
 
@@ -54,7 +54,7 @@ def _bold(
             found = {
                 i: scores[row.identity["index"]]
                 for i, row in enumerate(rows)
-                if row.identity["index"] in scores and row.cells[place].valid
+                if row.identity["index"] in scores and _counts(row.cells[place])
             }
             best, rules = leaders(found)
             for rule in sorted(rules):
@@ -77,9 +77,10 @@ def _bold(
 def _best_measured(cells: Sequence[Cell]) -> set[int]:
     """The best of a measured column, with those whose intervals reach it; ties where exact."""
     found = {i: c.measures[0] for i, c in enumerate(cells)
-             if c.status == "ok" and c.valid and not c.stale and c.measures}  # fmt: skip
+             if _counts(c)}  # fmt: skip
     values = {i: m.value for i, m in found.items() if m.value is not None}
-    if len(values) < 2 or len({found[i].unit for i in values}) > 1:
+    units = {(found[i].unit, found[i].label) for i in values}
+    if len(values) < 2 or len(units) > 1:
         return set()
     sign = 1 if found[next(iter(values))].better == "lower" else -1
     best = min(values, key=lambda i: sign * values[i])
@@ -89,6 +90,11 @@ def _best_measured(cells: Sequence[Cell]) -> set[int]:
         if index == best or abs(value - values[best]) <= spread:
             chosen.add(index)
     return chosen
+
+
+def _counts(cell: Cell) -> bool:
+    """Whether a cell takes part in the ranking: a valid number of the present source."""
+    return cell.status == "ok" and cell.valid and not cell.stale and bool(cell.measures)
 
 
 def _half(measure: Measure) -> float:

@@ -1,6 +1,7 @@
 """The table on a terminal, 120 columns wide."""
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
@@ -12,10 +13,9 @@ WIDTH = 120
 
 
 def show(table: Table, console: Console) -> None:
-    """Print all blocks; where the output is no terminal, 120 columns are taken."""
+    """Print all blocks at 120 columns or more: a number that is cut off would be a wrong one."""
     width = console.width
-    if not console.is_terminal:
-        console.width = max(width, WIDTH)
+    console.width = max(width, WIDTH)
     try:
         if not table.blocks:
             console.print("no records")
@@ -24,8 +24,7 @@ def show(table: Table, console: Console) -> None:
         for block in table.blocks:
             _show_block(block, console)
     finally:
-        if not console.is_terminal:
-            console.width = width
+        console.width = width
 
 
 def _show_block(block: Block, console: Console) -> None:
@@ -40,20 +39,29 @@ def _show_block(block: Block, console: Console) -> None:
 
 
 def to_rich(block: Block) -> RichTable:
-    """The block as a table of rich."""
+    """The block as a table of rich; only the first column may wrap."""
+    heads = [max(map(cell_len, column.head)) for column in block.columns]
+    widths = [
+        max([head, *(cell_len(row.cells[place].text + row.cells[place].superscript)
+                     for row in block.rows)])
+        for place, head in enumerate(heads)
+    ]  # fmt: skip
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
     drawn = RichTable(
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, gap - 1, 0, 0),
         collapse_padding=True,
         pad_edge=False,
         show_edge=False,
         header_style="",
     )
-    for column in block.columns:
+    room = WIDTH - sum(widths[1:]) - gap * (len(widths) - 1)
+    for place, column in enumerate(block.columns):
         drawn.add_column(
             "\n".join(escape(part) for part in column.head),
             justify="left" if column.align == "left" else "right",
-            no_wrap=True,
+            no_wrap=place > 0,
+            width=widths[place] if place else max(8, min(widths[0], room)),
         )
     for index, row in enumerate(block.rows):
         end = index + 1 < len(block.rows) and block.rows[index + 1].rule_above

@@ -1,75 +1,18 @@
-"""The columns of each kind of task, and how a row's records become a cell of each."""
+"""How a row's records become the cell of each column."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from bench.report.formats import MISSING, count, limit, score, shorten, significant
-from bench.report.layout import Cell, Column, Measure, Notes
+from bench.report.heads import UNITS, Secondary, lookup
+from bench.report.layout import Cell, Measure, Notes
 from bench.report.noise import Score, t_half
 from bench.report.select import Variant, code_key
 from bench.store.record import Record
 
 BLANK = Cell(status="")
 ABSENT = Cell(MISSING, status="missing")
-UNITS = {"tokens": ("k tok/s", 1e3), "images": ("img/s", 1.0)}
-METRICS = {  # metric: name, head of the column
-    "bits_per_byte": ("bits per byte", "bits/byte"),
-    "bits_per_dim": ("bits per dimension", "bits/dim"),
-    "accuracy": ("accuracy", "accuracy"),
-}
-ARROWS = {"lower": "↓", "higher": "↑"}
-
-
-@dataclass(frozen=True)
-class Secondary:
-    """A column beside the score: `keys` are its names in `quality.secondary` or `.notes`."""
-
-    key: str
-    head: tuple[str, ...]
-    keys: tuple[str, ...]
-    better: str = ""
-    decimals: int | None = None  # None: three significant digits
-    align: str = "right"
-
-
-SECONDARY: dict[str, tuple[Secondary, ...]] = {
-    "language": (
-        Secondary("carried", ("state", "carried ↓"), ("carried_bits_per_byte",),
-                  "lower", 3),
-    ),
-    "classify": (
-        Secondary("nll", ("nll", "nats ↓"), ("nll",), "lower", 3),
-        Secondary("readout", ("readout", ""), ("readout",), align="left"),
-        Secondary("view", ("view", ""), ("view",), align="left"),
-        Secondary("forwards", ("passes", "/image"), ("forwards",)),
-    ),
-    "generate": (
-        Secondary("frechet", ("Fréchet", "dist. ↓"), ("frechet",),
-                  "lower"),
-        Secondary("kernel", ("kernel", "dist. ↓"), ("kernel",), "lower"),
-        Secondary("accuracy", ("acc. by", "p(x|y) ↑"),
-                  ("accuracy_log_p",),
-                  "higher", 3),
-    ),
-}  # fmt: skip
-SPEEDS = {
-    "language": ("train", "prefill", "decode"),
-    "classify": ("train", "prefill"),
-    "generate": ("train", "prefill", "sample"),
-}
 SCORE_WIDTH, CELL_WIDTH = 14, 8
-
-
-def lookup(quality: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """The first of `keys` that the secondary scores or the notes of a quality hold."""
-    for part in ("secondary", "notes"):
-        values = quality.get(part) or {}
-        for key in keys:
-            if values.get(key) is not None:
-                return values[key]
-    return None
 
 
 class Cells:
@@ -155,20 +98,19 @@ class Cells:
         divisor = UNITS.get(own, (own, 1.0))[1]
         return self.finish(Cell(significant(mean / divisor), (measure,), marks=marks), records)
 
-    def memory(self, variant: Variant) -> Cell:
-        """Peak bytes of the training step, or of the first scenario that has them."""
-        for scenario in ("train", *(s for s in variant.scenarios if s != "train")):
-            records = variant.scenarios.get(scenario, [])
-            found = [r for r in records if r["status"] == "ok" and (r.get("memory") or {})]
-            peaks = [m["peak_bytes"] for r in found if (m := r["memory"]).get("peak_bytes")]
-            if peaks:
-                method = found[0]["memory"].get("method") or "method not stated"
-                where = "a training step" if scenario == "train" else f"scenario {scenario}"
-                self.notes.add(f"Peak memory: of {where} ({limit(method, 120)}).")
-                peak = sum(peaks) / len(peaks)
-                measure = Measure("peak_bytes", peak, unit="bytes", better="lower", n=len(peaks))
-                return self.finish(Cell(significant(peak / 2**20), (measure,)), found)
-        return ABSENT
+    def memory(self, variant: Variant, scenario: str) -> Cell:
+        """Peak bytes while `scenario` ran, the same scenario for every row."""
+        records = [r for r in variant.scenarios.get(scenario, []) if r["status"] == "ok"]
+        sections: list[dict[str, Any]] = [dict(record.get("memory") or {}) for record in records]
+        peaks = [float(s["peak_bytes"]) for s in sections if s.get("peak_bytes") is not None]
+        if not peaks:
+            return ABSENT
+        methods = {limit(str(s.get("method") or "method not stated"), 120) for s in sections}
+        where = "a training step" if scenario == "train" else f"scenario {scenario}"
+        self.notes.add(f"Peak memory is that of {where} ({', '.join(sorted(methods))}).")
+        peak = sum(peaks) / len(peaks)
+        measure = Measure("peak_bytes", peak, unit="bytes", better="lower", n=len(peaks))
+        return self.finish(Cell(significant(peak / 2**20), (measure,)), records)
 
     def state(self, variant: Variant, context: int | None) -> Cell:
         """Bytes carried from symbol to symbol at a stated context."""
@@ -256,50 +198,3 @@ class Cells:
             reason=cell.reason, valid=valid, stale=any(map(self.outdated, records)),
             records=tuple(record["id"] for record in records),
         )  # fmt: skip
-
-
-def unit_of(variants: Sequence[Variant], scenario: str, kind: str) -> str:
-    """The unit that most records of a column count in."""
-    units: Counter[str] = Counter()
-    for variant in variants:
-        for record in variant.scenarios.get(scenario, []):
-            unit = (record.get("timing") or {}).get("unit")
-            if unit:
-                units[unit] += 1
-    fallback = "tokens" if kind == "language" else "images"
-    return units.most_common(1)[0][0] if units else fallback
-
-
-def context_of(variants: Sequence[Variant]) -> int | None:
-    """The context at which most records state their state."""
-    contexts: Counter[int] = Counter()
-    for variant in variants:
-        for record in variant.records():
-            context = (record.get("figures") or {}).get("state_context")
-            if isinstance(context, int):
-                contexts[context] += 1
-    return contexts.most_common(1)[0][0] if contexts else None
-
-
-def head_columns(kind: str, metric: str, better: str, units: Mapping[str, str],
-                 context: int | None) -> tuple[Column, ...]:  # fmt: skip
-    """The columns of a kind of task with units and arrows of direction."""
-    name = METRICS.get(metric, (metric, metric))[1]
-    columns = [
-        Column("model", ("model", ""), "left"),
-        Column("score", (name, f"{ARROWS.get(better, '')} ± 95 %"), "right"),
-    ]
-    columns += [
-        Column(spec.key + "_secondary", spec.head, spec.align) for spec in SECONDARY.get(kind, ())
-    ]
-    for scenario in SPEEDS.get(kind, ("train", "prefill", "decode", "sample")):
-        unit = UNITS.get(units[scenario], (units[scenario] + "/s", 1.0))[0]
-        columns.append(Column(scenario, (scenario, f"{unit} ↑")))
-    at = f"KiB@{context} ↓" if context is not None else "KiB ↓"
-    columns += [
-        Column("memory", ("peak", "MiB ↓")),
-        Column("state", ("state", at)),
-        Column("parameters", ("parameters", "match/total")),
-        Column("seconds", ("train", "s")),
-    ]
-    return tuple(columns)

@@ -1,0 +1,123 @@
+"""The columns of each kind of task: their heads, units and directions."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.report.layout import Column
+from bench.report.select import Variant
+
+UNITS = {"tokens": ("k tok/s", 1e3), "images": ("img/s", 1.0)}
+METRICS = {  # metric: name, head of the column
+    "bits_per_byte": ("bits per byte", "bits/byte"),
+    "bits_per_dim": ("bits per dimension", "bits/dim"),
+    "accuracy": ("accuracy", "accuracy"),
+}
+ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+@dataclass(frozen=True)
+class Secondary:
+    """A column beside the score: `keys` are its names in `quality.secondary` or `.notes`."""
+
+    key: str
+    head: tuple[str, ...]
+    keys: tuple[str, ...]
+    better: str = ""
+    decimals: int | None = None  # None: three significant digits
+    align: str = "right"
+
+
+SECONDARY: dict[str, tuple[Secondary, ...]] = {
+    "language": (
+        Secondary("carried", ("state", "carried ↓"), ("carried_bits_per_byte",),
+                  "lower", 3),
+    ),
+    "classify": (
+        Secondary("nll", ("nll", "nats ↓"), ("nll",), "lower", 3),
+        Secondary("readout", ("readout", ""), ("readout",), align="left"),
+        Secondary("view", ("view", ""), ("view",), align="left"),
+        Secondary("forwards", ("passes", "/image"), ("forwards",)),
+    ),
+    "generate": (
+        Secondary("frechet", ("Fréchet", "dist. ↓"), ("frechet",),
+                  "lower"),
+        Secondary("kernel", ("kernel", "dist. ↓"), ("kernel",), "lower"),
+        Secondary("accuracy", ("acc. by", "p(x|y) ↑"),
+                  ("accuracy_log_p",),
+                  "higher", 3),
+    ),
+}  # fmt: skip
+SPEEDS = {
+    "language": ("train", "prefill", "decode"),
+    "classify": ("train", "prefill"),
+    "generate": ("train", "prefill", "sample"),
+}
+
+
+def lookup(quality: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """The first of `keys` that the secondary scores or the notes of a quality hold."""
+    for part in ("secondary", "notes"):
+        values = quality.get(part) or {}
+        for key in keys:
+            if values.get(key) is not None:
+                return values[key]
+    return None
+
+
+def unit_of(variants: Sequence[Variant], scenario: str, kind: str) -> str:
+    """The unit that most records of a column count in."""
+    units: Counter[str] = Counter()
+    for variant in variants:
+        for record in variant.scenarios.get(scenario, []):
+            unit = (record.get("timing") or {}).get("unit")
+            if unit:
+                units[unit] += 1
+    fallback = "tokens" if kind == "language" else "images"
+    return units.most_common(1)[0][0] if units else fallback
+
+
+def memory_scenario(variants: Sequence[Variant]) -> str:
+    """The scenario whose peak is shown: training where any row has it."""
+    for scenario in ("train", "prefill", "decode", "sample", "quality"):
+        for variant in variants:
+            for record in variant.scenarios.get(scenario, []):
+                if (record.get("memory") or {}).get("peak_bytes") is not None:
+                    return scenario
+    return "train"
+
+
+def context_of(variants: Sequence[Variant]) -> int | None:
+    """The context at which most records state their state."""
+    contexts: Counter[int] = Counter()
+    for variant in variants:
+        for record in variant.records():
+            context = (record.get("figures") or {}).get("state_context")
+            if isinstance(context, int):
+                contexts[context] += 1
+    return contexts.most_common(1)[0][0] if contexts else None
+
+
+def head_columns(kind: str, metric: str, better: str, units: Mapping[str, str],
+                 context: int | None) -> tuple[Column, ...]:  # fmt: skip
+    """The columns of a kind of task with units and arrows of direction."""
+    name = METRICS.get(metric, (metric, metric))[1]
+    columns = [
+        Column("model", ("model", ""), "left"),
+        Column("score", (name, f"{ARROWS.get(better, '')} ± 95 %"), "right"),
+    ]
+    columns += [
+        Column(spec.key + "_secondary", spec.head, spec.align) for spec in SECONDARY.get(kind, ())
+    ]
+    for scenario in SPEEDS.get(kind, ("train", "prefill", "decode", "sample")):
+        unit = UNITS.get(units[scenario], (units[scenario] + "/s", 1.0))[0]
+        columns.append(Column(scenario, (scenario, f"{unit} ↑")))
+    at = f"KiB@{context} ↓" if context is not None else "KiB ↓"
+    columns += [
+        Column("memory", ("peak", "MiB ↓")),
+        Column("state", ("state", at)),
+        Column("parameters", ("parameters", "match/total")),
+        Column("seconds", ("train", "s")),
+    ]
+    return tuple(columns)
