@@ -30,7 +30,7 @@ groups    model task scenario size suite device         see `python -m bench lis
 axes      seed dtype threads compile                     groups and axes take lists: seed=0,1,2
 run       results=FOLDER output=table|json force=true plan=true budget=30min timeout=SECONDS
           memory_limit_gib=N allow_targets=[PACKAGE] 'hydra.searchpath=[FOLDER]'
-inside    model.backbone.d_model=64  task.path=FILE  suite.items.text=512
+inside    model.backbone.d_model=64  task.path=FILE  suite.items.text=512  lr=0.01  optimizer.clip=1
 
 --cfg     print the composed configuration of one cell and run nothing
 --debug   show tracebacks (as HYDRA_FULL_ERROR=1 does)
@@ -162,12 +162,12 @@ class Application:
             if override.is_sweep_override():
                 raise BadInput(f"'{text}': {key} takes one value; axes are {', '.join(AXES)}.")
             self.runner.append(text)
-        elif key.partition(".")[0] in GROUPS and "." in key:
+        elif key == "lr" or (key.partition(".")[0] in (*GROUPS, "optimizer") and "." in key):
             prefix = text.partition("=")[0]
             points = [f"{prefix}={value}" for value in values]
             self.inside.append(points if override.is_sweep_override() else [text])
         else:
-            known = [*AXES, "suite", *RUNNER_KEYS]
+            known = [*AXES, "suite", "lr", *RUNNER_KEYS]
             raise BadInput(
                 f"'{key}' is no key; allowed: {', '.join(known)}, and keys inside "
                 f"{', '.join(GROUPS)} such as model.backbone.d_model.{hint(key, known)}"
@@ -203,12 +203,10 @@ class Application:
     def compose(self, overrides: Sequence[str]) -> Any:
         """The configuration of one cell; Hydra's errors become one sentence."""
         from hydra import compose
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
 
         try:
             return compose("config", overrides=[*self.hydra, *overrides])
-        except (HydraException, OmegaConfBaseException) as error:
+        except Exception as error:  # errors of Hydra, OmegaConf and YAML share no base
             raise self._sentence(error, overrides) from error
 
     def first_point(self) -> list[str]:
@@ -235,7 +233,7 @@ class Application:
 
     def run(self, worker: str) -> int:
         """Plan and run everything that was asked for."""
-        from bench.config import check_runner, check_suite, parse_duration
+        from bench.config import check_runner, parse_duration
         from bench.environment import cores, resolve_device
         from bench.plan import Request, expand
         from bench.run import Settings, execute
@@ -259,7 +257,6 @@ class Application:
             allow_targets=list(base.allow_targets),
         )
         cells = expand(request, self, base)
-        check_suite(base)
         settings = Settings(
             results=Path(base.results),
             output=base.output,
@@ -309,7 +306,14 @@ def _folders(value: Any) -> list[str]:
 
 def _inner(override: str) -> bool:
     """Whether an override belongs to single cells rather than to the whole suite."""
-    return override.lstrip("+~").partition(".")[0] in ("model", "task", "scenario", "size")
+    key = override.lstrip("+~").partition("=")[0]
+    return key == "lr" or key.partition(".")[0] in (
+        "model",
+        "task",
+        "scenario",
+        "size",
+        "optimizer",
+    )
 
 
 def _parse(text: str) -> Any:

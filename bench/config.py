@@ -137,6 +137,20 @@ def check_scalar(key: str, value: object) -> int | str | bool:
     return int(text)
 
 
+def check_type(key: str, value: object, default: object) -> None:
+    """BadInput where a number or a truth value is replaced by something else."""
+    kinds: dict[type, tuple[str, tuple[type, ...]]] = {
+        bool: ("a truth value, as", (bool,)),
+        int: ("a whole number, as", (int,)),
+        float: ("a number, as", (int, float)),
+    }
+    if type(default) not in kinds or value is None:
+        return
+    words, allowed = kinds[type(default)]
+    if type(value) not in allowed:
+        raise BadInput(f"{key}={value} is of the wrong type; allowed: {words} {default}.")
+
+
 def check_runner(config: DictConfig) -> None:
     """Values of the keys that steer the runner."""
     if config.output not in OUTPUTS:
@@ -161,13 +175,14 @@ def parse_duration(key: str, text: str | None) -> float | None:
     return float(match[1]) * UNITS[match[2] or ""]
 
 
-def check_suite(config: DictConfig) -> None:
-    """Numbers of a suite that would make a run empty."""
+def check_numbers(config: DictConfig) -> None:
+    """Numbers that would make a run empty or impossible."""
     suite = config.suite
     positive: dict[str, Any] = {f"suite.items.{name}": n for name, n in suite["items"].items()}
     positive |= {f"suite.{key}": suite[key] for key in ("validation_items", "test_items")}
     positive |= {f"suite.measure.{k}": suite.measure[k] for k in ("min_samples", "max_seconds")}
     positive["size.parameters"] = config.size.parameters
+    positive["lr"] = config.lr
     for key, number in positive.items():
         if number is not None and not number > 0:
             raise BadInput(f"{key}={number} is too small; allowed: numbers above 0.")

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import yaml
-
-from bench.errors import BadInput, one_line
+from bench.errors import one_line
 
 GROUPS = ("model", "task", "scenario", "suite", "size", "device")
 
@@ -26,7 +24,7 @@ def listing(source: Source) -> int:
         for name in names:
             try:
                 text = _line(group, source.read(group, name))
-            except (BadInput, OSError, yaml.YAMLError) as error:
+            except Exception as error:  # whatever is wrong with one file, the list goes on
                 text = f"cannot be read: {one_line(str(error))}"
             print(f"  {name:<{width}}  {text}")
     return 0

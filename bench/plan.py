@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.config import check_numbers, finish, finish_task
+from bench.config import check_numbers, check_type, finish, finish_task
 from bench.errors import BadInput, unknown
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
 BASELINE = "baseline"
 BASELINES = "baselines"
@@ -122,7 +122,7 @@ class _Builder:
 
     def __init__(self, request: Request, composer: Composer) -> None:
         self.request, self.composer = request, composer
-        self._orders: dict[str, float] = {}
+        self._references: dict[str, DictConfig] = {}
 
     def of_model(
         self,
@@ -141,6 +141,7 @@ class _Builder:
             overrides = [*names, f"scenario={scenario}", *self.request.shared, *variant]
             config = self.composer.compose(overrides)
             check_numbers(config)
+            self._check_types(variant, names, size, config)
             kind = str(config.task.kind)
             form = (config.model.get("kinds") or {}).get(kind)
             if form is None:
@@ -159,6 +160,24 @@ class _Builder:
             plain = finish(config, overridden, self.request.allow_targets)
             cells.append(self._cell(plain, device, tuple(variant)))
         return cells
+
+    def _check_types(
+        self, variant: Sequence[str], names: Sequence[str], size: str, config: DictConfig
+    ) -> None:
+        """Models and tasks are plain YAML: their own value says what type a given one must have."""
+        given = [key for text in variant if (key := _key(text, ""))]
+        if not given:
+            return
+        where = " ".join(names)
+        if where not in self._references:
+            plain = self.composer.compose([*names, *self.request.shared])
+            self._references[where] = plain
+        own = self._references[where]
+        for key in given:
+            default = OmegaConf.select(own, key, throw_on_missing=False)
+            if default is None and key.startswith("model."):
+                default = (own.model.get("shapes") or {}).get(size, {}).get(key[len("model.") :])
+            check_type(key, OmegaConf.select(config, key, throw_on_missing=False), default)
 
     def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
         """The plain rivals of a task; `model` only completes the composition."""

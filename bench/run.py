@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from rich.console import Console
+
 from bench.environment import describe, load
 from bench.errors import BadInput
 from bench.identity import cell_key, code
@@ -23,16 +25,8 @@ from bench.progress import Display, duration, main_figure
 from bench.store import Record, Store, StoreError, new_id
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = (
-    "data",
-    "validity",
-    "parameters",
-    "timing",
-    "figures",
-    "memory",
-    "quality",
-    "baselines",
-)
+# Parts of a worker's answer that are merged with what the runner knows.
+MERGED = ("cell", "config", "environment", "kernel")
 
 
 @dataclass(frozen=True)
@@ -98,9 +92,9 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     if left_out:
         names = "; ".join(cell.name for cell in left_out)
         run.display.say(f"left out by budget ({len(left_out)} cells): {names}")
-    problems_of = run.exit_code(done)
-    _conclude(done, settings, stream, problems_of)
-    return problems_of
+    exit_code = run.exit_code(done)
+    _conclude(done, store, settings, stream, exit_code)
+    return exit_code
 
 
 def _finished(records: Sequence[Record]) -> dict[str, Record]:
@@ -231,6 +225,7 @@ class _Run:
         payload = outcome.payload
         now = datetime.now(UTC)
         part = {**cell.part, **(payload.get("cell") or {})}
+        part["kernel"] = payload.get("kernel") or part["kernel"]
         record: dict[str, Any] = {
             "schema": 1,
             "id": new_id(cast(Any, part), now),
@@ -251,7 +246,7 @@ class _Run:
             },
             "wall_s": round(outcome.wall_s, 3),
         }
-        record |= {name: payload[name] for name in PARTS if payload.get(name) is not None}
+        record |= {k: v for k, v in payload.items() if k not in MERGED and k not in record}
         return cast(Record, record)
 
     def exit_code(self, done: Sequence[Record]) -> int:
@@ -330,8 +325,16 @@ def _show_plan(
     return 0
 
 
-def _conclude(records: Sequence[Record], settings: Settings, stream: Any, exit_code: int) -> None:
+def _conclude(
+    records: Sequence[Record], store: Store, settings: Settings, stream: Any, exit_code: int
+) -> None:
     """The table, and the JSON document where it was asked for."""
+    from bench.report.table import build, to_json
+    from bench.report.terminal import show
+
+    table = build(records, store.artefacts)
+    if records:
+        show(table, Console(file=stream, highlight=False))
     failed = [record for record in records if record["status"] == "failed"]
     if failed:
         print(f"{len(failed)} of {len(records)} cells failed:", file=stream)
@@ -343,7 +346,11 @@ def _conclude(records: Sequence[Record], settings: Settings, stream: Any, exit_c
         )
     print(f"records: {settings.results}", file=stream)
     if settings.output == "json":
-        document = {"records": [_summary(record) for record in records], "exit_code": exit_code}
+        document = {
+            "records": [_summary(record) for record in records],
+            "table": to_json(table),
+            "exit_code": exit_code,
+        }
         print(json.dumps(document, ensure_ascii=False), flush=True)
 
 

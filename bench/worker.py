@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
+from bench.errors import BadInput, one_line
 from bench.meters.time import Limits
 from bench.parameters import count
 from bench.scenarios.context import Context, Unsupported
@@ -23,7 +25,10 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     files left in `workdir`.
     """
     try:
-        return {"status": "ok", "reason": None, **_run(cell["config"], workdir)}
+        inside = any(key.startswith("model.") for key in cell.get("overrides", ()))
+        return {"status": "ok", "reason": None, **_run(cell["config"], workdir, inside)}
+    except BadInput:
+        raise  # the runner's: a mistake of the user is no result
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     except Exception as error:
@@ -31,11 +36,12 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
 
 
-def _run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
+def _run(config: dict[str, Any], workdir: Path, inside: bool) -> dict[str, Any]:
+    """`inside`: whether the user set values inside the model, whose refusal is then his to read."""
     if config["threads"]:
         torch.set_num_threads(int(config["threads"]))
     device = resolve_device(config["device"]["name"])
-    task = instantiate(config["task"]["task"], _convert_="all")
+    task = _task(config["task"])
     payload: dict[str, Any] = {
         "data": {
             "id": task.data.id,
@@ -50,7 +56,13 @@ def _run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
         context = _context(task, _no_model, config, device, workdir)
         return payload | _scenario(name).run(context)
 
-    node = fit(model, task.kind, config["size"]["name"], config["size"]["parameters"], _module)
+    size = config["size"]
+    try:
+        node = fit(model, task.kind, size["name"], size["parameters"], _module)
+    except (ValueError, InstantiationException) as error:
+        if not inside:
+            raise
+        raise BadInput(f"model={model['name']}: {_sentence(error)}") from error
 
     def build() -> nn.Module:
         torch.manual_seed(int(config["seed"]))
@@ -72,6 +84,23 @@ def _run(config: dict[str, Any], workdir: Path) -> dict[str, Any]:
     del first
     scenario = _scenario(name)
     return payload | scenario.run(_context(task, build, config, device, workdir))
+
+
+def _task(config: dict[str, Any]) -> Any:
+    """The task; data that cannot be read or used is the user's to mend."""
+    try:
+        return instantiate(config["task"], _convert_="all")
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, ValueError | OSError):
+            raise
+        text = _sentence(error)
+        where = "" if text.startswith("task") else f"task={config['name']}: "
+        raise BadInput(where + text) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What a constructor said, without Hydra's words around it."""
+    return one_line(str(error.__cause__ or error))
 
 
 def kernel_of(model: nn.Module) -> str | None:
