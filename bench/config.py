@@ -137,7 +137,16 @@ def check_scalar(key: str, value: object) -> int | str | bool:
     return int(text)
 
 
-def check_type(key: str, value: object, default: object) -> None:
+def check_types(keys: Sequence[str], config: DictConfig, reference: DictConfig, size: str) -> None:
+    """Values given inside a group of plain YAML have the type of the value that they replace."""
+    for key in keys:
+        default = OmegaConf.select(reference, key, throw_on_missing=False)
+        if default is None and key.startswith("model."):
+            default = (reference.model.get("shapes") or {}).get(size, {}).get(key[len("model.") :])
+        _check_type(key, OmegaConf.select(config, key, throw_on_missing=False), default)
+
+
+def _check_type(key: str, value: object, default: object) -> None:
     """BadInput where a number or a truth value is replaced by something else."""
     kinds: dict[type, tuple[str, tuple[type, ...]]] = {
         bool: ("a truth value, as", (bool,)),

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.config import check_numbers, check_type, finish, finish_task
+from bench.config import check_numbers, check_types, finish, finish_task
 from bench.errors import BadInput, unknown
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
 
 BASELINE = "baseline"
 BASELINES = "baselines"
@@ -162,22 +162,15 @@ class _Builder:
         return cells
 
     def _check_types(
-        self, variant: Sequence[str], names: Sequence[str], size: str, config: DictConfig
+        self, variant: Sequence[str], names: Sequence[str], size: str, config: "DictConfig"
     ) -> None:
-        """Models and tasks are plain YAML: their own value says what type a given one must have."""
-        given = [key for text in variant if (key := _key(text, ""))]
-        if not given:
+        """Hold what the user gave against the value that it replaces."""
+        if not variant:
             return
         where = " ".join(names)
         if where not in self._references:
-            plain = self.composer.compose([*names, *self.request.shared])
-            self._references[where] = plain
-        own = self._references[where]
-        for key in given:
-            default = OmegaConf.select(own, key, throw_on_missing=False)
-            if default is None and key.startswith("model."):
-                default = (own.model.get("shapes") or {}).get(size, {}).get(key[len("model.") :])
-            check_type(key, OmegaConf.select(config, key, throw_on_missing=False), default)
+            self._references[where] = self.composer.compose([*names, *self.request.shared])
+        check_types([_key(text, "") for text in variant], config, self._references[where], size)
 
     def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
         """The plain rivals of a task; `model` only completes the composition."""
