@@ -1,0 +1,111 @@
+"""Drawing images with diffusers' schedulers from a model of p(x0 | x_t).
+
+ddpm: Ho et al. (arXiv:2006.11239); ddim: Song et al. (arXiv:2010.02502); dpm_solver: DPM-Solver++
+2M (Lu et al., arXiv:2211.01095); flow: Euler steps of the flow-matching ODE (Lipman et al.,
+arXiv:2210.02747, rectified flow's straight path), whose velocity follows from the same x0 at equal
+signal-to-noise. All of them end on the model's own reconstruction term: grey levels are drawn from
+p(x0 | x_t) at the last, least noisy time. Samplers change samples, never the bound.
+
+Shapes: B batch, L grey levels, H and W image sides.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.objectives.noise import LogSnrSchedule
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """The model as a sampler sees it: log p(x0 | x_t) (B, H, W, L) at a scalar time."""
+
+    schedule: LogSnrSchedule
+    log_posterior: Callable[[Tensor, Tensor], Tensor]
+    values: Tensor
+
+    def mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """E[x0 | x_t], (B, H, W)."""
+        return self.log_posterior(x_t, t).exp() @ self.values
+
+
+def _gaussian_scheduler(name: str, schedule: LogSnrSchedule) -> Any:
+    """One of diffusers' variance-preserving schedulers over our betas, fed with x0."""
+    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+    common = {
+        "num_train_timesteps": schedule.steps,
+        "trained_betas": schedule.betas().numpy(),
+        "prediction_type": "sample",
+        "timestep_spacing": "linspace",
+    }
+    if name == "ddpm":
+        # fixed_small is the variance of q(x_{t-1} | x_t, x0), the one in the bound.
+        return DDPMScheduler(**common, variance_type="fixed_small", clip_sample=False)
+    if name == "ddim":
+        return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
+    return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
+
+
+def _draw_levels(log_p: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Grey levels from log p(x0 | x_t) by inverse transform, (B, H, W, L) -> (B, H, W)."""
+    cumulative = log_p.exp().cumsum(-1)
+    device = generator.device if generator is not None else log_p.device
+    u = torch.rand(*log_p.shape[:-1], 1, generator=generator, device=device).to(log_p.device)
+    # The last cumulative sum can fall short of one by rounding.
+    return (u > cumulative).sum(-1).clamp_max(log_p.shape[-1] - 1)
+
+
+def _gaussian(
+    denoiser: Denoiser, x: Tensor, name: str, steps: int, generator: torch.Generator | None
+) -> Tensor:
+    scheduler = _gaussian_scheduler(name, denoiser.schedule)
+    scheduler.set_timesteps(steps, device=x.device)
+    extra = {} if name == "ddim" else {"generator": generator}
+    for t in scheduler.timesteps[:-1]:
+        x = scheduler.step(denoiser.mean(x, t.float()), t, x, **extra).prev_sample
+    return _draw_levels(denoiser.log_posterior(x, scheduler.timesteps[-1].float()), generator)
+
+
+def _flow(denoiser: Denoiser, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
+    """x = (1 - s) x0 + s eps has snr ((1 - s) / s)^2, hence s = sigmoid(-log snr / 2)."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    schedule = denoiser.schedule
+    times = torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64, device="cpu")
+    sigmas = torch.sigmoid(-schedule.log_snr(times) / 2)
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=schedule.steps)
+    scheduler.set_timesteps(sigmas=sigmas.tolist(), device=x.device)
+    s = scheduler.sigmas[0]
+    x = x * (s**2 + (1 - s) ** 2).sqrt()  # the noise of unit variance, on the straight path
+    for index, step in enumerate(scheduler.timesteps):
+        s, t = scheduler.sigmas[index], times[index].to(x.device, torch.float32)
+        x_t = x / (s**2 + (1 - s) ** 2).sqrt()  # the same point on the variance-preserving path
+        log_p = denoiser.log_posterior(x_t, t)
+        if index == steps - 1:
+            break
+        velocity = (x - log_p.exp() @ denoiser.values) / s  # eps - x0
+        x = scheduler.step(velocity, step, x).prev_sample
+    return _draw_levels(log_p, generator)
+
+
+SAMPLERS = ("ddpm", "ddim", "dpm_solver", "flow")
+
+
+def draw_pixels(
+    denoiser: Denoiser,
+    shape: tuple[int, int, int],
+    sampler: str,
+    steps: int,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Grey levels of the given shape (B, H, W), `steps` evaluations of the model."""
+    values = denoiser.values
+    device = generator.device if generator is not None else values.device
+    x = torch.randn(shape, generator=generator, device=device).to(values.device)
+    if sampler == "flow":
+        return _flow(denoiser, x, steps, generator)
+    return _gaussian(denoiser, x, sampler, steps, generator)

@@ -1,0 +1,156 @@
+"""Masked (absorbing-state) diffusion of text: symbols are uncovered in any order.
+
+Simple and Effective Masked Diffusion Language Models (MDLM, arXiv:2406.07524); the same bound is
+MD4's (arXiv:2406.04329). Integrating its mask rate out leaves the number of masked symbols, and
+with it the any-order form of Autoregressive Diffusion Models (arXiv:2110.03023, eq. 10):
+
+    -log p(x) <= T E_{n ~ U{1..T}} E_{M, |M| = n} [ 1/n sum_{i in M} -log p(x_i | x without M) ]
+
+which has the expectation of MDLM's 1/rate-weighted loss (rate uniform in (0, 1)) and less
+variance, since a rate's random count is gone. It is the mean over all orders of uncovering of the
+exact -log p in that order.
+
+Glossary: `n` = masked symbols (rate t = n / T); `M` = the masked set; `mask` = [M], the absorbing
+state, an entry of the embedding beyond the vocabulary.
+
+Deviations: the network is not told the rate, which it can count (MDLM's `time_conditioning=False`);
+counts are one shifted grid over batch or draws (low discrepancy, MDLM section 3.5).
+
+Shapes: B batch, T time, D width, V vocabulary, K draws.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.interface import SequenceBackbone
+from models.output import LogProb, Output
+
+
+def masked_counts(u: Tensor, length: int) -> Tensor:
+    """Uniform numbers in [0, 1) -> how many symbols are masked, 1..T, (B,)."""
+    return (u * length).long().clamp_max(length - 1) + 1
+
+
+def masked_sets(counts: Tensor, scores: Tensor) -> Tensor:
+    """The `counts` positions with the lowest scores, (B,) and (B, T) -> bool (B, T)."""
+    return scores.argsort(-1).argsort(-1) < counts[:, None]
+
+
+class MaskedDiffusion(nn.Module):
+    """p(tokens) by a backbone that sees both sides, bounded from below.
+
+    `draws` sets are evaluated a sequence for `log_prob`, drawn from `eval_seed`: the same bound
+    comes out twice. `sampling_steps` is the number of evaluations in which a text is uncovered.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: SequenceBackbone,
+        vocab_size: int,
+        draws: int,
+        eval_seed: int,
+        sampling_steps: int,
+    ) -> None:
+        super().__init__()
+        if getattr(backbone, "causal", False):
+            raise ValueError("the backbone is causal; masked diffusion needs causal=False")
+        if draws < 1 or sampling_steps < 1:
+            raise ValueError(f"draws={draws}, sampling_steps={sampling_steps} must be at least 1")
+        self.vocab_size, self.draws, self.eval_seed = vocab_size, draws, eval_seed
+        self.sampling_steps = sampling_steps
+        self.mask = vocab_size
+        self.embedding = nn.Embedding(vocab_size + 1, backbone.d_model)
+        self.backbone = backbone
+        self.lm_head = nn.Linear(backbone.d_model, vocab_size, bias=False)
+        self.lm_head.unembedding = True  # type: ignore[assignment]
+        nn.init.normal_(self.embedding.weight)
+        nn.init.zeros_(self.lm_head.weight)
+
+    def denoise(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of every symbol given those outside `masked`, (B, T) -> (B, T, V)."""
+        hidden, losses = self.backbone(self.embedding(tokens.masked_fill(masked, self.mask)))
+        return self.lm_head(hidden), dict(losses)
+
+    def terms(self, tokens: Tensor, masked: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """T / n sum_{i in M} -log p(x_i | x without M), nats a sequence (B,); auxiliary losses."""
+        length = tokens.shape[1]
+        hidden, losses = self.backbone(self.embedding(tokens.masked_fill(masked, self.mask)))
+        # Only masked positions are read out: about half of the un-embedding is saved.
+        nll = F.cross_entropy(
+            self.lm_head(hidden[masked]).float(), tokens[masked], reduction="none"
+        )  # (number of masked symbols,)
+        weight = (length / counts.to(nll.dtype))[:, None].expand(-1, length)[masked]
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None].expand(-1, length)[masked]
+        total = torch.zeros(len(tokens), device=nll.device, dtype=nll.dtype)
+        return total.index_add(0, rows, weight * nll), sum(losses.values(), total.new_zeros(()))
+
+    def forward(self, *, tokens: Tensor, labels: Tensor | None = None) -> Output:
+        """One draw of the bound, nats a symbol. Without labels: logits (B, T, V), nothing masked.
+
+        With labels `logits` are empty (0, V): the read-out is of masked positions alone.
+        """
+        batch, length = tokens.shape
+        device = tokens.device
+        if labels is None:
+            logits, losses = self.denoise(tokens, torch.zeros_like(tokens, dtype=torch.bool))
+            return Output(logits=logits, losses=losses)
+        grid = torch.arange(batch, device=device) + torch.rand((), device=device)
+        counts = masked_counts(grid / batch, length)
+        masked = masked_sets(counts, torch.rand(batch, length, device=device))
+        terms, extra = self.terms(labels, masked, counts)
+        nll = terms.mean() / length
+        empty = terms.new_zeros(0, self.vocab_size)
+        return Output(logits=empty, loss=nll + extra, nll=nll, losses={"auxiliary": extra})
+
+    @torch.no_grad()
+    def log_prob(self, tokens: Tensor) -> LogProb:
+        """Lower bound of log p(tokens), nats (B,), from `draws` stratified counts."""
+        batch, length = tokens.shape
+        generator = torch.Generator().manual_seed(self.eval_seed)
+        total = torch.zeros(batch, device=tokens.device)
+        for k in range(self.draws):
+            # The rows share a grid as well, dealt out anew each time: their mean varies less.
+            row = torch.randperm(batch, generator=generator) + torch.rand(
+                batch, generator=generator
+            )
+            u = ((k + row / batch) / self.draws).to(tokens.device)
+            counts = masked_counts(u, length)
+            scores = torch.rand(batch, length, generator=generator).to(tokens.device)
+            total = total + self.terms(tokens, masked_sets(counts, scores), counts)[0] / self.draws
+        return LogProb(nats=-total, bound=True, forwards=self.draws)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        length: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n texts of `length` symbols, (n, length): masked at first, uncovered in random order."""
+        if condition is not None:
+            raise ValueError("this language model takes no condition; leave it out")
+        if length is None or length < 1:
+            raise ValueError(f"length is {length}; a language model samples at least 1 symbol")
+        weight = self.lm_head.weight
+        device = generator.device if generator is not None else weight.device
+        order = torch.rand(n, length, generator=generator, device=device).to(weight.device)
+        rank = order.argsort(-1).argsort(-1)  # (n, T): when each position is uncovered
+        tokens = torch.full((n, length), self.mask, device=weight.device)
+        steps = min(self.sampling_steps, length)
+        for step in range(steps):
+            logits, _ = self.denoise(tokens, tokens == self.mask)
+            cumulative = logits.float().softmax(-1).cumsum(-1)  # (n, T, V)
+            u = torch.rand(n, length, 1, generator=generator, device=device).to(weight.device)
+            drawn = (u > cumulative).sum(-1).clamp_max(self.vocab_size - 1)  # (n, T)
+            low, high = length * step // steps, length * (step + 1) // steps
+            tokens = torch.where((rank >= low) & (rank < high), drawn, tokens)
+        return tokens
+
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs of one evaluation on `batch` sequences of `length`, all positions read out."""
+        head = 2 * self.backbone.d_model * self.vocab_size
+        return self.backbone.flops(batch, length) + batch * length * head
