@@ -1,0 +1,188 @@
+"""Mamba-2: a state space model with a scalar decay a head, computed as matrix products.
+
+"Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space
+Duality", arXiv:2405.21060, figure 6. Reference: `mamba_ssm.modules.mamba2.Mamba2`, whose parameter
+names and shapes these are, and whose logits ours equal (tested against Mamba2ForCausalLM of
+transformers).
+
+Glossary (ours -> paper): nheads -> H, headdim -> P, d_inner = H P, ngroups -> G (heads that share B
+and C), d_state -> N, chunk_size -> Q, delta -> Δ, A = -exp(A_log) -> A, z -> the gate's branch.
+
+Deviations: heads times headdim is free instead of twice the model's width, and no part of the
+width is an MLP (`d_ssm` of the reference). See ssd.py for the scan.
+
+Shapes: B batch, T time, D width, E d_inner, H, P, G, N as above, K d_conv.
+"""
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.causal_conv import CausalConv
+from models.backbones.mamba_stack import (
+    CHECKPOINT_NAMES,
+    MambaStack,
+    Mixer,
+    MixerState,
+    init_residual,
+    inverse_softplus_steps,
+    scan_dtype,
+)
+from models.backbones.norm import RMSNorm
+from models.backbones.ssd import ssd_chunked, ssd_step
+
+__all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
+
+
+class GatedNorm(RMSNorm):
+    """RMSNorm of y silu(z), over each group of channels by itself (`norm_before_gate=False`)."""
+
+    def __init__(self, *, width: int, groups: int, eps: float) -> None:
+        super().__init__(width, eps)
+        self.groups = groups
+
+    def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
+        """(..., E), (..., E) -> (..., E)."""
+        y = y * F.silu(z)
+        if self.groups == 1:
+            return super().forward(y)
+        parts = y.unflatten(-1, (self.groups, -1))  # (..., G, E / G)
+        return F.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight
+
+
+class Mamba2Mixer(Mixer):
+    """One in-projection for everything, convolution over x, B and C, SSD, gated norm."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        nheads: int,
+        headdim: int,
+        d_state: int,
+        ngroups: int,
+        d_conv: int,
+        chunk_size: int,
+        norm_eps: float,
+        residual_init: str,
+        n_layers: int,
+    ) -> None:
+        super().__init__()
+        self.nheads, self.headdim = nheads, headdim
+        self.d_state, self.ngroups, self.chunk_size = d_state, ngroups, chunk_size
+        d_inner = nheads * headdim
+        self.d_inner, self.d_shared = d_inner, ngroups * d_state
+        self.in_proj = nn.Linear(d_model, 2 * d_inner + 2 * self.d_shared + nheads, bias=False)
+        self.conv1d = CausalConv(channels=d_inner + 2 * self.d_shared, width=d_conv)
+        self.dt_bias = nn.Parameter(inverse_softplus_steps(nheads))
+        # Decay rates start uniform in [1, 16], as in mamba_ssm (`A_init_range`).
+        self.A_log = nn.Parameter(torch.empty(nheads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(nheads))
+        self.norm = GatedNorm(width=d_inner, groups=ngroups, eps=norm_eps)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        for parameter in (self.dt_bias, self.A_log, self.D):
+            cast(Any, parameter)._no_weight_decay = True
+        init_residual(self.out_proj, residual_init, n_layers)
+
+    def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
+        """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
+        z, xBC, dt = self._project(x)
+        window = None if state is None else self.conv1d.next_window(xBC, state.window)
+        xBC = self.conv1d(xBC, None if state is None else state.window)
+        wide = scan_dtype(x.dtype)
+        u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
+        before = None if state is None else state.ssm
+        y, last = ssd_chunked(u, delta, A, B, C, D, before, self.chunk_size)
+        out = self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z))  # (B, T, D)
+        return out, None if window is None else MixerState(window, last)
+
+    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """One symbol, (B, D) -> (B, D)."""
+        z, xBC, dt = self._project(x)
+        xBC, window = self.conv1d.step(xBC, state.window)
+        wide = state.ssm.dtype
+        u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
+        h, y = ssd_step(u, delta, A, B, C, D, state.ssm, self.nheads // self.ngroups)
+        return self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z)), MixerState(window, h)
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the convolution's window and the matrix states."""
+        window = (batch, self.conv1d.width - 1, self.d_inner + 2 * self.d_shared)
+        return window, (batch, self.nheads, self.headdim, self.d_state)
+
+    def flops_per_symbol(self, length: int) -> int:
+        """Projections 2·D(3E + 2GN + H), convolution 2K(E + 2GN), SSD in chunks of Q, the rest 9E.
+
+        SSD: scores 2QGN, decays and mask 4QH, their product with X 2QE, chunk states 2EN and their
+        read-out 2EN, the recurrence over chunks 2EN / Q.
+        """
+        E, N, H, shared = self.d_inner, self.d_state, self.nheads, self.d_shared
+        D, Q = self.out_proj.out_features, min(self.chunk_size, length)
+        projections = 2 * D * (3 * E + 2 * shared + H)
+        convolution = 2 * self.conv1d.width * (E + 2 * shared)
+        ssd = 2 * Q * shared + 4 * Q * H + 2 * Q * E + 4 * E * N + 2 * E * N // Q
+        return projections + convolution + ssd + 9 * E
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = [self.d_inner, self.d_inner + 2 * self.d_shared, self.nheads]
+        z, xBC, dt = self.in_proj(x).split(sizes, dim=-1)
+        return z, xBC, dt
+
+    def _select(self, xBC: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
+        """Split and shape: x (..., H, P), B and C (..., G, N), delta (..., H), A and D (H)."""
+        x, B, C = xBC.split([self.d_inner, self.d_shared, self.d_shared], dim=-1)
+        B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
+        delta = F.softplus(dt + self.dt_bias.to(dt.dtype))
+        A, D = -torch.exp(self.A_log.to(dt.dtype)), self.D.to(dt.dtype)
+        return x.unflatten(-1, (self.nheads, self.headdim)), B, C, delta, A, D
+
+
+class Mamba2(MambaStack):
+    """A stack of Mamba-2 mixers."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_layers: int,
+        nheads: int,
+        headdim: int,
+        d_state: int,
+        ngroups: int,
+        d_conv: int,
+        chunk_size: int,
+        norm_eps: float,
+        residual_init: str,
+    ) -> None:
+        sizes = {
+            "d_model": d_model,
+            "n_layers": n_layers,
+            "nheads": nheads,
+            "headdim": headdim,
+            "d_state": d_state,
+            "ngroups": ngroups,
+            "chunk_size": chunk_size,
+        }
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it has to be at least 1")
+        if nheads % ngroups:
+            raise ValueError(f"nheads is {nheads}; it has to be a multiple of ngroups, {ngroups}")
+        mixers = [
+            Mamba2Mixer(
+                d_model=d_model,
+                nheads=nheads,
+                headdim=headdim,
+                d_state=d_state,
+                ngroups=ngroups,
+                d_conv=d_conv,
+                chunk_size=chunk_size,
+                norm_eps=norm_eps,
+                residual_init=residual_init,
+                n_layers=n_layers,
+            )
+            for _ in range(n_layers)
+        ]
+        super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
