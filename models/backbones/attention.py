@@ -11,6 +11,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 KERNELS = ("eager", "sdpa", "flex")
@@ -46,11 +47,30 @@ class Rope(nn.Module):
         return self.cos[start:stop], self.sin[start:stop]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs (x_i, x_{i+d/2}) by their angle, eq. 34 of RoFormer: (..., d) -> (..., d).
+class _Rotate(torch.autograd.Function):
+    # Autograd would roll whole copies. The backward of a turn is the turn by the opposite angle.
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.sign = sign  # type: ignore[attr-defined]
+        y = x * cos
+        half = x.shape[-1] // 2
+        y[..., :half].addcmul_(x[..., half:], sin[..., :half], value=sign)
+        y[..., half:].addcmul_(x[..., :half], sin[..., half:], value=sign)
+        return y
 
-    Rolling by half the width is `rotate_half` without its sign, which `sin` carries.
-    """
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        cos, sin = ctx.saved_tensors  # type: ignore[attr-defined]
+        return _Rotate.apply(grad, cos, sin, -ctx.sign), None, None, None  # type: ignore[attr-defined]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate pairs (x_i, x_{i+d/2}) by their angle, eq. 34 of RoFormer: (..., d) -> (..., d)."""
+    if x.requires_grad:
+        y: Tensor = _Rotate.apply(x, cos, sin, 1)
+        return y
+    # Rolling by half the width is `rotate_half` without its sign, which `sin` carries.
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
@@ -98,7 +118,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Ten
 class KVCache:
     """Keys and values of one layer, written in place into room that grows by `BLOCK` positions.
 
-    `start` moves forward when old positions are forgotten; the room before it is used again when
+    `start` moves forward when old positions are forgotten; what is kept moves to fresh room when
     the end is reached. Where gradients flow through the keys nothing is overwritten, since autograd
     holds on to what it has seen: the cache is then concatenated anew.
     """
