@@ -56,7 +56,7 @@ class Cells:
 
     def plain(self, spec: Secondary, values: Sequence[Any]) -> Cell:
         """A cell of raw secondary values."""
-        if any(isinstance(value, str) for value in values):
+        if not all(isinstance(value, int | float) for value in values):
             text = "/".join(dict.fromkeys(str(value) for value in values))
             return Cell(text, (Measure(spec.key, label=text),))
         value = sum(map(float, values)) / len(values)
@@ -117,8 +117,9 @@ class Cells:
         for scenario in ("decode", "sample", "prefill", "train", "quality"):
             for record in variant.scenarios.get(scenario, []):
                 figures = record.get("figures") or {}
-                if record["status"] == "ok" and figures.get("state_bytes") is not None:
-                    size, own = float(figures["state_bytes"]), figures.get("state_context")
+                stated, own = figures.get("state_bytes"), figures.get("state_context")
+                if record["status"] == "ok" and isinstance(stated, int | float):
+                    size = float(stated)
                     text = significant(size / 1024)
                     if own != context:
                         text += f" @{own}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from bench.store.record import Record
+from bench.store.record import Record, created
 
 ROWLESS = ("baselines", "tune")  # the former has rows of its own, the latter prepares a run
 
@@ -102,7 +102,7 @@ def select(records: Sequence[Record]) -> list[Selection]:
 
 
 def _newest_first(records: Sequence[Record]) -> list[Record]:
-    return sorted(records, key=lambda r: (r["created"], r["id"]), reverse=True)
+    return sorted(records, key=lambda r: (created(r), r["id"]), reverse=True)
 
 
 def _fits(key: BlockKey, other: BlockKey) -> bool:

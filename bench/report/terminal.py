@@ -61,6 +61,7 @@ def to_rich(block: Block) -> RichTable:
             "\n".join(escape(part) for part in column.head),
             justify="left" if column.align == "left" else "right",
             no_wrap=place > 0,
+            overflow="fold",
             width=widths[place] if place else max(8, min(widths[0], room)),
         )
     for index, row in enumerate(block.rows):

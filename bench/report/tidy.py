@@ -29,7 +29,8 @@ def to_frame(table: Table) -> pandas.DataFrame:
         for column, cell in zip(block.columns, row.cells, strict=True)
         for line in _lines(number, block, row, column.key, cell)
     ]
-    frame = pandas.DataFrame(lines, columns=ORDER)
+    present = [{n: None if v == "" else v for n, v in line.items()} for line in lines]
+    frame = pandas.DataFrame(present, columns=ORDER)
     types: dict[str, str] = dict.fromkeys(TEXT, "string")
     types |= dict.fromkeys(INTEGERS, "Int64") | dict.fromkeys(FLOATS, "float64")
     types |= dict.fromkeys(FLAGS, "boolean")

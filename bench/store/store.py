@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.store.record import NAME, ArtefactPart, Record, validate
+from bench.store.record import NAME, ArtefactPart, Record, created, validate
 
 CHUNK = 1 << 20
 
@@ -134,7 +134,7 @@ class Store:
     def find(self, key: str) -> Record | None:
         """The newest record with this key, a successful one before any other."""
         found = [record for record in self.read_all()[0] if record["key"] == key]
-        return max(found, key=lambda r: (r["status"] == "ok", r["created"], r["id"]), default=None)
+        return max(found, key=lambda r: (r["status"] == "ok", created(r), r["id"]), default=None)
 
     def artefact(self, record: Record, name: str) -> Path:
         """Path of an artefact of `record`, checked against the hash that the record states."""
