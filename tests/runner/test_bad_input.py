@@ -1,0 +1,135 @@
+"""Every mistake of the user ends in one sentence, exit code 2 and no traceback."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.runner.conftest import CONFIGS, Command, python, records
+
+# What is given, and what the sentence must name.
+MISTAKES = {
+    "model=fak": ["model=fak ", "fake", "Did you mean 'fake'"],
+    "task=fak": ["task=fak ", "digits", "Did you mean 'fake'"],
+    "scenario=trian": ["scenario=trian", "Did you mean 'train'"],
+    "size=nanoo": ["size=nanoo", "nano", "tiny", "small", "base"],
+    "size=0": ["size=0", "nano"],
+    "size=-1": ["size=-1", "nano"],
+    "size=small": ["size=small", "model=fake", "nano, tiny"],
+    "size.parameters=0": ["size.parameters=0", "above 0"],
+    "device=gpu": ["device=gpu", "auto, cpu, cuda"],
+    "seed=abc": ["seed=abc", "integers from 0"],
+    "seed=-1": ["seed=-1", "integers from 0"],
+    "seed=1.5": ["seed=1.5", "whole number"],
+    "dtype=int8": ["dtype=int8", "bfloat16, float16, float32"],
+    "threads=0": ["threads=0", "integers from 1"],
+    "compile=maybe": ["compile=maybe", "true, false"],
+    "lr=0": ["lr=0", "above 0"],
+    "lr=fast": ["lr=fast", "Float"],
+    "modle=fake": ["modle", "Did you mean 'model'"],
+    "model.backbone.dept=3": ["model.backbone.dept", "depth", "Did you mean 'depth'"],
+    "model.backbone.depth=deep": ["model.backbone.depth=deep", "whole number"],
+    "model.backbone.width=wide": ["model.backbone.width=wide", "whole number"],
+    "suite.seedz=1": ["suite.seedz", "Did you mean 'seeds'"],
+    "suite.version=two": ["suite.version=two", "Integer"],
+    "suite.items.fake=0": ["suite.items.fake=0", "above 0"],
+    "output=xml": ["output=xml", "json, table"],
+    "force=perhaps": ["force=perhaps", "bool"],
+    "budget=soon": ["budget=soon", "30min"],
+    "timeout=0": ["timeout=0", "above 0"],
+    "results=": ["results=", "folder"],
+    "memory_limit_gib=-1": ["memory_limit_gib=-1", "above 0"],
+    "model=[": ["model=[", "key=value"],
+    "lisst": ["lisst", "Did you mean 'list'"],
+    "--quick": ["--quick", "--multirun"],
+    "+model=other": ["+model=other", "model=VALUE"],
+    "hydra.verbose=true": ["hydra.verbose", "hydra.searchpath"],
+    "task.path=no/such/file": ["task.path=no/such/file", "does not exist", "folder"],
+    "model._target_=os.system": ["model._target_"],
+    "model.backbone._target_=os.system": ["os.system", "models.", "allow_targets"],
+    "model.backbone._target_=models.output.torch.load": ["models.output.torch", "no module"],
+    "model.backbone._target_=models.output.sys": ["models.output defines no sys"],
+    "model.backbone._target_=fakepkgs.Model": ["fakepkgs.Model", "fakepkg."],
+    "allow_targets=[*]": ["allow_targets=*", "package"],
+}
+
+
+@pytest.mark.parametrize("word", MISTAKES)
+def test_one_sentence(word: str, results: Path) -> None:
+    own = ["model=fake"] if not word.startswith("model=") else []
+    given = [f"hydra.searchpath=[{CONFIGS}]", "suite=fakes", *own]
+    given += [] if word.startswith("allow") else ["allow_targets=[fakepkg]"]
+    given += [] if word.startswith("results") else [f"results={results}"]
+    done = python("-m", "tests.runner.command", *given, word)
+    assert done.code == 2, done.out + done.err
+    sentence = done.err.strip()
+    assert len(sentence.splitlines()) == 1, sentence
+    assert sentence.startswith("error: ")
+    for part in MISTAKES[word]:
+        assert part in sentence
+    assert not records(results)
+
+
+def test_debug_shows_the_traceback(bench: Command) -> None:
+    for done in (bench("model=fak", "--debug"), bench("model=fak", HYDRA_FULL_ERROR="1")):
+        assert done.code == 2
+        assert "Traceback" in done.err
+
+
+def test_cuda_that_is_not_there(bench: Command) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a GPU here")
+    done = bench("model=fake", "device=cuda")
+    assert done.code == 2
+    assert "device=cuda is not there" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_results_that_cannot_be_written(bench: Command, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    done = bench("model=fake", f"results={blocked}/below")
+    assert done.code == 2
+    assert f"results={blocked}/below" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_empty_and_unreadable_data(bench: Command, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    done = bench("model=fake", f"task.path={empty}")
+    assert (done.code, "is empty" in done.err) == (2, True)
+    if os.geteuid() != 0:
+        empty.chmod(0)
+        assert "cannot be read" in bench("model=fake", f"task.path={empty}").err
+
+
+def test_bad_data_found_by_the_worker(bench: Command, results: Path) -> None:
+    """It is said once, the other task's cells go on, nothing is recorded as its result."""
+    done = bench("model=fake", "model.behaviour=bad", "seed=0", "scenario=prefill,train")
+    assert done.code == 2
+    assert done.err.splitlines() == ["error: task.path=x is shorter than one context of 256 bytes"]
+    assert not records(results)
+
+
+def test_a_broken_yaml_of_the_user(bench: Command, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "broken.yaml").write_text("name: [1, 2\nfamily: x: y\n")
+    done = bench(f"hydra.searchpath=[{CONFIGS},{tmp_path}]", "model=broken")
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert "broken" in done.err
+
+
+def test_a_model_that_shadows_ours(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    (tmp_path / "configs").mkdir()
+    done = python("-m", "bench", "plan=true", cwd=tmp_path)
+    assert done.code == 2
+    assert "archbench" in done.err
+    assert str(tmp_path / "models") in done.err
+    done = python("-m", "bench", "list", cwd=tmp_path)
+    assert done.code == 0
+    assert "archbench" in done.err
+    assert str(tmp_path / "configs") in done.err
