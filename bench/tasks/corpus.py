@@ -139,7 +139,7 @@ def split_documents(
         blocks[name] = paragraphs(documents[name])
         if unique:
             fresh = []
-            for block in blocks[name]:
+            for block in (b.strip("\n") for b in blocks[name]):
                 if block not in seen:
                     seen.add(block)
                     fresh.append(block)

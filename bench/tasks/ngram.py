@@ -5,8 +5,8 @@ of Chen & Goodman 1998, "An empirical study of smoothing techniques", eq. 4.7.
 
 Symbols: N positions, k symbols of history, `count` c(h, w), `distinct` N1+(h, .), `discount` D.
 
-Deviation: below the highest order the counts of continuation are used also at the start of a
-window, where no longer history exists.
+Deviations: the discount is smoothed, so that it never is zero; below the highest order the counts
+of continuation are used also at the start of a window, where no longer history exists.
 """
 
 from dataclasses import dataclass
@@ -33,8 +33,9 @@ def _level(keys: np.ndarray, counts: np.ndarray) -> Level:
     totals = np.add.reduceat(counts, first)
     distinct = np.diff(np.append(first, len(keys)))
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-    # D = n1 / (n1 + 2 n2): Chen & Goodman, eq. 4.10.
-    discount = once / (once + 2 * twice) if once else 0.0
+    # D = n1 / (n1 + 2 n2), Chen & Goodman, eq. 4.10, smoothed: bytes that all occur often would
+    # give D = 0 and with it probability 0 to any byte that train lacks.
+    discount = (once + 0.5) / (once + 2 * twice + 1)
     return Level(keys, counts, histories, totals, distinct, discount)
 
 
