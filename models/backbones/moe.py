@@ -12,8 +12,6 @@ Deviations from Mixtral: gate and up projections are two tensors, not one; the b
 divides the assignments by k, so that perfect balance gives 1 as in Switch (transformers gives k).
 No capacity limit, so no token is dropped, and none depends on the others of its batch.
 
-Expert weights are (E, out, in): batches of matrices, to be orthogonalised matrix by matrix.
-
 Shapes: B batch, T time, N = B T tokens, A = N k assignments, D width, E experts, F expert width.
 """
 
@@ -27,8 +25,9 @@ from torch import Tensor, nn
 
 from models.backbones.transformer import MLP, Attention, Block, Decoder, linear
 
-# Prefixes of ours -> those of transformers' MixtralForCausalLM, whose `gate_up_proj` is
-# the concatenation of our `gate_proj` and `up_proj` along the second axis.
+# Prefixes of ours -> those of transformers' MixtralForCausalLM, whose experts hold
+# `gate_up_proj` (E, 2F, D), our `gate_proj` and `up_proj` joined expert by expert, and `down_proj`
+# (E, D, F).
 CHECKPOINT_NAMES = {
     "embedding.": "model.embed_tokens.",
     "backbone.": "model.",
@@ -51,52 +50,45 @@ def router_z_loss(logits: Tensor) -> Tensor:
     return logits.logsumexp(-1).square().mean()
 
 
-def expert_init(n_experts: int, d_out: int, d_in: int, scale: float = 1.0) -> nn.Parameter:
-    """(E, out, in), normal with standard deviation scale / sqrt(d_in)."""
-    return nn.Parameter(torch.randn(n_experts, d_out, d_in) * (scale / math.sqrt(d_in)))
-
-
 class Experts(nn.Module):
-    """E SwiGLU networks; each runs once, on the tokens that chose it."""
+    """E SwiGLU networks; each runs once, on the tokens that chose it.
+
+    Their weights lie below each other in one matrix a projection, (E F, D): an optimizer of
+    matrices sees three of them and not 3 E. `down_proj` is stored transposed for that.
+    """
 
     def __init__(
         self, *, d_model: int, d_expert: int, n_experts: int, residual_init: float
     ) -> None:
         super().__init__()
-        self.gate_proj = expert_init(n_experts, d_expert, d_model)  # (E, F, D)
-        self.up_proj = expert_init(n_experts, d_expert, d_model)  # (E, F, D)
-        self.down_proj = expert_init(n_experts, d_model, d_expert, residual_init)  # (E, D, F)
+        self.n_experts, rows = n_experts, n_experts * d_expert
+        self.gate_proj = nn.Parameter(torch.randn(rows, d_model) / math.sqrt(d_model))
+        self.up_proj = nn.Parameter(torch.randn(rows, d_model) / math.sqrt(d_model))
+        scale = residual_init / math.sqrt(d_expert)
+        self.down_proj = nn.Parameter(torch.randn(rows, d_model) * scale)
+
+    def each(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        """Gate, up and down weights of every expert, (F, D) each."""
+        projections = (self.gate_proj, self.up_proj, self.down_proj)
+        return zip(*(w.chunk(self.n_experts) for w in projections), strict=True)
 
     def forward(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
         """sum_j gates_j expert_{chosen_j}(x): (N, D), (N, k), (N, k) -> (N, D)."""
-        top_k = chosen.shape[1]
         expert = chosen.flatten()  # (A,)
         # A stable sort keeps the order of tokens inside an expert, whatever the batch.
         order = expert.argsort(stable=True)  # (A,)
-        counts = torch.bincount(expert, minlength=self.gate_proj.shape[0]).tolist()
-        token = order // top_k  # (A,)
+        counts = torch.bincount(expert, minlength=self.n_experts).tolist()
+        token = order // chosen.shape[1]  # (A,)
         groups = x.index_select(0, token).split(counts)  # E times (A_e, D)
-        weights = zip(
-            groups,
-            self.gate_proj.unbind(),
-            self.up_proj.unbind(),
-            self.down_proj.unbind(),
-            strict=True,
-        )
         out = torch.cat(
-            [F.linear(F.silu(F.linear(g, w1)) * F.linear(g, w3), w2) for g, w1, w3, w2 in weights]
+            [
+                (F.silu(F.linear(group, gate)) * F.linear(group, up)) @ down
+                for group, (gate, up, down) in zip(groups, self.each(), strict=True)
+                if len(group)
+            ]
         )  # (A, D)
         out = out * gates.flatten().index_select(0, order).unsqueeze(1)
         return torch.zeros_like(x).index_add(0, token, out)  # (N, D)
-
-    def few(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
-        """The same for a handful of tokens, without sorting: experts are picked by number."""
-        token = torch.arange(chosen.numel(), device=x.device) // chosen.shape[1]  # (A,)
-        rows = x[token].unsqueeze(2)  # (A, D, 1)
-        expert = chosen.flatten()  # (A,)
-        hidden = F.silu(self.gate_proj[expert] @ rows) * (self.up_proj[expert] @ rows)  # (A, F, 1)
-        out = (self.down_proj[expert] @ hidden).view(*chosen.shape, -1)  # (N, k, D)
-        return torch.einsum("nk,nkd->nd", gates, out)
 
 
 class SparseMLP(nn.Module):
@@ -150,16 +142,13 @@ class SparseMLP(nn.Module):
         """(..., D) -> (..., D) without the losses: prefill and step."""
         rows = x.flatten(0, -2) if x.dim() > 2 else x  # (N, D)
         _, _, chosen, gates = self.route(rows)
-        gates = gates.to(x.dtype)
-        # Picking weights copies k experts a token: it pays while that is less than all experts.
-        few = rows.shape[0] * self.top_k <= self.gate.out_features
-        y = (self.experts.few if few else self.experts)(rows, chosen, gates).view_as(x)
+        y = self.experts(rows, chosen, gates.to(x.dtype)).view_as(x)
         return y if self.shared is None else y + self.shared(x)
 
     def inactive_parameters(self) -> int:
         """Weights of the experts that one token does not choose."""
-        per_expert = sum(p[0].numel() for p in self.experts.parameters())
-        return (self.gate.out_features - self.top_k) * per_expert
+        all_experts = sum(p.numel() for p in self.experts.parameters())
+        return all_experts // self.experts.n_experts * (self.experts.n_experts - self.top_k)
 
     def flops(self, batch: int, length: int) -> int:
         """Router, k experts and the shared one."""
