@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 class UNet(nn.Module):
     """`net(x_t, t, condition) -> logits`, see `models.objectives.diffusion.ImageDenoiser`.
 
-    `width` channels at full resolution, `deep_width` at the others; `groups` of the group norms
-    must divide both.
+    `width` channels at full resolution, `groups * deep_multiple` at the others, so that the groups
+    of the group norms divide them. Attention has one head, as in the paper.
     """
 
     def __init__(
@@ -30,20 +30,20 @@ class UNet(nn.Module):
         levels: int,
         n_classes: int,
         width: int,
-        deep_width: int,
+        deep_multiple: int,
         n_scales: int,
         layers_per_block: int,
         groups: int,
-        head_dim: int,
         scale_shift: bool,
     ) -> None:
         super().__init__()
         if n_scales < 1:
             raise ValueError(f"n_scales={n_scales} must be at least 1")
-        if width % groups or deep_width % groups:
-            raise ValueError(f"groups={groups} must divide width={width}, deep_width={deep_width}")
-        if deep_width % head_dim:
-            raise ValueError(f"head_dim={head_dim} must divide deep_width={deep_width}")
+        if deep_multiple < 1:
+            raise ValueError(f"deep_multiple={deep_multiple} must be at least 1")
+        if groups < 1 or width < groups or width % groups:
+            raise ValueError(f"groups={groups} must divide width={width}")
+        deep_width = groups * deep_multiple
         self.levels, self.n_scales = levels, n_scales
         self.unet = UNet2DModel(
             in_channels=1,
@@ -53,7 +53,7 @@ class UNet(nn.Module):
             up_block_types=("UpBlock2D",) * n_scales,
             layers_per_block=layers_per_block,
             norm_num_groups=groups,
-            attention_head_dim=head_dim,
+            attention_head_dim=None,
             resnet_time_scale_shift="scale_shift" if scale_shift else "default",
             num_class_embeds=n_classes,
         )

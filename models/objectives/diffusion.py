@@ -180,10 +180,9 @@ class Diffusion(nn.Module):
         generator, count = torch.Generator().manual_seed(self.eval_seed), len(pixels)
         total = self.prior_kl(self.values[pixels])
         for k in range(self.draws):
-            # The images share a grid as well, dealt out anew each time: their mean varies less.
-            row = torch.randperm(count, generator=generator) + torch.rand(
-                count, generator=generator
-            )
+            # The images share a grid too, dealt out anew each time: their mean varies less.
+            row = torch.randperm(count, generator=generator).float()
+            row = row + torch.rand(count, generator=generator)
             u = (k + row / count) / self.draws
             t, weight = self.times(u.to(pixels.device))
             noise = torch.randn(pixels.shape, generator=generator).to(pixels.device)

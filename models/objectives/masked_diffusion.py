@@ -112,9 +112,8 @@ class MaskedDiffusion(nn.Module):
         total = torch.zeros(batch, device=tokens.device)
         for k in range(self.draws):
             # The rows share a grid as well, dealt out anew each time: their mean varies less.
-            row = torch.randperm(batch, generator=generator) + torch.rand(
-                batch, generator=generator
-            )
+            row = torch.randperm(batch, generator=generator).float()
+            row = row + torch.rand(batch, generator=generator)
             u = ((k + row / batch) / self.draws).to(tokens.device)
             counts = masked_counts(u, length)
             scores = torch.rand(batch, length, generator=generator).to(tokens.device)

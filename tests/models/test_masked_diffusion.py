@@ -1,0 +1,158 @@
+"""The masked diffusion bound against enumeration of sequences and of unmasking orders."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.transformer import Transformer
+from models.objectives.masked_diffusion import MaskedDiffusion, masked_counts, masked_sets
+
+VOCAB, LENGTH = 3, 4
+SEQUENCES = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))  # (81, 4)
+
+
+def build(draws: int = 8, seed: int = 0, causal: bool = False) -> MaskedDiffusion:
+    torch.manual_seed(seed)
+    backbone = Transformer(
+        d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=32, attention="sdpa", causal=causal,
+        qk_norm=True, mlp="relu2", rope_theta=10_000.0, norm_eps=1e-5, residual_init=1.0,
+    )  # fmt: skip
+    model = MaskedDiffusion(
+        backbone=backbone, vocab_size=VOCAB, draws=draws, eval_seed=0, sampling_steps=LENGTH
+    )
+    nn.init.normal_(model.lm_head.weight, std=0.5)  # at zero every order gives the same
+    return model.eval()
+
+
+def log_p_by_order(model: MaskedDiffusion, tokens: Tensor) -> Tensor:
+    """Exact log p of every sequence in each order of unmasking, (T!, B), in plain loops."""
+    rows = []
+    for order in itertools.permutations(range(LENGTH)):
+        total = torch.zeros(len(tokens))
+        masked = torch.ones_like(tokens, dtype=torch.bool)
+        for position in order:
+            with torch.no_grad():
+                logits, _ = model.denoise(tokens, masked)
+            picked = logits[:, position].log_softmax(-1)
+            total = total + picked.gather(-1, tokens[:, position, None])[:, 0]
+            masked = masked.clone()
+            masked[:, position] = False
+        rows.append(total)
+    return torch.stack(rows)
+
+
+def exact_bound(model: MaskedDiffusion, tokens: Tensor) -> Tensor:
+    """The bound over all counts and all sets, nats (B,)."""
+    total = torch.zeros(len(tokens))
+    for n in range(1, LENGTH + 1):
+        sets = list(itertools.combinations(range(LENGTH), n))
+        for chosen in sets:
+            masked = torch.zeros_like(tokens, dtype=torch.bool)
+            masked[:, list(chosen)] = True
+            with torch.no_grad():
+                counts = torch.full((len(tokens),), n)
+                terms = model.terms(tokens, masked, counts)[0]
+            total = total + terms / len(sets) / LENGTH
+    return total
+
+
+def train(model: MaskedDiffusion, steps: int) -> list[float]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(steps):
+        first = torch.randint(0, VOCAB, (64, 1))
+        tokens = (first + torch.arange(LENGTH)) % VOCAB  # three sequences, entropy log 3
+        optimizer.zero_grad()
+        loss = model(tokens=tokens, labels=tokens).loss
+        assert loss is not None
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("steps", [0, 60])
+def test_bound_is_the_mean_over_orders_and_at_least_the_exact_nll(steps: int) -> None:
+    model = build()
+    train(model, steps)
+    orders = log_p_by_order(model, SEQUENCES)
+    # The model that draws an order and then uncovers: p(x) is the mean over orders.
+    exact = orders.logsumexp(0) - math.log(len(orders))
+    assert float(exact.logsumexp(0)) == pytest.approx(0, abs=1e-4)  # sums to one
+    bound = exact_bound(model, SEQUENCES)
+    torch.testing.assert_close(bound, -orders.mean(0), rtol=1e-4, atol=1e-4)
+    assert bool((bound >= -exact - 1e-5).all())
+    assert float((bound + exact).max()) > 1e-4  # orders differ: the inequality is not empty
+
+
+def test_drawn_bound_is_unbiased_and_repeatable() -> None:
+    model = build(draws=16)
+    expected = exact_bound(model, SEQUENCES[:5])
+    score = model.log_prob(SEQUENCES[:5].repeat(400, 1))
+    assert score.bound
+    assert score.forwards == 16
+    drawn = -score.nats.view(400, 5)
+    error = drawn.std(0) / math.sqrt(400)
+    assert bool(((drawn.mean(0) - expected).abs() < 4 * error).all())
+    again = model.log_prob(SEQUENCES[:5].repeat(400, 1)).nats
+    torch.testing.assert_close(again, score.nats, rtol=0, atol=0)
+
+
+def test_training_loss_has_the_expectation_of_the_bound_and_of_mdlm() -> None:
+    model = build()
+    tokens = SEQUENCES[7].repeat(4000, 1)
+    expected = float(exact_bound(model, tokens[:1])) / LENGTH
+    with torch.no_grad():
+        got = model(tokens=tokens, labels=tokens).nll
+        assert got is not None
+        assert float(got) == pytest.approx(expected, abs=0.03)
+        # MDLM eq. 10 with a log-linear schedule: every symbol masked with rate t, weight 1 / t.
+        rate = (torch.arange(4000) + 0.5)[:, None] / 4000
+        masked = torch.rand(4000, LENGTH) < rate
+        logits, _ = model.denoise(tokens, masked)
+        nll = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        mdlm = float((nll * masked / rate).mean())
+    assert mdlm == pytest.approx(expected, abs=0.06)
+
+
+def test_training_reaches_the_entropy() -> None:
+    model = build()
+    losses = train(model, 150)
+    assert losses[0] > 0.9
+    entropy = math.log(3)
+    tokens = (torch.arange(3)[:, None] + torch.arange(LENGTH)) % VOCAB
+    bound = float(exact_bound(model, tokens).mean())
+    assert entropy - 1e-4 <= bound < entropy + 0.1
+    drawn = model.sample(200, length=LENGTH, generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (200, LENGTH)
+    hits = (drawn == tokens[drawn[:, 0]]).all(-1).float().mean()
+    assert float(hits) > 0.9
+
+
+def test_sample_fills_every_position_whatever_the_number_of_steps() -> None:
+    model = build()
+    for steps in (1, 3, 100):
+        model.sampling_steps = steps
+        drawn = model.sample(5, length=7, generator=torch.Generator().manual_seed(1))
+        assert drawn.shape == (5, 7)
+        assert int(drawn.min()) >= 0
+        assert int(drawn.max()) < VOCAB
+
+
+def test_counts_and_sets() -> None:
+    counts = masked_counts((torch.arange(8) + 0.5) / 8, 4)
+    assert counts.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert masked_sets(counts, torch.rand(8, 4)).sum(-1).tolist() == counts.tolist()
+
+
+def test_bad_values_are_named() -> None:
+    with pytest.raises(ValueError, match="causal"):
+        build(causal=True)
+    with pytest.raises(ValueError, match="draws"):
+        build(draws=0)
+    with pytest.raises(ValueError, match="length"):
+        build().sample(2)
