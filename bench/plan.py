@@ -112,9 +112,12 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
 
 
 def preloads(cells: Iterable[Cell]) -> list[str]:
-    """Third-party modules that the cells want imported beforehand, without repeats."""
+    """Modules that the cells want imported beforehand, without repeats.
+
+    What every worker needs, torch among it, comes with the worker's own module.
+    """
     names = itertools.chain.from_iterable(c.preload for c in cells if not c.unsupported)
-    return list(dict.fromkeys(["torch", *names]))
+    return list(dict.fromkeys(names))
 
 
 class _Builder:

@@ -208,7 +208,8 @@ def test_a_model_of_the_user_enters_the_table(results: Path, tmp_path: Path) -> 
         "class Tiny(torch.nn.Module):\n"
         "    causal = True\n"
         "    def __init__(self, *, width):\n"
-        "        super().__init__(); self.d_model = width; self.mix = torch.nn.Linear(width, width)\n"
+        "        super().__init__()\n"
+        "        self.d_model, self.mix = width, torch.nn.Linear(width, width)\n"
         "    def forward(self, x):\n"
         "        return self.mix(x), {}\n"
         "    def flops(self, batch, length):\n"
@@ -218,14 +219,14 @@ def test_a_model_of_the_user_enters_the_table(results: Path, tmp_path: Path) -> 
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text(
         "name: mine\nfamily: mine\ndescription: mine\nbackend: torch\n"
-        "kinds:\n  language:\n    scenarios: [prefill]\n"
+        "kinds:\n  language:\n    scenarios: [train]\n"
         "    model:\n      _target_: models.objectives.autoregressive.LanguageModel\n"
         "      vocab_size: ${task.vocab_size}\n      init: scaled\n"
         "      backbone: {_target_: mypkg.Tiny, width: 32}\n"
     )
     done = python(
         "-m", "bench", f"hydra.searchpath=[{tmp_path}/conf]", "allow_targets=[mypkg]",
-        f"results={results}", "suite=smoke", "model=mine", "task=text", "scenario=prefill",
+        f"results={results}", "suite=smoke", "model=mine", "task=text", "scenario=train",
         "output=json", cwd=tmp_path, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}",
     )  # fmt: skip
     assert done.code == 0, done.out + done.err
