@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ab import THREADS, compare, train_step
 from models.backbones.norm import RMSNorm
-from models.backbones.transformer import Transformer
+from models.backbones.transformer import Decoder, Transformer
 
 LAYERS, D_MODEL, HEADS, LENGTH, BATCH, VOCAB = 4, 256, 4, 512, 4, 256
 D_FF = 684  # 3 x 684 is 2 x 4 x 256 of the GELU MLP, less the room its norms' biases would take
@@ -29,7 +29,7 @@ NEW_TOKENS, PROMPT = 128, 16
 class Model(nn.Module):
     """Embedding, backbone, read-out."""
 
-    def __init__(self, backbone: Transformer) -> None:
+    def __init__(self, backbone: Decoder) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCAB, D_MODEL)
         self.backbone = backbone
