@@ -171,6 +171,12 @@ def _backward(  # type: ignore[no-untyped-def]
     dD[b, lo:hi] = sum_D
 
 
+def _flush_denormals() -> None:
+    # States decay below 1e-38, where arithmetic is a hundred times slower. The flag belongs to a
+    # thread, which is why the caller's own thread runs no kernel: its arithmetic stays as it was.
+    torch.set_flush_denormal(True)
+
+
 class _Pool:
     """Worker threads of this process; a forked child makes its own."""
 
@@ -183,20 +189,17 @@ class _Pool:
     ) -> None:
         """function(*arguments, *item) for every item, shared out evenly."""
         threads = min(torch.get_num_threads(), len(items))
-        if threads > 1 and (self.pid != os.getpid() or self.size < threads - 1):
-            self.pid, self.size = os.getpid(), threads - 1
-            self.executor = ThreadPoolExecutor(self.size, thread_name_prefix="selective-scan")
+        if self.executor is None or self.pid != os.getpid() or self.size < threads:
+            self.pid, self.size = os.getpid(), threads
+            self.executor = ThreadPoolExecutor(
+                threads, thread_name_prefix="selective-scan", initializer=_flush_denormals
+            )
 
         def work(part: int) -> None:
             for item in items[part::threads]:
                 function(*arguments, *item)
 
-        if self.executor is None or threads == 1:
-            work(0)
-            return
-        pending = [self.executor.submit(work, part) for part in range(1, threads)]
-        work(0)
-        for future in pending:
+        for future in [self.executor.submit(work, part) for part in range(threads)]:
             future.result()
 
 
