@@ -1,6 +1,6 @@
 """The U-Net of the diffusion family against the bare diffusers module: training steps, 8 × 8.
 
-    python benchmarks/unet.py [seconds]
+    python -m benchmarks.unet [seconds]
 
 Both sides are the same architecture with the same weights, input and loss; the target is a ratio of
 at least 0.98. Batch 32, size nano and size tiny.
@@ -9,9 +9,9 @@ at least 0.98. Batch 32, size nano and size tiny.
 import sys
 
 import torch
-from ab import compare, train_step
 from diffusers import UNet2DModel
 
+from benchmarks.ab import compare, train_step
 from models.backbones.unet import UNet
 
 # width, deep_multiple, groups of configs/model/diffusion.yaml
