@@ -31,6 +31,7 @@ CHECKPOINT_NAMES: dict[str, str] = {"embedding.": "emb.", "backbone.": "", "lm_h
 # Decay w = exp(-exp(-1/2) sigmoid(d)), so that a channel keeps at least 0.545 of its state a step.
 LOG_DECAY = -math.exp(-0.5)
 LN_X_EPS = 64e-5
+LOW_RANK = frozenset(("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"))
 
 
 class LayerState(NamedTuple):
@@ -68,10 +69,31 @@ class _TokenShift(torch.autograd.Function):
         return d_x, d_delta[:, 0], *d_mus
 
 
+class _SquaredReLU(torch.autograd.Function):
+    """max(x, 0)^2, keeping max(x, 0) alone for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.clamp_min(0)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grad * positive).mul_(2)
+
+
 def token_shift(x: Tensor, last: Tensor, *mus: Tensor) -> tuple[Tensor, ...]:
     """Each input mixed with its predecessor, once per mu: (B, T, D), (B, D) -> (B, T, D) each."""
     mixed: tuple[Tensor, ...] = _TokenShift.apply(x, last, *mus)
     return mixed
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2, elementwise."""
+    squared: Tensor = _SquaredReLU.apply(x)
+    return squared
 
 
 def orthogonal(rows: int, columns: int) -> nn.Parameter:
@@ -136,8 +158,6 @@ class TimeMix(nn.Module):
         self.k_k = vector(0.71 - 0.1 * (ramp - 0.5))
         self.k_a = nn.Parameter(torch.full((1, 1, D), 1.02))
         self.r_k = nn.Parameter(torch.full((D // N, N), -0.04))
-        # A vector laid out by heads, so not for an optimizer that orthogonalises matrices.
-        self.r_k.no_orthogonal = True  # type: ignore[attr-defined]
         self.receptance = nn.Linear(D, D, bias=False)
         self.key = nn.Linear(D, D, bias=False)
         self.value = nn.Linear(D, D, bias=False)
@@ -147,6 +167,11 @@ class TimeMix(nn.Module):
         nn.init.uniform_(self.key.weight, -0.05 / D**0.5, 0.05 / D**0.5)
         nn.init.uniform_(self.value.weight, -0.5 / D**0.5, 0.5 / D**0.5)
         nn.init.zeros_(self.output.weight)
+        # Not for an optimizer that orthogonalises matrices: r_k is a vector laid out by heads, and
+        # a low-rank network would be driven into the flat part of its sigmoid.
+        for name, parameter in self.named_parameters(recurse=False):
+            if name == "r_k" or name in LOW_RANK:
+                parameter.no_orthogonal = True  # type: ignore[attr-defined]
 
     def forward(
         self, x: Tensor, last: Tensor, v_first: Tensor | None, state: Tensor
@@ -157,27 +182,27 @@ class TimeMix(nn.Module):
         """
         B, T, D = x.shape
         heads = (B, T, self.n_heads, self.head_size)
-        x_r, x_w, x_k, x_v, x_a, x_g = token_shift(
-            x, last, self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g
-        )
+        shifted = token_shift(x, last, self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        x_r, x_w, x_k, x_v, x_a, x_g = (t.view(B * T, D) for t in shifted)  # (B T, D)
         r = self.receptance(x_r).view(heads)
         k = self.key(x_k)
         v = self.value(x_v)
         # w_t = exp(-exp(-1/2) sigmoid(w0 + tanh(x_w w1) w2))
-        log_w = LOG_DECAY * torch.sigmoid(self.w0 + torch.tanh(x_w @ self.w1) @ self.w2)
+        decay = torch.addmm(self.w0.view(1, D), torch.tanh(x_w @ self.w1), self.w2)
+        log_w = LOG_DECAY * torch.sigmoid(decay)
         # a_t = sigmoid(a0 + x_a a1 a2)
-        a = torch.sigmoid(self.a0 + x_a @ self.a1 @ self.a2)
+        a = torch.sigmoid(torch.addmm(self.a0.view(1, D), x_a @ self.a1, self.a2))
         g = torch.sigmoid(x_g @ self.g1) @ self.g2
         # v_t = lerp(v_t, v_t of block 0, sigmoid(v0 + x_v v1 v2))
         if v_first is None:
             v_first = v
         else:
-            gate = torch.sigmoid(self.v0 + x_v @ self.v1 @ self.v2)
-            v = torch.lerp(v, v_first, gate.to(v.dtype))
+            gate = torch.sigmoid(torch.addmm(self.v0.view(1, D), x_v @ self.v1, self.v2))
+            v = torch.lerp(v, v_first, gate)
         # kappa-hat: the removal key, of unit length in each head
-        kk = F.normalize((k * self.k_k).view(heads), dim=-1)
+        kk = F.normalize((k * self.k_k.view(1, D)).view(heads), dim=-1)
         # k-tilde = k lerp(1, a, alpha)
-        k = (k * (1 + (a - 1) * self.k_a)).view(heads)
+        k = torch.addcmul(k, k, (a - 1) * self.k_a.view(1, D)).view(heads)
         v, a, log_w = v.view(heads), a.view(heads), log_w.view(heads)  # (B, T, H, N)
 
         r_, w_, k_, v_, a_, b_ = (t.to(state.dtype) for t in (r, log_w, k, v, -kk, kk * a))
@@ -186,10 +211,10 @@ class TimeMix(nn.Module):
                 o, state = wkv7_reference(r_, w_, k_, v_, a_, b_, state)
             else:
                 o, state = wkv7_chunked(r_, w_, k_, v_, a_, b_, state, chunk=self.chunk)
-        o = self.ln_x(o.to(x.dtype).reshape(B * T, D)).view(B, T, D)
+        o = self.ln_x(o.to(x.dtype).reshape(B * T, D)).view(heads)
         # p_t = LayerNorm(S r) + (r (rho k)^T) v: what the present token says of itself
-        o = o + ((r * k * self.r_k).sum(-1, keepdim=True) * v).view(B, T, D)
-        return self.output(o * g), v_first, state
+        o = torch.addcmul(o, (r * k * self.r_k).sum(-1, keepdim=True), v).view(B * T, D)
+        return self.output(o * g).view(B, T, D), v_first, state
 
 
 class ChannelMix(nn.Module):
@@ -208,7 +233,7 @@ class ChannelMix(nn.Module):
     def forward(self, x: Tensor, last: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         (x_k,) = token_shift(x, last, self.x_k)
-        return self.value(torch.relu(self.key(x_k)).square())
+        return self.value(squared_relu(self.key(x_k)))
 
 
 class Block(nn.Module):

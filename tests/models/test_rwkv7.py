@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7, LayerState
+from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7, LayerState, squared_relu, token_shift
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 from models.objectives.autoregressive import LanguageModel
 
@@ -124,6 +124,17 @@ def test_extreme_decays_and_repeated_keys_stay_exact_in_float32(decay: float) ->
 def test_the_written_out_backward_is_the_derivative() -> None:
     inputs = recurrence_inputs(5, head_size=3, dtype=torch.float64, seed=2)
     assert torch.autograd.gradcheck(lambda *x: wkv7_chunked(*x, chunk=2), inputs)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_the_other_written_out_backwards_are_derivatives(length: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, last = (torch.randn(2, *s, generator=g).double() for s in ((length, 3), (3,)))
+    mus = [torch.randn(1, 1, 3, generator=g).double().requires_grad_() for _ in range(3)]
+    x.requires_grad_()
+    last.requires_grad_()
+    assert torch.autograd.gradcheck(token_shift, (x, last, *mus))
+    assert torch.autograd.gradcheck(squared_relu, (x,))
 
 
 ORACLE = """
