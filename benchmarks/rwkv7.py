@@ -1,6 +1,6 @@
 """RWKV-7 against the same model with a plain loop over time, and against the `rwkv` package.
 
-    python benchmarks/rwkv7.py
+    python -m benchmarks.rwkv7 [--seconds 15] [--only training|decoding]
 
 4 layers, width 256. Training: length 512, batch 4, fp32, against the loop. Decoding: batch 1, a
 token a call with the state carried on, against the package's own `forward` in "cpu fp32" on the
@@ -18,9 +18,9 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from ab import compare, train_step
 from torch import Tensor, nn
 
+from benchmarks.ab import compare, train_step
 from models.backbones import rwkv7
 from models.backbones.rwkv7 import RWKV7
 from models.backbones.wkv7 import wkv7_reference
