@@ -101,6 +101,8 @@ class MambaMixer(Mixer):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         for parameter in (self.A_log, self.D):
             cast(Any, parameter)._no_weight_decay = True
+        # One rate a channel and state: no matrix, so not for an optimizer that orthogonalises.
+        cast(Any, self.A_log).no_orthogonal = True
         nn.init.uniform_(self.dt_proj.weight, -(dt_rank**-0.5), dt_rank**-0.5)
         with torch.no_grad():
             self.dt_proj.bias.copy_(inverse_softplus_steps(d_inner))
