@@ -153,7 +153,7 @@ class _Builder:
                 if asked or scenario == wanted[-1]:
                     cells.append(self._refused(config, device, reason))
                 continue
-            if scenario not in form.scenarios:
+            if (config.scenario.get("needs") or scenario) not in form.scenarios:
                 if asked:
                     reasons = form.get("reasons") or {}
                     can = ", ".join(form.scenarios)
