@@ -41,8 +41,16 @@ class Context:
 
     @property
     def items(self) -> int:
-        """Training items of this task in this suite."""
-        return int(self.config["suite"]["items"][self.config["task"]["name"]])
+        """Training items of this task in this suite, else of tasks of its kind."""
+        items = self.config["suite"]["items"]
+        name = self.config["task"]["name"]
+        found = items.get(name, items.get(self.kind))
+        if found is None:
+            raise ValueError(
+                f"suite.items names neither task {name!r} nor kind {self.kind!r}; "
+                f"it has: {', '.join(items)}"
+            )
+        return int(found)
 
     @property
     def batch_size(self) -> int:
