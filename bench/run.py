@@ -23,6 +23,7 @@ from bench.plan import Cell, preloads
 from bench.predict import fit_budget, predict
 from bench.progress import Display, duration, main_figure
 from bench.store import Record, Store, StoreError, new_id
+from bench.store.store import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 # Parts of a worker's answer that are merged with what the runner knows.
@@ -180,7 +181,11 @@ class _Run:
             files = {p.name: p for p in sorted(workdir.iterdir()) if p.is_file()}
             if LOG in files and not files[LOG].stat().st_size:
                 del files[LOG]
-            self.store.write(record, files)
+            # What was stored is what is shown: with its artefacts listed and NaN turned into null.
+            try:
+                record = read_record(self.store.write(record, files))
+            except StoreError as error:
+                raise BadInput(f"results={self.store.root}: {error}") from error
         good = record["status"] != "failed"
         self.display.end(cell, main_figure(cast(dict[str, Any], record)), outcome.wall_s, good=good)
         return record

@@ -56,8 +56,13 @@ def nbytes(tensors: Iterable[Tensor | None]) -> int:
     return sum(storages.values())
 
 
-def peak_of(call: Callable[[], object], model: nn.Module, device: torch.device) -> dict[str, Any]:
-    """Peak bytes of tensors while `call` runs, the model's own parameters and buffers included."""
+def peak_of(
+    call: Callable[[], object],
+    model: nn.Module,
+    device: torch.device,
+    others: Iterable[Tensor] = (),
+) -> dict[str, Any]:
+    """Peak bytes of tensors while `call` runs, those of the model and `others` included."""
     resident = [*model.parameters(), *model.buffers()]
     result: dict[str, Any] = {"parameters_bytes": nbytes(model.parameters())}
     if device.type == "cuda":
@@ -71,8 +76,9 @@ def peak_of(call: Callable[[], object], model: nn.Module, device: torch.device) 
     else:
         tracker = StorageTracker()
         tracker.watch(resident)
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        tracker.watch(gradients)
+        # No list of the gradients is kept: it would hold them alive when the call drops them.
+        tracker.watch(p.grad for p in model.parameters() if p.grad is not None)
+        tracker.watch(others)
         with tracker:
             call()
         result["peak_bytes"] = tracker.peak

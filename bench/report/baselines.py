@@ -1,5 +1,6 @@
 """The plain baselines that ground a task's numbers, as rows below the families."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,8 @@ def baseline_rows(selection: Selection, columns: tuple[Column, ...], made: Cells
             value, cell = quality.get("value"), ABSENT
             sign = -1 if quality.get("better") == "higher" else 1
             if value is not None:
-                half = Z * quality["stderr"] if quality.get("stderr") else None
+                stderr = quality.get("stderr")
+                half = Z * stderr if stderr and math.isfinite(stderr) else None
                 measure = Measure(
                     quality.get("metric") or "score", value, better=quality.get("better") or "",
                     bound=bool(quality.get("bound")), low=None if half is None else value - half,

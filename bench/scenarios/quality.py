@@ -47,7 +47,7 @@ def run(context: Context) -> dict[str, Any]:
         np.save(context.workdir / f"{name}.npy", array)
     (context.workdir / "curve.json").write_text(json.dumps(dataclasses.asdict(curve)))
 
-    task, name = context.config["task"]["name"], context.config["model"]
+    tuned = (context.config["model"].get("tuned") or {}).get(context.config["task"]["name"]) or {}
     return {
         "quality": {
             "metric": quality.metric,
@@ -63,7 +63,7 @@ def run(context: Context) -> dict[str, Any]:
             "train_items": context.items,
             "train_seconds": curve.seconds[-1],
             "lr": context.recipe.lr,
-            "tuned": bool(name.get("tuned", {}).get(task, False)),
+            "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,
         },
         "figures": {},
         "validity": {"valid": True, "reason": None},

@@ -22,15 +22,16 @@ def run(context: Context) -> dict[str, Any]:
 
     timing = measure(step, context.limits, context.device)
     units = count_units(context, batch)
-    memory = peak_of(step, model, context.device)
-    memory["gradients_bytes"] = nbytes(p.grad for p in model.parameters())
-    memory["optimizer_bytes"] = nbytes(
+    moments = [
         value
         for optimizer in trainer.optimizers
         for state in optimizer.state.values()
         for value in state.values()
         if isinstance(value, torch.Tensor)
-    )
+    ]
+    memory = peak_of(step, model, context.device, others=moments)
+    memory["gradients_bytes"] = nbytes(p.grad for p in model.parameters())
+    memory["optimizer_bytes"] = nbytes(moments)
     # What is left of the peak when all that outlives the step is taken away.
     lasting = ("parameters_bytes", "gradients_bytes", "optimizer_bytes")
     memory["activations_bytes"] = memory["peak_bytes"] - sum(memory[key] for key in lasting)

@@ -1,0 +1,129 @@
+"""Every YAML of `configs/` runs through the command line, those that must fail too.
+
+The real worker, the smallest suite: what is tested is that each file leads to a record, not its
+figures.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runner.conftest import ROOT, records
+
+CONFIGS = ROOT / "configs"
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def run(results: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "bench", f"results={results}", "threads=1", *words]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict]]:
+    """One run of suite smoke: every model, shared task and scenario, and the plain baselines."""
+    folder = tmp_path_factory.mktemp("smoke")
+    done = run(folder, "suite=smoke", "output=json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, records(folder)
+
+
+@pytest.mark.slow
+def test_every_model_runs_on_every_shared_task(smoke: tuple[str, list[dict]]) -> None:
+    _, made = smoke
+    failed = [(r["cell"], r["reason"]) for r in made if r["status"] != "ok"]
+    assert not failed
+    scored = {(r["cell"]["model"], r["cell"]["task"]) for r in made if r.get("quality")}
+    assert scored == {(m, t) for m in names("model") for t in ("text", "digits", "generate")}
+    scenarios = {r["cell"]["scenario"] for r in made}
+    assert scenarios == set(names("scenario")) - {"tune"}
+
+
+@pytest.mark.slow
+def test_every_figure_of_the_table_is_there(smoke: tuple[str, list[dict]]) -> None:
+    _, made = smoke
+    for record in made:
+        scenario, figures = record["cell"]["scenario"], record.get("figures") or {}
+        if scenario in ("train", "prefill", "decode", "sample"):
+            assert figures[f"{scenario}_per_s"] > 0, record["cell"]
+            assert record["memory"]["peak_bytes"] > record["memory"]["parameters_bytes"]
+        if scenario == "decode":
+            assert figures["state_bytes"] > 0
+        if scenario == "quality":
+            stored = {artefact["name"] for artefact in record["artefacts"]}
+            assert {"items.npy", "curve.json", "checkpoint.safetensors"} <= stored
+        if scenario != "baselines":
+            numbers = record["parameters"]
+            assert abs(numbers["matched"] / numbers["target"] - 1) <= 0.03
+
+
+@pytest.mark.slow
+def test_the_last_line_is_one_json_document(smoke: tuple[str, list[dict]]) -> None:
+    out, made = smoke
+    document = json.loads(out.rstrip().splitlines()[-1])
+    assert len(document["records"]) == len(made)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["code", "text"])
+def test_tasks_and_sizes_run_at_the_smallest(task: str, tmp_path: Path) -> None:
+    words = [f"task={task}", "model=transformer", "size=nano,tiny", "suite=smoke"]
+    done = run(tmp_path, *words, "scenario=prefill", "suite.baselines=false", "device=cpu")
+    assert done.returncode == 0, done.stderr[-3000:]
+    sizes = {(r["cell"]["size"], r["parameters"]["target"]) for r in records(tmp_path)}
+    assert sizes == {("nano", 250_000), ("tiny", 1_500_000)}
+
+
+@pytest.mark.slow
+def test_tune_scores_each_rate_on_validation(tmp_path: Path) -> None:
+    words = ["scenario=tune", "model=resnet", "task=digits", "suite=smoke", "suite.baselines=false"]
+    done = run(tmp_path, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (record,) = records(tmp_path)
+    trials = record["tuning"]["trials"]
+    assert [trial["lr"] for trial in trials] == [0.01, 0.02, 0.04]
+    best = max(trials, key=lambda trial: trial["value"])
+    assert record["figures"]["best_lr"] == best["lr"]
+
+
+@pytest.mark.parametrize("suite", names("suite"))
+def test_every_suite_and_size_plans(suite: str, tmp_path: Path) -> None:
+    sizes = ",".join(names("size"))
+    done = run(tmp_path, f"suite={suite}", f"size={sizes}", "model=transformer", "plan=true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert records(tmp_path) == []
+
+
+@pytest.mark.parametrize("task", ["enwik8", "wikitext", "cifar10", "mnist"])
+def test_optional_tasks_say_what_they_need(task: str, tmp_path: Path) -> None:
+    done = run(tmp_path, f"task={task}", "model=transformer", "suite=smoke", "scenario=prefill")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "task.path" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    done = run(tmp_path, "device=cuda", "model=transformer", "suite=smoke")
+    assert done.returncode == 2
+    assert "device=cuda" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_text_shorter_than_one_context(tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("too short")
+    words = ["task=text", f"task.path={short}", "model=transformer", "suite=smoke"]
+    done = run(tmp_path / "results", *words, "scenario=prefill")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "task.path" in done.stderr
+    assert "Traceback" not in done.stderr
