@@ -69,6 +69,11 @@ class Cells:
     def speed(self, variant: Variant, scenario: str, unit: str) -> Cell:
         """Items per second: mean over seeds, interval over seeds or over the calls of one."""
         records = variant.scenarios.get(scenario, [])
+        # A model without a state writes whole texts instead: a speed of its own kind.
+        instead = scenario == "decode" and not records and "sample" in variant.scenarios
+        if instead:
+            scenario = "sample"
+            records = variant.scenarios[scenario]
         figure = f"{scenario}_per_s"
         found: list[tuple[Record, float]] = []
         for record in records:
@@ -95,6 +100,8 @@ class Cells:
         marks: tuple[str, ...] = ()
         if own != unit:
             marks = (self.notes.number(f"in {UNITS.get(own, (own + '/s', 1.0))[0]}"),)
+        if instead:
+            marks += (self.notes.number("whole texts sampled, there is no state to decode from"),)
         divisor = UNITS.get(own, (own, 1.0))[1]
         return self.finish(Cell(significant(mean / divisor), (measure,), marks=marks), records)
 

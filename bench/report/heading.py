@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bench.report.formats import significant
 from bench.report.heads import ARROWS, METRICS
 from bench.report.layout import Notes
 from bench.report.noise import Score
@@ -62,6 +63,7 @@ def explain(
             numbers = " or ".join(str(n) for n in sorted(counts[over]))
             notes.add(f"±: {text} {over} (n = {numbers}).")
     _trained(selection, notes)
+    _floor(selection, notes)
     for found, flag, word in (
         (selection.stale, stale, "of older source, packages or configuration"),
         (selection.repeats, repeats, "earlier ones of cells run again"),
@@ -70,6 +72,21 @@ def explain(
         if number and not flag:
             option = "--stale" if found is selection.stale else "--all"
             notes.add(f"Hidden records, {word}: {number} ({option} shows them).")
+
+
+def _floor(selection: Selection, notes: Notes) -> None:
+    """Say what the distances of samples are to be held against."""
+    for variant in selection.current:
+        for record in variant.scenarios.get("quality", []):
+            secondary = (record.get("quality") or {}).get("secondary") or {}
+            if "frechet_floor" in secondary:
+                notes.add(
+                    "Samples against test; the floor is train against test at the same count: "
+                    f"Fréchet {significant(secondary['frechet_floor'])}, "
+                    f"kernel {significant(secondary['kernel_floor'])}. "
+                    "Precision, recall, density and coverage stand in the records."
+                )
+                return
 
 
 def _trained(selection: Selection, notes: Notes) -> None:

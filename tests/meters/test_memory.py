@@ -58,3 +58,21 @@ def test_activations_kept_for_backward_are_seen() -> None:
 def test_bytes_of_shared_storage() -> None:
     base = torch.zeros(10)
     assert nbytes([base, base[:5], None]) == 40
+
+
+def test_a_training_step_counts_gradients_and_moments_once() -> None:
+    """Weights, gradients and two moments of 1 MB each last; the step itself needs little."""
+    model = nn.Linear(500, 500, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    x = torch.ones(1, 500)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        model(x).sum().backward()
+        optimizer.step()
+
+    step()
+    moments = [v for s in optimizer.state.values() for v in s.values() if v.ndim]
+    peak = peak_of(step, model, CPU, others=moments)["peak_bytes"]
+    assert nbytes(moments) == 2_000_000
+    assert peak == pytest.approx(4e6, rel=0.02)
