@@ -5,6 +5,7 @@ Shapes: B batch, T time, V vocabulary.
 
 from dataclasses import dataclass, field
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -34,3 +35,14 @@ class LogProb:
     nats: Tensor
     bound: bool
     forwards: int
+
+
+def scored(logits: Tensor, labels: Tensor | None, losses: dict[str, Tensor]) -> Output:
+    """The output of logits (..., V) against labels (...): cross-entropy and auxiliary losses."""
+    if labels is None:
+        return Output(logits=logits, losses=losses)
+    nll = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    loss = nll
+    for term in losses.values():
+        loss = loss + term
+    return Output(logits=logits, loss=loss, nll=nll, losses=losses)

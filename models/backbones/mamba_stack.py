@@ -6,6 +6,7 @@ Shapes: B batch, T time, D width, E channels of the mixer, K convolution width.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -32,24 +33,24 @@ class MixerState(NamedTuple):
     ssm: Tensor  # Mamba-1 (B, E, N), Mamba-2 (B, H, P, N)
 
 
-class Mixer(nn.Module):
+class Mixer(nn.Module, ABC):
     """The part between norm and residual sum; both Mambas have their own."""
 
+    @abstractmethod
     def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
         """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         """One symbol, (B, D) -> (B, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flops_per_symbol(self, length: int) -> int:
         """FLOPs of one symbol in a sequence of `length`."""
-        raise NotImplementedError
 
 
 def inverse_softplus_steps(count: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import RecurrentBackbone, State
-from models.output import LogProb, Output
+from models.output import LogProb, Output, scored
 
 
 def _token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -20,16 +20,6 @@ def _token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
     return -F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view(
         tokens.shape
     )
-
-
-def _output(logits: Tensor, labels: Tensor | None, losses: dict[str, Tensor]) -> Output:
-    if labels is None:
-        return Output(logits=logits, losses=losses)
-    nll = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
-    loss = nll
-    for term in losses.values():
-        loss = loss + term
-    return Output(logits=logits, loss=loss, nll=nll, losses=losses)
 
 
 def draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -74,7 +64,7 @@ class LanguageModel(nn.Module):
     def forward(self, *, tokens: Tensor, labels: Tensor | None = None) -> Output:
         """logits[:, t] predicts tokens[:, t] from those before it."""
         hidden, losses = self.backbone(self._shifted(tokens))
-        return _output(self.lm_head(hidden), labels, dict(losses))
+        return scored(self.lm_head(hidden), labels, dict(losses))
 
     def log_prob(self, tokens: Tensor) -> LogProb:
         """Exact log p(tokens), nats, (B, T) -> (B,)."""
@@ -174,7 +164,7 @@ class PixelLanguageModel(nn.Module):
         x = x + self.position.weight + self.condition(condition)[:, None]
         hidden, losses = self.backbone(x)
         logits = self.lm_head(hidden).unflatten(1, (self.height, self.width))  # (B, H, W, levels)
-        return _output(logits, labels, dict(losses))
+        return scored(logits, labels, dict(losses))
 
     def log_prob(self, pixels: Tensor, condition: Tensor) -> LogProb:
         """Exact log p(pixels | condition), nats, (B,)."""

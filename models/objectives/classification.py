@@ -6,21 +6,10 @@ the only one that a causal model lets see all others. An image backbone sees the
 Shapes: B batch, T pixels, D width, C classes, H and W image sides.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import SequenceBackbone
-from models.output import Output
-
-
-def _output(logits: Tensor, labels: Tensor | None, losses: dict[str, Tensor]) -> Output:
-    if labels is None:
-        return Output(logits=logits, losses=losses)
-    nll = F.cross_entropy(logits, labels)
-    loss = nll
-    for term in losses.values():
-        loss = loss + term
-    return Output(logits=logits, loss=loss, nll=nll, losses=losses)
+from models.output import Output, scored
 
 
 class SequenceClassifier(nn.Module):
@@ -48,7 +37,7 @@ class SequenceClassifier(nn.Module):
         """(B, H, W) -> logits (B, C)."""
         x = self.embedding(pixels.flatten(1)) + self.position.weight  # (B, T, D)
         hidden, losses = self.backbone(x)
-        return _output(self.head(hidden[:, -1]), labels, dict(losses))
+        return scored(self.head(hidden[:, -1]), labels, dict(losses))
 
     def classify(self, pixels: Tensor) -> Tensor:
         """Unnormalised log-probabilities, (B, H, W) -> (B, C)."""
@@ -76,7 +65,7 @@ class ImageClassifier(nn.Module):
         """(B, H, W) -> logits (B, C)."""
         planes = pixels.unsqueeze(1).expand(-1, self.channels, -1, -1)  # (B, channels, H, W)
         scaled = planes.to(next(self.parameters()).dtype) * (2 / (self.levels - 1)) - 1
-        return _output(self.backbone(scaled), labels, {})
+        return scored(self.backbone(scaled), labels, {})
 
     def classify(self, pixels: Tensor) -> Tensor:
         """Unnormalised log-probabilities, (B, H, W) -> (B, C)."""
