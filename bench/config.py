@@ -140,10 +140,47 @@ def check_scalar(key: str, value: object) -> int | str | bool:
 def check_types(keys: Sequence[str], config: DictConfig, reference: DictConfig, size: str) -> None:
     """Values given inside a group of plain YAML have the type of the value that they replace."""
     for key in keys:
-        default = OmegaConf.select(reference, key, throw_on_missing=False)
-        if default is None and key.startswith("model."):
-            default = (reference.model.get("shapes") or {}).get(size, {}).get(key[len("model.") :])
+        default = _default(key, reference, size)
         _check_type(key, OmegaConf.select(config, key, throw_on_missing=False), default)
+
+
+def _default(key: str, reference: DictConfig, size: str) -> Any:
+    """The value that stands where nothing is given: the size's shape where the YAML has none."""
+    value = OmegaConf.select(reference, key, throw_on_missing=False)
+    if value is None and key.startswith("model."):
+        return _shapes(reference, size).get(key.removeprefix("model."))
+    return value
+
+
+def _shapes(config: DictConfig, size: str) -> dict[str, Any]:
+    """The shapes of a size by dotted key, those of the task's form of the model before others."""
+    form = (config.model.get("kinds") or {}).get(str(config.task.kind)) or {}
+    holder = form if form.get("shapes") else config.model
+    return dict((holder.get("shapes") or {}).get(size) or {})
+
+
+def differs(key: str, config: DictConfig, reference: DictConfig, size: str) -> bool:
+    """Whether giving `key` made another cell than the default; a solved key is no longer solved."""
+    form = (reference.model.get("kinds") or {}).get(str(reference.task.kind)) or {}
+    solved = [(part.get("solve") or {}).get("key") for part in (form, reference.model)]
+    if key.startswith("scenario.") or key.removeprefix("model.") in solved:
+        return True  # the reference is composed for one scenario
+    missing = object()
+    value = OmegaConf.select(config, key, throw_on_missing=False, default=missing)
+    default = OmegaConf.select(reference, key, throw_on_missing=False, default=missing)
+    shape = _shapes(reference, size).get(key.removeprefix("model."), default)
+    return bool(value != shape)
+
+
+def stated(key: str, config: DictConfig) -> str:
+    """`key=value` in one spelling, however the user wrote the value; `~key` where it is gone."""
+    missing = object()
+    value = OmegaConf.select(config, key, throw_on_missing=False, default=missing)
+    if value is missing:
+        return f"~{key}"
+    if isinstance(value, bool) or value is None:
+        return f"{key}={'null' if value is None else str(value).lower()}"
+    return f"{key}={value}"
 
 
 def _check_type(key: str, value: object, default: object) -> None:

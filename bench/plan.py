@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.config import check_numbers, check_types, finish, finish_task
+from bench.config import check_numbers, check_types, differs, finish, finish_task, stated
 from bench.errors import BadInput, unknown
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
@@ -162,7 +162,9 @@ class _Builder:
                 continue
             overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
             plain = finish(config, overridden, self.request.allow_targets)
-            cells.append(self._cell(plain, device, tuple(variant)))
+            cell = self._cell(plain, device, tuple(variant))
+            cell.part["overrides"] = self._telling(variant, names, size, config)
+            cells.append(cell)
         return cells
 
     def _compose(self, names: Sequence[str], scenario: str, variant: Sequence[str]) -> "DictConfig":
@@ -186,10 +188,29 @@ class _Builder:
         """Hold what the user gave against the value that it replaces."""
         if not variant:
             return
+        keys = [_key(text, "") for text in variant]
+        check_types(keys, config, self._reference(names), size)
+
+    def _reference(self, names: Sequence[str]) -> "DictConfig":
+        """What the user would have got without overrides inside a group."""
         where = " ".join(names)
         if where not in self._references:
             self._references[where] = self.composer.compose([*names, *self.request.shared])
-        check_types([_key(text, "") for text in variant], config, self._references[where], size)
+        return self._references[where]
+
+    def _telling(
+        self, variant: Sequence[str], names: Sequence[str], size: str, config: "DictConfig"
+    ) -> list[str]:
+        """The overrides that make the cell another one than the defaults would.
+
+        One that repeats a default is none: its result is that of the default cell.
+        """
+        if not variant:
+            return [text for text in self.request.shared if _measured(text)]
+        reference = self._reference(names)
+        keys = dict.fromkeys(_key(text, "") for text in variant)
+        inside = [stated(key, config) for key in keys if differs(key, config, reference, size)]
+        return [*inside, *(text for text in self.request.shared if _measured(text))]
 
     def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
         """The plain rivals of a task; `model` only completes the composition."""
@@ -198,7 +219,12 @@ class _Builder:
         names.append(f"suite={self.request.suite}")
         config = self.composer.compose([*names, *self.request.shared, *kept])
         plain = finish_task(config, self.request.allow_targets)
-        return self._cell(plain, device, tuple(kept))
+        cell = self._cell(plain, device, tuple(kept))
+        reference = self._reference([*names[:2], names[-1]])
+        keys = dict.fromkeys(_key(text, "") for text in kept)
+        inside = [stated(key, config) for key in keys if differs(key, config, reference, "")]
+        cell.part["overrides"] = [*inside, *(s for s in self.request.shared if _measured(s))]
+        return cell
 
     def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:
         plain = finish_task(config, self.request.allow_targets)
@@ -245,6 +271,11 @@ def _key(override: str, prefix: str) -> str:
     """The dotted key of an override below `prefix`, or nothing."""
     key = override.lstrip("+~").partition("=")[0]
     return key[len(prefix) :] if key.startswith(prefix) else ""
+
+
+def _measured(override: str) -> bool:
+    """Whether an override of the whole suite changes what a figure means."""
+    return _key(override, "suite.").startswith(("items", "test_items"))
 
 
 def _with(cell: Cell, **values: Any) -> Cell:

@@ -345,10 +345,8 @@ def _conclude(
         print(f"{len(failed)} of {len(records)} cells failed:", file=stream)
     for record in failed:
         part = record["cell"]
-        print(
-            f"  {part['model']} · {part['task']} · {part['scenario']}: {record['reason']}",
-            file=stream,
-        )
+        names = [part["model"], part["task"], part["scenario"], *(part.get("overrides") or [])]
+        print(f"  {' · '.join(names)}: {record['reason']}", file=stream)
     print(f"records: {settings.results}", file=stream)
     if settings.output == "json":
         document = {

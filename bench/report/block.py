@@ -98,6 +98,7 @@ class BlockBuilder:
         return {
             "family": variant.family, "model": variant.model, "size": variant.size,
             "backend": variant.backend, "kernel": variant.kernel, "compile": variant.compile,
+            "overrides": " ".join(variant.overrides),
             "objective": objective, "tuned": quality.get("tuned"), "index": index,
         }  # fmt: skip
 
@@ -136,7 +137,8 @@ class BlockBuilder:
         return f"{word}: {record['created'][:16]}, source {source}, configuration {digest}"
 
     def _label(self, variant: Variant) -> str:
-        """Size, backend, kernel and compile mode are said only where they tell rows apart."""
+        """Size, backend, kernel and compile mode are said only where they tell rows apart; what was
+        given inside the model is always said, so a row without it is that of the defaults."""
         rows = self.selection.current + self.selection.stale
         parts = [variant.model]
         if len({row.size for row in rows}) > 1:
@@ -148,7 +150,16 @@ class BlockBuilder:
             parts.append(variant.kernel)
         if variant.compile:
             parts.append("compiled")
+        parts += [_short(text) for text in variant.overrides]
         return " ".join(parts)
+
+
+def _short(override: str) -> str:
+    """`d_state=8` of `model.backbone.d_state=8`: the row names the model, the block the task."""
+    for prefix in ("model.backbone.", "model."):
+        if override.startswith(prefix):
+            return override.removeprefix(prefix)
+    return override
 
 
 def _drop_empty(

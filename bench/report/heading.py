@@ -24,6 +24,8 @@ def title(selection: Selection, metric: str, better: str) -> str:
              f"suite {_known(key.suite)} v{_known(key.suite_version)}"]  # fmt: skip
     if len(sizes) == 1:
         parts.append(f"size {sizes.pop()}")
+    if key.changes:
+        parts.append(key.changes)
     return " · ".join(parts)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.store.record import Record, created
 
+DATA_KEYS = ("task.path=", "task.hub", "task.corpus=")
 ROWLESS = ("baselines", "tune")  # the former has rows of its own, the latter prepares a run
 
 
@@ -24,17 +25,19 @@ class BlockKey:
     device: str | None
     dtype: str | None
     threads: int | None
+    changes: str = ""  # what was given inside the task, but for where its data lies
 
 
 @dataclass
 class Variant:
-    """A row to be: one model at one size by one backend, records by scenario."""
+    """A row to be: one model at one size by one backend and overrides, records by scenario."""
 
     family: str
     model: str
     size: str
     backend: str
     compile: str
+    overrides: tuple[str, ...] = ()
     kernel: str = ""
     scenarios: dict[str, list[Record]] = field(default_factory=dict)
 
@@ -72,7 +75,14 @@ def block_key(record: Record) -> BlockKey:
         device=cell.get("device"),
         dtype=cell.get("dtype"),
         threads=cell.get("threads"),
+        changes=" ".join(text for text in overrides(record) if text.startswith("task.")),
     )
+
+
+def overrides(record: Record) -> tuple[str, ...]:
+    """What was given inside groups; other data has another hash, so its place says nothing."""
+    given = record["cell"].get("overrides") or []
+    return tuple(sorted(text for text in given if not text.startswith(DATA_KEYS)))
 
 
 def code_key(record: Record) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -137,7 +147,7 @@ def _divide(key: BlockKey, records: list[Record]) -> Selection:
 def _cell_key(record: Record) -> tuple[Any, ...]:
     cell = record["cell"]
     names = ("model", "size", "scenario", "seed", "backend", "kernel", "compile")
-    return tuple(str(cell.get(name)) for name in names)
+    return (*(str(cell.get(name)) for name in names), overrides(record))
 
 
 def _rows(records: list[Record]) -> list[Variant]:
@@ -145,17 +155,18 @@ def _rows(records: list[Record]) -> list[Variant]:
     rows: dict[tuple[Any, ...], list[Variant]] = {}
     for record in records:
         cell = record["cell"]
+        inside = tuple(text for text in overrides(record) if not text.startswith("task."))
         if cell["scenario"] in ROWLESS:
             continue
         compiled = str(cell.get("compile") or "")
         compiled = "" if compiled == "False" else compiled
         names = (cell["family"], cell["model"], cell.get("size"), cell.get("backend"))
         parts = (*(str(name or "") for name in names), compiled)
-        variants = rows.setdefault(parts, [])
+        variants = rows.setdefault((*parts, inside), [])
         variant = next((v for v in variants if not _holds(v, record)), None)
         if variant is None:
             family, model, size, backend, mode = parts
-            variant = Variant(family, model, size, backend, mode)
+            variant = Variant(family, model, size, backend, mode, inside)
             variants.append(variant)
         variant.scenarios.setdefault(cell["scenario"], []).append(record)
     for variants in rows.values():

@@ -35,6 +35,7 @@ class CellPart(TypedDict, total=False):
     compile: bool | str
     backend: str
     kernel: str
+    overrides: list[str]  # keys given inside groups that are not the defaults
 
 
 class VersionsPart(TypedDict, total=False):
