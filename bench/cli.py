@@ -127,6 +127,7 @@ class Application:
         initialize_config_dir(str(CONFIGS), version_base="1.3")
         self.axes: dict[str, list[Any]] = {}
         self.suite = "quick"
+        self.given: set[str] = set()
         self.runner: list[str] = []
         self.inside: list[list[str]] = []  # each an override's points
         self.hydra: list[str] = []
@@ -141,6 +142,11 @@ class Application:
 
         override = _parse(text)
         key, values = override.key_or_group, _values(override)
+        if key in self.given and key != "hydra.searchpath":
+            lists = key in (*AXES, "lr") or key.startswith(("model.", "task."))
+            more = ", values separated by commas" if lists else ""
+            raise BadInput(f"{key} is given twice, '{text}' the second time; give it once{more}.")
+        self.given.add(key)
         if override.is_hydra_override():
             if key != "hydra.searchpath":
                 raise BadInput(f"{key} cannot be set; of Hydra's own keys only hydra.searchpath.")
@@ -149,8 +155,6 @@ class Application:
         elif key in AXES or key == "suite":
             if override.package or override.is_add() or override.is_delete() or not values:
                 raise BadInput(f"'{text}' cannot be; give {key}=VALUE or {key}=VALUE,VALUE.")
-            if any(name in self.axes for name in [key]):
-                raise BadInput(f"{key} is given twice; separate values by commas.")
             if key == "suite":
                 if len(values) != 1:
                     raise BadInput(f"suite={','.join(values)} is no single suite; give one name.")

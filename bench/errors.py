@@ -27,3 +27,17 @@ def unknown(key: str, value: object, allowed: Iterable[str]) -> BadInput:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+OUT_OF_MEMORY = "out of memory: "
+NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "OUT_OF_MEMORY")
+
+
+def describe(error: BaseException) -> str:
+    """One line for an exception; where memory ran out it begins with `OUT_OF_MEMORY`."""
+    whole = one_line(str(error))
+    kind, text = type(error).__name__, whole[:500]
+    memory = isinstance(error, MemoryError) or "OutOfMemory" in kind
+    memory = memory or any(words in whole for words in NO_MEMORY)
+    prefix = OUT_OF_MEMORY if memory and not whole.startswith(OUT_OF_MEMORY) else ""
+    return f"{prefix}{kind}{': ' if text else ''}{text}"

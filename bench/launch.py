@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import environment_set, worker_environment
-from bench.errors import BadInput, one_line
+from bench.errors import BadInput, describe, one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 TICK_S = 5.0
@@ -175,14 +175,6 @@ def child(
     pipe.send_bytes(message)
     # Libraries' own exit handlers may hang or crash; the result is out.
     os._exit(0)
-
-
-def describe(error: BaseException) -> str:
-    """One line for an exception."""
-    text = one_line(str(error))[:500]
-    kind = type(error).__name__
-    memory = isinstance(error, MemoryError) or "OutOfMemory" in kind or "allocate memory" in text
-    return f"{'out of memory: ' if memory else ''}{kind}{': ' if text else ''}{text}"
 
 
 def _plain(value: Any) -> Any:

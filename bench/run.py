@@ -22,7 +22,7 @@ from bench.launch import LOG, Launcher, Outcome
 from bench.plan import Cell, preloads
 from bench.predict import fit_budget, predict
 from bench.progress import Display, duration, main_figure
-from bench.store import Record, Store, StoreError, new_id
+from bench.store import Record, Store, StoreError, new_id, plain
 from bench.store.store import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -326,7 +326,7 @@ def _show_plan(
             }
             for c, s in rows
         ]
-        print(json.dumps({"plan": document, "seconds": total}, ensure_ascii=False))
+        print(one_document({"plan": document, "seconds": total}))
     return 0
 
 
@@ -354,7 +354,12 @@ def _conclude(
             "table": to_json(table),
             "exit_code": exit_code,
         }
-        print(json.dumps(document, ensure_ascii=False), flush=True)
+        print(one_document(document), flush=True)
+
+
+def one_document(value: dict[str, Any]) -> str:
+    """Strict JSON on one line: what JSON cannot hold (NaN, infinity) is null, as in the records."""
+    return json.dumps(plain(value, "document"), ensure_ascii=False, allow_nan=False)
 
 
 def _summary(record: Record) -> dict[str, Any]:

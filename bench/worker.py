@@ -10,11 +10,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from bench.errors import BadInput, one_line
+from bench.errors import BadInput, describe, one_line
 from bench.meters.time import Limits
 from bench.parameters import count
 from bench.scenarios.context import Context, Unsupported
 from bench.sizes import fit
+from bench.targets import check_targets
 from bench.training import Recipe
 
 
@@ -26,6 +27,8 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """
     try:
         inside = any(key.startswith("model.") for key in cell.get("overrides", ()))
+        # The parent has checked this too; a process that instantiates trusts no one's word for it.
+        check_targets(cell["config"], cell.get("allow_targets", ()))
         return {"status": "ok", "reason": None, **_run(cell["config"], workdir, inside)}
     except BadInput:
         raise  # the runner's: a mistake of the user is no result
@@ -33,7 +36,7 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         return {"status": "unsupported", "reason": str(error)}
     except Exception as error:
         (workdir / "traceback.txt").write_text(traceback.format_exc())
-        return {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        return {"status": "failed", "reason": describe(error)}
 
 
 def _run(config: dict[str, Any], workdir: Path, inside: bool) -> dict[str, Any]:

@@ -93,16 +93,18 @@ def _floor(selection: Selection, notes: Notes) -> None:
 
 def _trained(selection: Selection, notes: Notes) -> None:
     """Say what was equal: the tokens or images that each row was trained on."""
-    counts: dict[str, set[int]] = {"train_tokens": set(), "train_items": set()}
-    for variant in selection.current:
-        for record in variant.scenarios.get("quality", []):
-            for name, value in (record.get("quality") or {}).items():
-                if name in counts and isinstance(value, int | float):
-                    counts[name].add(int(value))
+    qualities: list[dict[str, Any]] = [
+        dict(record.get("quality") or {})
+        for variant in selection.current
+        for record in variant.scenarios.get("quality", [])
+        if record["status"] == "ok"
+    ]
     language = selection.key.kind == "language"
-    name = "train_tokens" if language and counts["train_tokens"] else "train_items"
-    found = counts[name]
-    unit = "tokens" if name == "train_tokens" else "windows" if language else "images"
+    # Tokens only where every row states them: a count must not speak for a row that is silent.
+    tokens = language and all(q.get("train_tokens") is not None for q in qualities)
+    name = "train_tokens" if tokens else "train_items"
+    found = {int(q[name]) for q in qualities if q.get(name) is not None}
+    unit = "tokens" if tokens else "windows" if language else "images"
     if len(found) == 1:
         notes.add(f"Each model was trained on {found.pop():,} {unit}.")
     elif found:

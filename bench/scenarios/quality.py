@@ -26,6 +26,15 @@ def fit(context: Context, model: nn.Module) -> Curve:
         )
 
 
+def trained(context: Context, curve: Curve) -> dict[str, int]:
+    """What the optimizer was really shown: whole batches of items, and their tokens in a text."""
+    items = curve.items[-1]
+    counts = {"train_items": items}
+    if context.task.unit == "tokens":
+        counts["train_tokens"] = items * context.task.symbols_per_item
+    return counts
+
+
 def run(context: Context) -> dict[str, Any]:
     model = context.build()
     curve = fit(context, model)
@@ -60,7 +69,7 @@ def run(context: Context) -> dict[str, Any]:
             "notes": quality.notes,
             "validation_value": validation.value,
             "items_artefact": "items.npy",
-            "train_items": context.items,
+            **trained(context, curve),
             "train_seconds": curve.seconds[-1],
             "lr": context.recipe.lr,
             "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,

@@ -67,9 +67,9 @@ class Store:
         Numbers that JSON cannot hold (NaN, infinity) are stored as null. The list `artefacts` of
         the record is made here, with sizes and hashes.
         """
-        plain = _plain(dict(record), "record")
+        value = plain(dict(record), "record")
         try:
-            checked = validate(plain)
+            checked = validate(value)
         except ValueError as error:
             raise StoreError(f"a record that was to be written {error}") from error
         identity = checked["id"]
@@ -275,14 +275,14 @@ def _difference(path: Path, listed: ArtefactPart) -> str | None:
     return None
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Any:
     """`value` in JSON's own types; numpy's scalars count as the numbers they are."""
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, Mapping):
-        return {str(name): _plain(item, f"{where}.{name}") for name, item in value.items()}
+        return {str(name): plain(item, f"{where}.{name}") for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):

@@ -287,6 +287,22 @@ def test_a_cell_that_failed_early_stays_in_its_block() -> None:
     assert cell(block, "moe", "train").text == "killed"
 
 
+def test_training_is_told_in_tokens_where_every_row_states_them() -> None:
+    def notes(*qualities: dict[str, Any]) -> str:
+        made = [
+            make_record(model=f"m{i}", scenario="quality", quality=q)
+            for i, q in enumerate(qualities)
+        ]
+        (block,) = build(made).blocks
+        return " ".join(n.text for n in block.notes)
+
+    assert "trained on 262,144 tokens" in notes(quality(), quality())
+    silent = quality(train_tokens=None)
+    assert "trained on 1,000 windows" in notes(quality(), silent)
+    less = quality(train_tokens=512)
+    assert "Unequal training: 512 to 262,144 tokens" in notes(quality(), less)
+
+
 def test_sizes_and_backends_tell_rows_apart() -> None:
     made = [
         make_record(size=size, backend=backend, figures={"train_per_s": 1e3},

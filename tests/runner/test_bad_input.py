@@ -56,7 +56,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("word", MISTAKES)
 def test_one_sentence(word: str, results: Path) -> None:
-    own = ["model=fake"] if not word.startswith("model=") else []
+    own = ["model=fake"] if not word.lstrip("+").startswith("model=") else []
     given = [f"hydra.searchpath=[{CONFIGS}]", "suite=fakes", *own]
     given += [] if word.startswith("allow") else ["allow_targets=[fakepkg]"]
     given += [] if word.startswith("results") else [f"results={results}"]
@@ -67,6 +67,28 @@ def test_one_sentence(word: str, results: Path) -> None:
     assert sentence.startswith("error: ")
     for part in MISTAKES[word]:
         assert part in sentence
+    assert not records(results)
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ("suite=quick",),  # the first is the fixture's own
+        ("task=fake", "task=pictures"),
+        ("size=nano", "size=tiny"),
+        ("seed=0", "seed=1"),
+        ("lr=0.1", "lr=0.2"),
+        ("model.backbone.depth=1", "model.backbone.depth=2"),
+        ("output=json", "output=table"),
+        ("suite.items.fake=3", "+suite.items.fake=4"),
+    ],
+)
+def test_a_key_given_twice(bench: Command, results: Path, twice: tuple[str, ...]) -> None:
+    done = bench(*twice)
+    assert done.code == 2
+    key = twice[-1].lstrip("+").partition("=")[0]
+    assert done.err.startswith(f"error: {key} is given twice, '{twice[-1]}' the second time")
+    assert len(done.err.splitlines()) == 1
     assert not records(results)
 
 

@@ -61,6 +61,10 @@ def test_every_figure_of_the_table_is_there(smoke: tuple[str, list[dict]]) -> No
         if scenario == "quality":
             stored = {artefact["name"] for artefact in record["artefacts"]}
             assert {"items.npy", "curve.json", "checkpoint.safetensors"} <= stored
+            items, tokens = (record["quality"].get(f"train_{k}") for k in ("items", "tokens"))
+            assert items >= record["config"]["suite"]["items"][record["cell"]["task"]]
+            text = record["cell"]["kind"] == "language"
+            assert tokens == (items * record["config"]["task"]["context"] if text else None)
         if scenario != "baselines":
             numbers = record["parameters"]
             assert abs(numbers["matched"] / numbers["target"] - 1) <= 0.03

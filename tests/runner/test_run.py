@@ -1,5 +1,6 @@
 """Cells become records whatever happens to them, and are not run again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -190,6 +191,23 @@ def test_the_last_line_is_one_document(bench: Command) -> None:
     assert done.document["table"]["blocks"]
     assert done.document["exit_code"] == 0
     assert "prefill" in done.err
+
+
+def test_the_document_is_strict_json(bench: Command, results: Path) -> None:
+    """Python reads 1e999 as infinity and would print it as no JSON reader accepts it."""
+    bench("model=fake", "scenario=train", "suite.baselines=false")
+    (path,) = results.glob("records/*.json")
+    text = path.read_text()
+    assert "123.0" in text
+    path.write_text(text.replace("123.0", "1e999"))
+    done = bench("model=fake", "scenario=train", "suite.baselines=false", "output=json")
+    assert done.code == 0, done.err
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    document = json.loads(done.out.splitlines()[-1], parse_constant=refuse)
+    assert document["records"][0]["figures"]["train_per_s"] is None
 
 
 def test_from_another_directory(tmp_path: Path) -> None:
