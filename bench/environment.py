@@ -51,11 +51,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """Variables of the workers; what the user has set wins, except for the thread count."""
+def worker_environment(threads: int, *, online: bool = False) -> dict[str, str]:
+    """Variables of the workers; what the user has set wins, except for the thread count.
+
+    `online` is for the cells that ask for a data set of the hub: they alone may fetch anything.
+    """
     count = str(threads)
     fixed = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
-    soft = {**ALLOCATOR, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    soft = {**ALLOCATOR, "TOKENIZERS_PARALLELISM": "false"}
+    soft |= {} if online else {"HF_HUB_OFFLINE": "1"}
     return fixed | {name: os.environ.get(name, value) for name, value in soft.items()}
 
 

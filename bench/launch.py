@@ -2,12 +2,16 @@
 
 The parent sleeps until the child reports or dies. Results come back as JSON, never as pickles. A
 child whose parent dies ends itself: it waits, in a thread, for the pipe to close.
+
+A cell that asks for a data set of the hub starts a fresh interpreter instead: the fork server is
+offline, and libraries read that when they are imported.
 """
 
 import faulthandler
 import importlib
 import json
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -47,6 +51,7 @@ class Launcher:
         methods = multiprocessing.get_all_start_methods()
         self.method = "forkserver" if "forkserver" in methods else "spawn"
         self.context: Any = multiprocessing.get_context(self.method)
+        self.threads = threads
         self.environment = worker_environment(threads)
         if self.method == "forkserver":
             self.context.set_forkserver_preload([*preload, worker.partition(":")[0]])
@@ -87,9 +92,11 @@ class Launcher:
         started = time.monotonic()
         ours, theirs = self.context.Pipe(duplex=True)
         arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib)
-        process = self.context.Process(target=child, args=arguments, name="archbench-cell")
+        online = bool((cell["config"].get("task") or {}).get("hub"))
+        context: Any = multiprocessing.get_context("spawn") if online else self.context
+        process = context.Process(target=child, args=arguments, name="archbench-cell")
         self._process = process
-        with environment_set(self.environment):
+        with environment_set(worker_environment(self.threads, online=online)):
             process.start()
         theirs.close()
         try:
@@ -173,7 +180,9 @@ def child(
     sys.stdout.flush()
     sys.stderr.flush()
     pipe.send_bytes(message)
-    # Libraries' own exit handlers may hang or crash; the result is out.
+    # Libraries' own exit handlers may hang or crash; the result is out. Semaphores that a library
+    # made (tqdm does) must go all the same, or the user is warned of a leak when we end.
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
     os._exit(0)
 
 

@@ -37,7 +37,7 @@ def arguments(results: Path, *words: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    kept = {k: v for k, v in os.environ.items() if k not in ("HYDRA_FULL_ERROR", "HF_HUB_OFFLINE")}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 

@@ -210,6 +210,17 @@ def test_the_document_is_strict_json(bench: Command, results: Path) -> None:
     assert document["records"][0]["figures"]["train_per_s"] is None
 
 
+def test_only_a_cell_that_asks_for_the_hub_may_fetch(bench: Command, results: Path) -> None:
+    common = ("model=fake", "scenario=train", "suite.baselines=false")
+    assert bench(*common).code == 0
+    asked = bench(*common, "task.hub=some/set")
+    assert asked.code == 0
+    assert bench(*common, "task.hub=some/other", HF_HUB_OFFLINE="1").code == 0  # the user's word
+    assert "leaked" not in asked.err
+    seen = {r["config"]["task"]["hub"]: r["seen"]["offline"] for r in records(results)}
+    assert seen == {None: "1", "some/set": None, "some/other": "1"}
+
+
 def test_from_another_directory(tmp_path: Path) -> None:
     done = python("-m", "tests.runner.command", *arguments(Path("out"), "model=fake"), cwd=tmp_path)
     assert done.code == 0, done.err
