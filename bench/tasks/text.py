@@ -127,7 +127,8 @@ class TextTask:
                 bound = score.bound
                 nats.append(score.nats.double().cpu().numpy())
             if full and hasattr(model, "prefill") and hasattr(model, "crop"):
-                value, note = carried_bits(model, self.windows(split), device)
+                # Carried state needs windows that follow one another: the first ones, not a spread.
+                value, note = carried_bits(model, self.windows(split)[: len(windows)], device)
                 secondary["carried_bits_per_byte"] = value
                 notes["carried"] = note
         items = -np.concatenate(nats) / (math.log(2) * self.context)
@@ -197,27 +198,42 @@ def carried_bits(model: Any, windows: np.ndarray, device: torch.device) -> tuple
     grows = model.state_bytes(1, 2 * context, torch.float32) > model.state_bytes(
         1, context, torch.float32
     )
-    streams = -(-count // STREAM_WINDOWS)
-    per_stream = count // streams
-    # Left over windows (fewer than streams) would need a ragged last step: they are left out.
-    text = windows[: streams * per_stream].reshape(streams, per_stream * context)  # (S, bytes)
+    text, real = in_streams(windows, -(-count // STREAM_WINDOWS))  # (S, bytes)
     piece = max(context // 2, 1) if grows else context
     state: Any = None
     last: Tensor | None = None
     total = 0.0
     for start in range(0, text.shape[1], piece):
         tokens = to_tokens(text[:, start : start + piece], device)  # (S, P)
+        counts = torch.from_numpy(real[:, start : start + piece]).to(device)  # (S, P)
         if state is not None and grows:
             state = model.crop(state, context - piece)
         logits, state = model.prefill(tokens, state)  # (S, P, V)
         if last is None:
             total -= float(model.log_prob(tokens[:, :1]).nats.double().sum())
-            ahead, target = logits[:, :-1], tokens[:, 1:]
+            ahead, target, counts = logits[:, :-1], tokens[:, 1:], counts[:, 1:]
         else:
             ahead, target = torch.cat([last, logits[:, :-1]], dim=1), tokens
         last = logits[:, -1:]
-        log_p = ahead.float().log_softmax(-1).gather(-1, target[..., None])
-        total -= float(log_p.double().sum())
+        log_p = ahead.float().log_softmax(-1).gather(-1, target[..., None])[..., 0]
+        total -= float(log_p.double()[counts].sum())
     seen = f"at most {context} bytes seen (cache cropped)" if grows else "state of fixed size"
-    note = f"in test order, {streams} stream{'s' * (streams > 1)}, {seen}"
-    return total / (math.log(2) * text.size), note
+    streams = f"{len(text)} stream{'s' * (len(text) > 1)}"
+    note = f"the first {windows.size} bytes in order, {streams}, {seen}"
+    return total / (math.log(2) * windows.size), note
+
+
+def in_streams(windows: np.ndarray, streams: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows (N, T) cut into streams of neighbours (S, bytes), and which bytes are real.
+
+    Where N is no multiple of S the last streams are a window shorter and end in zeros, which no
+    byte that counts comes after.
+    """
+    context = windows.shape[1]
+    parts = [part.ravel() for part in np.array_split(windows, streams)]
+    text = np.zeros((streams, -(-len(windows) // streams) * context), dtype=windows.dtype)
+    real = np.zeros(text.shape, dtype=bool)
+    for row, part in enumerate(parts):
+        text[row, : len(part)] = part
+        real[row, : len(part)] = True
+    return text, real

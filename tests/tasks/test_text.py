@@ -59,24 +59,37 @@ def test_max_items_spreads_over_the_split(task: TextTask) -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("streams_of", [7, 1000])
+@pytest.mark.parametrize("form", ["one stream", "equal streams", "ragged streams"])
 def test_carried_state_scores_every_byte_of_the_stream_once(
-    task: TextTask, cached: bool, streams_of: int, monkeypatch: pytest.MonkeyPatch
+    task: TextTask, cached: bool, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    windows = task.windows("test").astype(np.int64)
+    wanted = {"one stream": 1, "equal streams": 2, "ragged streams": 3}[form]
+    windows = windows[: len(windows) // 6 * 6 + (form == "ragged streams")]
+    streams_of = -(-len(windows) // wanted)
+    streams = -(-len(windows) // streams_of)
+    assert (streams, len(windows) % streams > 0) == (wanted, form == "ragged streams")
     monkeypatch.setattr("bench.tasks.text.STREAM_WINDOWS", streams_of)
     model = LastByte(cached)
-    result = task.evaluate(model, "test", "cpu", full=True)
-    windows = task.windows("test")
-    streams = -(-len(windows) // streams_of)
-    text = windows[: len(windows) // streams * streams].reshape(streams, -1).astype(np.int64)
+    result = task.evaluate(model, "test", "cpu", max_items=len(windows), full=True)
     # The table needs one byte of history alone, so whole streams are scored at once.
-    whole = model.log_prob(torch.from_numpy(text)).nats.double()
-    expected = -float(whole.sum()) / (math.log(2) * text.size)
+    parts = [torch.from_numpy(part.reshape(1, -1)) for part in np.array_split(windows, streams)]
+    nats = sum(float(model.log_prob(part).nats.double().sum()) for part in parts)
+    expected = -nats / (math.log(2) * windows.size)
     assert result.secondary["carried_bits_per_byte"] == pytest.approx(expected, abs=1e-6)
     assert result.secondary["carried_bits_per_byte"] != pytest.approx(result.value, abs=1e-6)
     assert model.longest == (256 if cached else 0)
     assert ("cropped" in result.notes["carried"]) == cached
-    assert f"{streams} stream" in result.notes["carried"]
+    assert f"the first {windows.size} bytes in order, {streams} stream" in result.notes["carried"]
+
+
+def test_carried_state_obeys_max_items(task: TextTask) -> None:
+    model = LastByte()
+    some = task.evaluate(model, "test", "cpu", max_items=3, full=True)
+    text = torch.from_numpy(task.windows("test")[:3].reshape(1, -1).astype(np.int64))
+    expected = -float(model.log_prob(text).nats.double().sum()) / (math.log(2) * 768)
+    assert some.secondary["carried_bits_per_byte"] == pytest.approx(expected, abs=1e-6)
+    assert "the first 768 bytes in order" in some.notes["carried"]
 
 
 def test_scoring_leaves_training_mode_and_random_numbers_alone(task: TextTask) -> None:
