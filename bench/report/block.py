@@ -14,6 +14,7 @@ from bench.report.heads import (
     SECONDARY,
     SPEEDS,
     context_of,
+    floors,
     head_columns,
     lookup,
     memory_scenario,
@@ -48,7 +49,8 @@ class BlockBuilder:
         context, peak = context_of(variants), memory_scenario(variants)
         summaries = [summarise(v.scenarios.get("quality", []), self.roots) for v in variants]
         metric, better = self._metric(summaries)
-        columns = head_columns(kind, metric, better, units, context)
+        floor = floors(variants)
+        columns = head_columns(kind, metric, better, units, context, floor)
         rows: list[Row] = []
         for index, (variant, summary) in enumerate(zip(variants, summaries, strict=True)):
             if summary is not None:

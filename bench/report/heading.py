@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bench.report.formats import significant
-from bench.report.heads import ARROWS, METRICS
+from bench.report.heads import ARROWS, METRICS, SECONDARY, floors
 from bench.report.layout import Notes
 from bench.report.noise import Score
 from bench.report.select import Selection
@@ -77,18 +76,14 @@ def explain(
 
 
 def _floor(selection: Selection, notes: Notes) -> None:
-    """Say what the distances of samples are to be held against."""
-    for variant in selection.current:
-        for record in variant.scenarios.get("quality", []):
-            secondary = (record.get("quality") or {}).get("secondary") or {}
-            if "frechet_floor" in secondary:
-                notes.add(
-                    "Samples against test; the floor is train against test at the same count: "
-                    f"Fréchet {significant(secondary['frechet_floor'])}, "
-                    f"kernel {significant(secondary['kernel_floor'])}. "
-                    "Precision, recall, density and coverage stand in the records."
-                )
-                return
+    """Say what the floors in the head are."""
+    if any(spec.floor for spec in SECONDARY.get(selection.key.kind, ())) and any(
+        floors(selection.current).values()
+    ):
+        notes.add(
+            "Distances of samples from test; floor: that of as many real images, taken from train. "
+            "Precision, recall, density and coverage stand in the records."
+        )
 
 
 def _trained(selection: Selection, notes: Notes) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.report.formats import significant
 from bench.report.layout import Column
 from bench.report.select import Variant
 
@@ -27,6 +28,7 @@ class Secondary:
     better: str = ""
     decimals: int | None = None  # None: three significant digits
     align: str = "right"
+    floor: str = ""  # name in `quality.secondary` of what a perfect model would score
 
 
 SECONDARY: dict[str, tuple[Secondary, ...]] = {
@@ -42,8 +44,8 @@ SECONDARY: dict[str, tuple[Secondary, ...]] = {
     ),
     "generate": (
         Secondary("frechet", ("Fréchet", "dist. ↓"), ("frechet",),
-                  "lower"),
-        Secondary("kernel", ("kernel", "dist. ↓"), ("kernel",), "lower"),
+                  "lower", floor="frechet_floor"),
+        Secondary("kernel", ("kernel", "dist. ↓"), ("kernel",), "lower", floor="kernel_floor"),
         Secondary("accuracy", ("acc. by", "p(x|y) ↑"),
                   ("accuracy_log_p",),
                   "higher", 3),
@@ -64,6 +66,18 @@ def lookup(quality: Mapping[str, Any], keys: Sequence[str]) -> Any:
             if values.get(key) is not None:
                 return values[key]
     return None
+
+
+def floors(variants: Sequence[Variant]) -> dict[str, str]:
+    """The stated floors by the name of their score; several where records disagree."""
+    found: dict[str, dict[str, None]] = {}
+    for variant in variants:
+        for record in variant.scenarios.get("quality", []):
+            secondary = (record.get("quality") or {}).get("secondary") or {}
+            for name, value in secondary.items():
+                if name.endswith("_floor") and isinstance(value, int | float):
+                    found.setdefault(name, {})[significant(float(value))] = None
+    return {name: "/".join(texts) for name, texts in found.items()}
 
 
 def unit_of(variants: Sequence[Variant], scenario: str, kind: str) -> str:
@@ -100,16 +114,18 @@ def context_of(variants: Sequence[Variant]) -> int | None:
 
 
 def head_columns(kind: str, metric: str, better: str, units: Mapping[str, str],
-                 context: int | None) -> tuple[Column, ...]:  # fmt: skip
-    """The columns of a kind of task with units and arrows of direction."""
+                 context: int | None, floor: Mapping[str, str]) -> tuple[Column, ...]:  # fmt: skip
+    """The columns of a kind of task with units, arrows of direction and floors."""
     name = METRICS.get(metric, (metric, metric))[1]
     columns = [
         Column("model", ("model", ""), "left"),
         Column("score", (name, f"{ARROWS.get(better, '')} ± 95 %"), "right"),
     ]
-    columns += [
-        Column(spec.key + "_secondary", spec.head, spec.align) for spec in SECONDARY.get(kind, ())
-    ]
+    for spec in SECONDARY.get(kind, ()):
+        head = spec.head
+        if spec.floor in floor:  # three short lines: the block is as wide as a terminal already
+            head = (head[0], f"{ARROWS[spec.better]} floor", floor[spec.floor])
+        columns.append(Column(spec.key + "_secondary", head, spec.align))
     for scenario in SPEEDS.get(kind, ("train", "prefill", "decode", "sample")):
         unit = UNITS.get(units[scenario], (units[scenario] + "/s", 1.0))[0]
         columns.append(Column(scenario, (scenario, f"{unit} ↑")))

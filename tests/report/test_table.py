@@ -303,6 +303,28 @@ def test_training_is_told_in_tokens_where_every_row_states_them() -> None:
     assert "Unequal training: 512 to 262,144 tokens" in notes(quality(), less)
 
 
+def test_floors_stand_in_the_head() -> None:
+    def head(*floors: float | None) -> list[tuple[str, ...]]:
+        made = [
+            make_record(
+                model=f"m{i}", task="generate", scenario="quality",
+                quality=quality("generate", secondary={
+                    "frechet": 1.0, "kernel": 0.1, "accuracy_log_p": 0.9,
+                    "frechet_floor": floor, "kernel_floor": -0.0481}),
+            )
+            for i, floor in enumerate(floors)
+        ]  # fmt: skip
+        (block,) = build(made).blocks
+        assert any("floor: that of as many real images" in n.text for n in block.notes)
+        assert not any("0.0481" in n.text for n in block.notes)
+        return [column.head for column in block.columns]
+
+    assert ("Fréchet", "↓ floor", "0.622") in head(0.6218, 0.6221)
+    assert ("kernel", "↓ floor", "-0.0481") in head(0.62)
+    assert ("Fréchet", "↓ floor", "0.700/0.620") in head(0.62, 0.7)  # newest first
+    assert ("Fréchet", "dist. ↓") in head(None)
+
+
 def test_sizes_and_backends_tell_rows_apart() -> None:
     made = [
         make_record(size=size, backend=backend, figures={"train_per_s": 1e3},

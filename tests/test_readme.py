@@ -1,0 +1,91 @@
+"""The README's own words: every YAML in it parses, every command in it is accepted."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.cli import WORDS, main
+from bench.report.__main__ import parser
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PROGRAMS = ("python -m bench", "archbench", "make bench")
+
+
+def commands() -> list[str]:
+    """Whole lines of shell blocks and code spans that begin with the program."""
+    lines = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+    lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    found = (line.partition(" #")[0].strip() for line in lines)
+    return list(dict.fromkeys(line for line in found if line.startswith(PROGRAMS)))
+
+
+def yamls() -> list[str]:
+    return [block for kind, block in BLOCKS if kind == "yaml"]
+
+
+def words_of(command: str) -> tuple[str, list[str]]:
+    """The program and its arguments; `make bench` passes on what stands in ARGS."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        passed = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
+        return "bench", shlex.split(" ".join(passed))
+    return ("bench", words[1:]) if words[0] == "archbench" else (words[2], words[3:])
+
+
+def test_the_readme_is_read() -> None:
+    found = commands()
+    assert "python -m bench model=mamba" in found
+    assert any("-m bench.report" in command for command in found)
+    assert any(command.startswith("archbench model=mine") for command in found)
+    assert any(command.startswith("make bench ARGS=") for command in found)
+    assert len(yamls()) >= 1
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the README speaks of: a text, and YAML of the reader's own model."""
+    (tmp_path / "book.txt").write_text("A text of one's own.\n" * 1000)
+    for block in yamls():
+        first = block.splitlines()[0]
+        if match := re.fullmatch(r"# my/configs/(\w+/\w+\.yaml)", first):
+            path = tmp_path / "my" / "configs" / match[1]
+            path.parent.mkdir(parents=True)
+            path.write_text(block)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", yamls())
+def test_every_yaml_parses(block: str) -> None:
+    value = yaml.safe_load(block)
+    assert isinstance(value, dict)
+    assert value
+
+
+# `make bench`, `archbench` and `python -m bench` are one command line: tried once.
+@pytest.mark.parametrize("command", {str(words_of(c)): c for c in commands()}.values())
+def test_every_command_is_accepted(
+    command: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, words = words_of(command)
+    if program == "bench.report":
+        assert parser().parse_args(words).command == "table"
+        return
+    if program.startswith("benchmarks"):
+        assert (ROOT / program.replace(".", "/")).with_suffix(".py").is_file()
+        return
+    if words[:1] == ["doctor"]:
+        assert "doctor" in WORDS  # it tries every backend: minutes, and tested elsewhere
+        assert words[1:] == []
+        return
+    given = [w.replace("/path/to/my/configs", str(place / "my" / "configs")) for w in words]
+    more = [] if words[:1] == ["list"] else [] if "plan=true" in words else ["plan=true"]
+    assert main([*given, *more]) == 0, capsys.readouterr().err
+    assert "error" not in capsys.readouterr().err
+    assert not (place / "results").exists()
