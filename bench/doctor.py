@@ -17,8 +17,8 @@ BACKENDS = (
     (
         "torch + cuda",
         "device=cuda",
-        "import torch; assert torch.cuda.is_available(), 'no CUDA device: torch %s was built for '"
-        " '%s' and finds none' % (torch.__version__, torch.version.cuda or 'the CPU alone');"
+        "import torch; assert torch.cuda.is_available(), 'no CUDA device: torch %s was built for"
+        " %s and finds none' % (torch.__version__, torch.version.cuda or 'the CPU alone');"
         " print(torch.cuda.get_device_name(0))",
     ),
     (

@@ -341,6 +341,8 @@ def test_help_and_list() -> None:
 def test_doctor_says_why() -> None:
     from bench import doctor
 
+    for name, _, code in doctor.BACKENDS:
+        compile(code, name, "exec")
     assert doctor.attempt("import torch_of_nobody") == (
         False,
         "ModuleNotFoundError: No module named 'torch_of_nobody'",
