@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BadInput, hint, one_line, unknown
+from bench.errors import BadInput, describe, hint, one_line, unknown
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 WORKER = "bench.worker:run_cell"
 WORDS = ("list", "doctor", "table")
+# What a YAML file says of itself: set by hand, a record would claim to be another cell's.
+FIXED = (
+    *(f"{group}.name" for group in ("model", "task", "scenario", "size", "suite", "device")),
+    *("model.family", "model.kinds", "model.shapes", "task.kind"),
+)
 USAGE = """\
 usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
 
@@ -59,6 +64,11 @@ def main(argv: Sequence[str] | None = None, *, worker: str = WORKER) -> int:
     except BrokenPipeError:
         # The reader of a pipe has gone, as `| head` does: not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:  # a defect of ours: one line all the same, and never success
+        if debug:
+            traceback.print_exc()
+        print(f"error: unexpected {describe(error)} (--debug shows where)", file=sys.stderr)
         return 1
 
 
@@ -140,6 +150,7 @@ class Application:
         """Sort one override into axes, runner keys and keys inside a group."""
         from bench.config import AXES, GROUPS, RUNNER_KEYS, check_scalar
 
+        text = _quoted(text)
         override = _parse(text)
         key, values = override.key_or_group, _values(override)
         if key in self.given and key != "hydra.searchpath":
@@ -162,6 +173,8 @@ class Application:
             else:
                 scalar = key not in GROUPS
                 self.axes[key] = [check_scalar(key, v) if scalar else v for v in values]
+        elif key in FIXED:
+            raise BadInput(f"{key} is what a file of {CONFIGS.name}/ is, and cannot be set.")
         elif key in RUNNER_KEYS:
             if override.is_sweep_override():
                 raise BadInput(f"'{text}': {key} takes one value; axes are {', '.join(AXES)}.")
@@ -330,6 +343,18 @@ def _parse(text: str) -> Any:
         return OverridesParser.create(config_loader=loader).parse_overrides([text])[0]
     except HydraException as error:
         raise BadInput(f"'{text}' cannot be read; give key=value, quoted where needed.") from error
+
+
+def _quoted(text: str) -> str:
+    """The override with its value in quotes where Hydra's grammar cannot read it bare.
+
+    Its words are ASCII alone and have no parentheses, as folders of people do.
+    """
+    key, equals, value = text.partition("=")
+    plain = equals and not set(value) & set("[]{}'\"\\,$") and re.fullmatch(r"[+\w./@]+", key)
+    if not plain or not re.search(r"[^ -~]|[()]", value) or "range(" in value:
+        return text
+    return f"{key}='{value}'"
 
 
 def _values(override: Any) -> list[str]:

@@ -4,6 +4,7 @@
 type is an error. Models, tasks and scenarios are plain YAML with keys of their own.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,9 +230,18 @@ def check_numbers(config: DictConfig) -> None:
     positive |= {f"suite.measure.{k}": suite.measure[k] for k in ("min_samples", "max_seconds")}
     positive["size.parameters"] = config.size.parameters
     positive["lr"] = config.lr
+    positive |= {f"optimizer.{key}": config.optimizer[key] for key in ("lr", "clip")}
     for key, number in positive.items():
         if number is not None and not number > 0:
             raise BadInput(f"{key}={number} is too small; allowed: numbers above 0.")
+    for key in ("adam_ratio", "weight_decay", "cooldown"):
+        if not config.optimizer[key] >= 0:
+            number = config.optimizer[key]
+            raise BadInput(f"optimizer.{key}={number} is too small; allowed: numbers from 0.")
+    rates = {f"optimizer.{key}": number for key, number in config.optimizer.items()}
+    for key, number in {"lr": config.lr, **rates}.items():
+        if number is not None and not math.isfinite(number):
+            raise BadInput(f"{key}={number} is not finite; allowed: numbers above 0.")
 
 
 def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:

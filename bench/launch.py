@@ -11,8 +11,8 @@ import faulthandler
 import importlib
 import json
 import multiprocessing
-import multiprocessing.util
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ class Launcher:
 
     def __enter__(self) -> "Launcher":
         """Start the fork server; it imports while the parent goes on."""
+        # A cell that is ended leaves its semaphores (a progress bar has one) to the tracker, which
+        # removes them and would warn the user of it.
+        told = [w for w in (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker") if w]
+        with environment_set({"PYTHONWARNINGS": ",".join(told)}):
+            resource_tracker.ensure_running()
         if self.method == "forkserver":
             from multiprocessing import forkserver
 
@@ -159,7 +165,7 @@ def child(
 ) -> None:
     """Body of a cell's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
-    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(pipe, workdir), daemon=True).start()
     log = open(Path(workdir) / LOG, "ab", buffering=0)  # noqa: SIM115  (open while we live)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
@@ -180,9 +186,7 @@ def child(
     sys.stdout.flush()
     sys.stderr.flush()
     pipe.send_bytes(message)
-    # Libraries' own exit handlers may hang or crash; the result is out. Semaphores that a library
-    # made (tqdm does) must go all the same, or the user is warned of a leak when we end.
-    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
+    # Libraries' own exit handlers may hang or crash; the result is out.
     os._exit(0)
 
 
@@ -194,10 +198,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"the worker returned a {type(value).__name__}, which JSON cannot hold")
 
 
-def _end_with_parent(pipe: Connection) -> None:
+def _end_with_parent(pipe: Connection, workdir: str) -> None:
+    """End with the parent, and leave nothing of the cell that it cannot collect any more."""
     try:
         pipe.recv_bytes()
     except (EOFError, OSError):
+        shutil.rmtree(workdir, ignore_errors=True)
         os._exit(1)
 
 

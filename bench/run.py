@@ -105,11 +105,15 @@ def _finished(records: Sequence[Record]) -> dict[str, Record]:
 
 def check_paths(cells: Sequence[Cell]) -> None:
     """Refuse a data file that is missing, unreadable or empty before anything starts."""
-    for text in dict.fromkeys((cell.config.get("task") or {}).get("path") for cell in cells):
+    allowed = "allowed: a readable file, a folder of files, or a glob"
+    given = [(cell.config.get("task") or {}).get("path") for cell in cells]
+    for text in given:
+        if isinstance(text, list | dict):
+            raise BadInput(f"task.path={text} is no path; {allowed}.")
+    for text in dict.fromkeys(given):
         if text is None:
             continue
         place = Path(str(text)).expanduser()
-        allowed = "allowed: a readable file, a folder of files, or a glob"
         found = [place] if place.exists() else sorted(place.parent.glob(place.name or "*"))
         if not str(text).strip() or not found:
             raise BadInput(f"task.path={text} does not exist; {allowed}.")
@@ -125,6 +129,10 @@ def check_paths(cells: Sequence[Cell]) -> None:
                     raise BadInput(
                         f"task.path={text} cannot be read ({path}: {error.strerror}); {allowed}."
                     ) from error
+        if not sizes:
+            raise BadInput(
+                f"task.path={text} holds no file (pipes and devices are none); {allowed}."
+            )
         if not sum(sizes):
             raise BadInput(f"task.path={text} is empty; {allowed} that hold data.")
 

@@ -53,8 +53,10 @@ class Store:
             probe = folder / f".probe.{secrets.token_hex(8)}.tmp"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _write_file(probe, [b"probe"])
-                probe.unlink()
+                try:
+                    _write_file(probe, [b"probe"])
+                finally:
+                    probe.unlink(missing_ok=True)
             except OSError as error:
                 raise StoreError(
                     f"results folder '{self.root}' cannot be written ({error.strerror or error}); "
@@ -170,6 +172,8 @@ class Store:
 def read_record(path: Path) -> Record:
     """The record in a file; ValueError with one sentence where there is none."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("is no file (a folder, a pipe or a device)")
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from error

@@ -25,6 +25,14 @@ MISTAKES = {
     "threads=0": ["threads=0", "integers from 1"],
     "compile=maybe": ["compile=maybe", "true, false"],
     "lr=0": ["lr=0", "above 0"],
+    "lr=inf": ["lr=inf", "finite"],
+    "optimizer.clip=nan": ["optimizer.clip=nan", "above 0"],
+    "optimizer.cooldown=-1": ["optimizer.cooldown=-1", "from 0"],
+    "model.name=../x": ["model.name", "cannot be set"],
+    "task.kind=classify": ["task.kind", "cannot be set"],
+    "model=fäke": ["model=fäke ", "fake", "Did you mean 'fake'"],
+    "task.path=/no/bücher (1)": ["task.path=/no/bücher (1) does not exist"],
+    "task.path=[a,b]": ["task.path=['a', 'b'] is no path", "folder"],
     "lr=fast": ["lr=fast", "Float"],
     "modle=fake": ["modle", "Did you mean 'model'"],
     "model.backbone.dept=3": ["model.backbone.dept", "depth", "Did you mean 'depth'"],
@@ -124,6 +132,36 @@ def test_empty_and_unreadable_data(bench: Command, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         empty.chmod(0)
         assert "cannot be read" in bench("model=fake", f"task.path={empty}").err
+
+
+def test_a_pipe_is_no_data(bench: Command, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = bench("model=fake", f"task.path={tmp_path / 'pipe'}")
+    assert (done.code, "holds no file" in done.err) == (2, True)
+
+
+def test_names_of_people_are_read(bench: Command, tmp_path: Path) -> None:
+    text = tmp_path / "bücher (alt) ü.txt"
+    text.write_text("words")
+    done = bench("model=fake", f"task.path={text}", "scenario=train", "suite.baselines=false")
+    assert done.code == 0, done.err
+
+
+def test_a_defect_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench import cli
+
+    def broken(*_: object) -> int:
+        raise KeyError("nobody thought of it")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert cli.main(["model=fake"]) == 1
+    assert capsys.readouterr().err == (
+        "error: unexpected KeyError: 'nobody thought of it' (--debug shows where)\n"
+    )
+    assert cli.main(["model=fake", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_bad_data_found_by_the_worker(bench: Command, results: Path) -> None:

@@ -15,11 +15,11 @@ import pytest
 from tests.runner.conftest import ROOT, Command, arguments, environment, python, records
 
 
-def start(results: Path, *words: str) -> "subprocess.Popen[str]":
+def start(results: Path, *words: str, **more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "tests.runner.command", *arguments(results, *words)],
         cwd=ROOT,
-        env=environment(),
+        env=environment(**more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,6 +85,7 @@ def test_a_failure_is_a_record(
     done = bench(*words)
     assert done.code == 1, done.err
     assert reason in done.out
+    assert "leaked" not in done.err
     by_seed = {r["cell"]["seed"]: r for r in records(results)}
     assert by_seed[0]["status"] == "failed"
     assert reason in by_seed[0]["reason"]
@@ -230,15 +231,20 @@ def test_from_another_directory(tmp_path: Path) -> None:
 def test_a_corrupt_record_loses_no_other(bench: Command, results: Path) -> None:
     bench("model=fake")
     (results / "records" / "broken.json").write_text('{"schema": 1')
+    (results / "records" / "zero.json").touch()
+    os.mkfifo(results / "records" / "pipe.json")  # to read it would be to wait for ever
     done = bench("model=fake", "seed=1")
     assert done.code == 0
     assert "broken.json" in done.err
-    assert len(list(results.glob("records/*.json"))) == 6  # 3, the broken one, 2 of seed 1
+    assert "zero.json: is empty" in done.err
+    assert "pipe.json: is no file" in done.err
+    assert len(list(results.glob("records/*.json"))) == 8  # 3, the broken ones, 2 of seed 1
 
 
-def test_killing_the_parent_loses_no_record(results: Path) -> None:
+def test_killing_the_parent_loses_no_record(bench: Command, results: Path, tmp_path: Path) -> None:
     words = ["model=fake", "model.behaviour=pause,slow", "scenario=prefill"]
-    parent = start(results, *words)
+    (tmp_path / "tmp").mkdir()
+    parent = start(results, *words, TMPDIR=str(tmp_path / "tmp"))
     deadline = time.monotonic() + 60
     while not records(results) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -250,6 +256,48 @@ def test_killing_the_parent_loses_no_record(results: Path) -> None:
     while _group(parent.pid) and time.monotonic() < left:
         time.sleep(0.1)
     assert not _group(parent.pid), "the child has outlived its parent"
+    assert not list((tmp_path / "tmp").glob("archbench-*")), "its unfinished files are left"
+    # The same command again goes on where it was.
+    done = bench(*words, "timeout=1")
+    assert "1 of 2 cells are finished already" in done.out
+    assert sorted(r["status"] for r in records(results)) == ["failed", "ok"]
+
+
+def test_a_worker_that_is_killed_costs_its_own_cell(results: Path) -> None:
+    parent = start(results, "model=fake", "model.behaviour=slow", "scenario=prefill", "seed=0,1")
+    deadline = time.monotonic() + 60
+    while not (running := _child(parent.pid, 2)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(running, signal.SIGKILL)
+    out, err = parent.communicate(timeout=60)
+    assert parent.returncode == 1, err
+    assert "Traceback" not in out + err
+    made = {r["cell"]["seed"]: r for r in records(results)}
+    assert {seed: r["status"] for seed, r in made.items()} == {0: "failed", 1: "ok"}
+    assert "SIGKILL" in made[0]["reason"]
+
+
+def _child(process: int, depth: int) -> int:
+    """A descendant `depth` generations below: the fork server's children run cells; 0 if none."""
+    if depth == 0:
+        return process
+    for path in Path(f"/proc/{process}/task/{process}").glob("children"):
+        for child in path.read_text().split():
+            if found := _child(int(child), depth - 1):
+                return found
+    return 0
+
+
+def test_two_runs_into_one_folder(bench: Command, results: Path) -> None:
+    runs = [start(results, "model=fake", "seed=0,1,2") for _ in range(2)]
+    for run in runs:
+        out, err = run.communicate(timeout=100)
+        assert run.returncode == 0, out + err
+    made = records(results)
+    assert len({r["key"] for r in made}) == 7
+    assert {r["status"] for r in made} == {"ok"}
+    assert "7 of 7 cells are finished already" in bench("model=fake", "seed=0,1,2").out
 
 
 def _group(leader: int) -> bool:

@@ -1,5 +1,6 @@
 """The store keeps what it was given, whatever happens to the writers."""
 
+import errno
 import hashlib
 import json
 import math
@@ -249,3 +250,20 @@ def test_ids_are_readable_and_differ() -> None:
     ids = {new_id(record["cell"], created(record)) for _ in range(100)}
     assert len(ids) == 100
     assert all(i.startswith("20261124T100000-my_model-nano-text-train-s0-") for i in ids)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    kept = store.write(make_record())
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"):
+        store.check_writable()
+    with pytest.raises(StoreError, match="could not be written"):
+        store.write(make_record(), {"a.bin": b"x"})
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [kept]

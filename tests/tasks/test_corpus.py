@@ -2,6 +2,7 @@
 
 import platform
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -133,3 +134,15 @@ def test_documents_go_to_one_part_as_a_whole() -> None:
     assert everything.count(b"the same in all") == 1
     assert all(everything.count(f"words of document {i}\n".encode()) == 1 for i in range(30))
     assert "30 whole documents" in notes["split"]
+
+
+def test_overlap_of_a_text_that_repeats_itself_needs_no_memory_for_each_hit() -> None:
+    """Every string of train is found: 16 MB of them, of which one is kept."""
+    train, test = bytes(1 << 24), bytes(1 << 16)
+    tracemalloc.start()
+    try:
+        assert overlap(train, test) == 1.0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20  # the bitmap is 16 MiB; the offsets alone would be 128
