@@ -1,7 +1,7 @@
 """Mistakes of the user, as one sentence, and the hint at what was meant."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class BadInput(ValueError):
@@ -37,7 +37,21 @@ def describe(error: BaseException) -> str:
     """One line for an exception; where memory ran out it begins with `OUT_OF_MEMORY`."""
     whole = one_line(str(error))
     kind, text = type(error).__name__, whole[:500]
-    memory = isinstance(error, MemoryError) or "OutOfMemory" in kind
-    memory = memory or any(words in whole for words in NO_MEMORY)
-    prefix = OUT_OF_MEMORY if memory and not whole.startswith(OUT_OF_MEMORY) else ""
+    prefix = OUT_OF_MEMORY if any(map(_no_memory, _causes(error))) else ""
     return f"{prefix}{kind}{': ' if text else ''}{text}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those that it was raised from, as Hydra raises its own from a model's."""
+    seen: set[int] = set()
+    step: BaseException | None = error
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        yield step
+        step = step.__cause__ or step.__context__
+
+
+def _no_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    return any(words in str(error) for words in NO_MEMORY)

@@ -27,9 +27,21 @@ def test_a_foreign_target_is_refused_before_anything_is_built(where: str, tmp_pa
     assert not made.exists()
 
 
+def wrapped() -> Exception:
+    """As Hydra wraps what a constructor raises."""
+    try:
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise InstantiationException("Error in call to target: MemoryError()") from error
+    except InstantiationException as error:
+        return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        wrapped(),
         MemoryError("Unable to allocate 8.00 GiB for an array"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
         RuntimeError("std::bad_alloc"),
