@@ -20,6 +20,14 @@ from models.objectives.categorical import draw
 from models.objectives.noise import LogSnrSchedule
 
 
+def expectation(log_p: Tensor, values: Tensor) -> Tensor:
+    """Mean of `values` under log-probabilities, (..., L) -> (...).
+
+    A sum and no matrix product: autocast would round the product, and with it the bound.
+    """
+    return (log_p.exp() * values).sum(-1)
+
+
 @dataclass(frozen=True)
 class Denoiser:
     """The model as a sampler sees it: log p(x0 | x_t) (B, H, W, L) at a scalar time."""
@@ -30,7 +38,7 @@ class Denoiser:
 
     def mean(self, x_t: Tensor, t: Tensor) -> Tensor:
         """E[x0 | x_t], (B, H, W)."""
-        return self.log_posterior(x_t, t).exp() @ self.values
+        return expectation(self.log_posterior(x_t, t), self.values)
 
 
 def grid(schedule: LogSnrSchedule, steps: int) -> list[int]:
@@ -95,7 +103,7 @@ def _flow(denoiser: Denoiser, x: Tensor, steps: int, generator: torch.Generator 
         log_p = denoiser.log_posterior(x_t, t)
         if index == steps - 1:
             break
-        velocity = (x - log_p.exp() @ denoiser.values) / s  # eps - x0
+        velocity = (x - expectation(log_p, denoiser.values)) / s  # eps - x0
         x = scheduler.step(velocity, step, x).prev_sample
     return draw(log_p, generator)
 
