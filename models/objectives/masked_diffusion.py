@@ -43,8 +43,9 @@ class MaskedDiffusion(nn.Module):
     """p(tokens) by a backbone that sees both sides, bounded from below.
 
     `draws` sets are evaluated a sequence for `log_prob`, drawn from `eval_seed`: the same bound
-    comes out twice. Training believes the weight 1/n down to n = `count_floor` T; at 0 it is the
-    bound's. `sampling_steps` is the number of evaluations in which a text is uncovered.
+    comes out twice. Training draws `train_draws` sets a sequence and believes the weight 1/n down
+    to n = `count_floor` T; at 0 it is the bound's. `sampling_steps` is the number of evaluations
+    in which a text is uncovered.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class MaskedDiffusion(nn.Module):
         *,
         backbone: SequenceBackbone,
         vocab_size: int,
+        train_draws: int,
         count_floor: float,
         draws: int,
         eval_seed: int,
@@ -60,12 +62,16 @@ class MaskedDiffusion(nn.Module):
         super().__init__()
         if getattr(backbone, "causal", False):
             raise ValueError("the backbone is causal; masked diffusion needs causal=False")
-        if draws < 1 or sampling_steps < 1:
-            raise ValueError(f"draws={draws}, sampling_steps={sampling_steps} must be at least 1")
+        if min(train_draws, draws, sampling_steps) < 1:
+            raise ValueError(
+                f"train_draws={train_draws}, draws={draws}, sampling_steps={sampling_steps} "
+                f"must be at least 1"
+            )
         if not 0 <= count_floor <= 1:
             raise ValueError(f"count_floor={count_floor} must lie in 0..1, a share of the symbols")
         self.vocab_size, self.draws, self.eval_seed = vocab_size, draws, eval_seed
-        self.count_floor, self.sampling_steps = count_floor, sampling_steps
+        self.train_draws, self.count_floor = train_draws, count_floor
+        self.sampling_steps = sampling_steps
         self.mask = vocab_size
         self.embedding = nn.Embedding(vocab_size + 1, backbone.d_model)
         self.backbone = backbone
@@ -98,19 +104,19 @@ class MaskedDiffusion(nn.Module):
     def forward(self, *, tokens: Tensor, labels: Tensor | None = None) -> Output:
         """Without labels: logits (B, T, V), nothing masked.
 
-        With labels `nll` is one draw of the bound, nats a symbol, and `loss` the same with its
-        weight 1/n capped at 1 / (`count_floor` T); `logits` are None, since the masked positions
-        alone are read out.
+        With labels `nll` is the bound from `train_draws` sets, nats a symbol, and `loss` the same
+        with its weight 1/n capped at 1 / (`count_floor` T); `logits` are None, since the masked
+        positions alone are read out.
         """
-        batch, length = tokens.shape
-        device = tokens.device
         if labels is None:
             logits, losses = self.denoise(tokens, torch.zeros_like(tokens, dtype=torch.bool))
             return Output(logits=logits, losses=losses)
-        grid = torch.arange(batch, device=device) + torch.rand((), device=device)
-        counts = masked_counts(grid / batch, length)
-        masked = masked_sets(counts, torch.rand(batch, length, device=device))
-        nats, extra = self.uncover(labels, masked)
+        x = labels.repeat(self.train_draws, 1)  # (K B, T)
+        (count, length), device = x.shape, x.device
+        grid = torch.arange(count, device=device) + torch.rand((), device=device)
+        counts = masked_counts(grid / count, length)
+        masked = masked_sets(counts, torch.rand(count, length, device=device))
+        nats, extra = self.uncover(x, masked)
         capped = (nats / counts.clamp_min(self.count_floor * length)).mean()
         return Output(
             logits=None,

@@ -16,7 +16,11 @@ SEQUENCES = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))  
 
 
 def build(
-    draws: int = 8, seed: int = 0, causal: bool = False, count_floor: float = 0.0
+    draws: int = 8,
+    seed: int = 0,
+    causal: bool = False,
+    count_floor: float = 0.0,
+    train_draws: int = 1,
 ) -> MaskedDiffusion:
     torch.manual_seed(seed)
     backbone = Transformer(
@@ -26,6 +30,7 @@ def build(
     model = MaskedDiffusion(
         backbone=backbone,
         vocab_size=VOCAB,
+        train_draws=train_draws,
         count_floor=count_floor,
         draws=draws,
         eval_seed=0,
@@ -117,13 +122,18 @@ def test_training_loss_has_the_expectation_of_the_bound_and_of_mdlm() -> None:
         got = model(tokens=tokens, labels=tokens).nll
         assert got is not None
         assert float(got) == pytest.approx(expected, abs=0.03)
+        several = build(train_draws=3)
+        again = several(tokens=tokens, labels=tokens).nll
+        assert again is not None
+        assert float(again) == pytest.approx(expected, abs=0.02)
         # MDLM eq. 10 with a log-linear schedule: every symbol masked with rate t, weight 1 / t.
-        rate = (torch.arange(4000) + 0.5)[:, None] / 4000
-        masked = torch.rand(4000, LENGTH) < rate
-        logits, _ = model.denoise(tokens, masked)
-        nll = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        many = tokens[:1].expand(64_000, -1)
+        rate = (torch.arange(64_000) + 0.5)[:, None] / 64_000
+        masked = torch.rand(64_000, LENGTH) < rate
+        logits, _ = model.denoise(many, masked)
+        nll = F.cross_entropy(logits.transpose(1, 2), many, reduction="none")
         mdlm = float((nll * masked / rate).mean())
-    assert mdlm == pytest.approx(expected, abs=0.06)
+    assert mdlm == pytest.approx(expected, abs=0.06)  # its standard deviation is 0.016
 
 
 def test_a_capped_weight_changes_the_loss_and_never_the_bound() -> None:
