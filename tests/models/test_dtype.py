@@ -64,6 +64,23 @@ def test_scores_under_autocast_are_close_to_those_of_float32(name: str, kind: st
         assert short.dtype == torch.float32
 
 
+@pytest.mark.parametrize(("name", "kind"), [p for p in PAIRS if p[1] != "classify"])
+@torch.no_grad()
+def test_samples_and_states_under_autocast(name: str, kind: str) -> None:
+    """What the final evaluation does besides the likelihood: it carries a state, it draws."""
+    model, batch = build(name, kind).eval(), example(kind)
+    with autocast(CPU, SHORT):
+        given = {"length": 8} if kind == "language" else {"condition": batch["condition"]}
+        drawn = model.sample(4, **given, generator=torch.Generator().manual_seed(0))
+        assert drawn.dtype == torch.int64
+        if kind == "language" and isinstance(model, protocol.Recurrent):
+            _, state = model.prefill(batch["tokens"])
+            logits, state = model.prefill(batch["tokens"], model.crop(state, 16))
+            assert logits.isfinite().all()
+            logits, state = model.step(batch["tokens"][:, 0], state)
+            assert logits.isfinite().all()
+
+
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 @torch.no_grad()
 def test_speed_scenarios(name: str, kind: str) -> None:
