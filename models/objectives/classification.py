@@ -72,11 +72,14 @@ class ImageClassifier(nn.Module):
     view = "2-D"
     forwards_per_image = 1
 
-    def __init__(self, *, backbone: nn.Module, levels: int, channels: int) -> None:
+    def __init__(
+        self, *, backbone: nn.Module, levels: int, channels: int, height: int, width: int
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.levels = levels
         self.channels = channels
+        self.height, self.width = height, width
 
     def forward(self, *, pixels: Tensor, labels: Tensor | None = None) -> Output:
         """(B, H, W) -> logits (B, C)."""
@@ -87,3 +90,17 @@ class ImageClassifier(nn.Module):
     def classify(self, pixels: Tensor) -> Tensor:
         """Unnormalised log-probabilities, (B, H, W) -> (B, C)."""
         return self(pixels=pixels).logits
+
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs of one forward pass over `batch` images of `length` pixels, counted by torch."""
+        from models.backbones.timm_image import flops  # only here: sequences need no timm
+
+        if length != self.height * self.width:
+            raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
+        return flops(
+            self.backbone,
+            batch=batch,
+            in_chans=self.channels,
+            height=self.height,
+            width=self.width,
+        )
