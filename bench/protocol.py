@@ -18,10 +18,13 @@ State = Any
 
 
 class Output(Protocol):
-    """Result of `forward`: `loss` is minimised, `nll` its likelihood part in nats per symbol."""
+    """Result of `forward`: `loss` is minimised, `nll` its likelihood part in nats per symbol.
+
+    `logits` may be None where labels were given and a part of the symbols alone was read out.
+    """
 
     @property
-    def logits(self) -> Tensor: ...
+    def logits(self) -> Tensor | None: ...
     @property
     def loss(self) -> Tensor | None: ...
     @property

@@ -274,12 +274,21 @@ class _Run:
 def not_finite(payload: Mapping[str, Any]) -> str | None:
     """The dotted name of a figure that is NaN or infinite, where a result has one."""
     found = {f"figures.{k}": v for k, v in (payload.get("figures") or {}).items()}
-    found |= {f"quality.{k}": (payload.get("quality") or {}).get(k) for k in ("value", "loss")}
+    found |= _scores("quality", payload.get("quality") or {})
+    for rival in payload.get("baselines") or ():
+        found |= _scores(f"baselines.{rival['name']}", rival.get("quality") or {})
     found |= {f"timing.{k}": v for k, v in (payload.get("timing") or {}).items() if k == "median_s"}
     for name, value in found.items():
         if isinstance(value, float) and not math.isfinite(value):
             return name
     return None
+
+
+def _scores(name: str, quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of a quality section; `stderr` is none: one item alone has no spread."""
+    found = {f"{name}.{k}": quality.get(k) for k in ("value", "validation_value")}
+    secondary = quality.get("secondary") or {}
+    return found | {f"{name}.secondary.{k}": v for k, v in secondary.items()}
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ that one number is tuned a family. The rate is constant, then falls linearly to 
 import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,13 @@ from bench.parameters import by_role
 
 class Diverged(RuntimeError):
     """The training loss became NaN or infinite."""
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """Forward passes in a short dtype over parameters in float32; nothing for float32 itself."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -41,15 +49,25 @@ class Curve:
 
 
 class Trainer:
-    """Steps a model through batches. One instance trains one model once."""
+    """Steps a model through batches. One instance trains one model once.
 
-    def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
+    In a short `dtype` the forward pass alone runs under autocast: torch advises against the
+    backward pass, and kernels with one of their own would meet other dtypes than forward.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, steps: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        if dtype == torch.float16:
+            raise ValueError("float16 needs loss scaling, which is not done here; use bfloat16")
         matrices, rest = by_role(model)
         self.model = model
         self.recipe = recipe
         self.steps = steps
+        self.dtype = dtype
         self.done = 0
         self.parameters = matrices + rest
+        self.device = next(model.parameters()).device
         self.optimizers: list[torch.optim.Optimizer] = []
         if matrices:
             self.optimizers.append(
@@ -72,7 +90,8 @@ class Trainer:
         self._set_rate()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = self.model(**batch).loss
+        with autocast(self.device, self.dtype):
+            loss = self.model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         for optimizer in self.optimizers:
@@ -96,11 +115,12 @@ def train(
     batch_size: int,
     recipe: Recipe,
     device: torch.device,
+    dtype: torch.dtype = torch.float32,
     every: int = 25,
 ) -> Curve:
     """Train on `items` items; raises `Diverged` as soon as a point of the curve is not finite."""
     steps = math.ceil(items / batch_size)
-    trainer = Trainer(model, recipe, steps)
+    trainer = Trainer(model, recipe, steps, dtype)
     model.train()
     curve = Curve()
     pending: list[Tensor] = []

@@ -46,7 +46,7 @@ def ours() -> ImageClassifier:
         in_chans=1,
         n_classes=CLASSES,
     )
-    return ImageClassifier(backbone=network, levels=LEVELS, channels=1)
+    return ImageClassifier(backbone=network, levels=LEVELS, channels=1, height=8, width=8)
 
 
 def inference(call: Callable[[], Tensor]) -> Callable[[], None]:

@@ -14,11 +14,13 @@ class Output:
     """Result of `forward`.
 
     `loss` is what training minimises: nats per predicted symbol plus the auxiliary terms. It is
-    None when no labels were given. `nll` is the likelihood term alone, nats per symbol, so that
-    models with auxiliary losses stay comparable. `losses` names the auxiliary terms as added.
+    None when no labels were given. `logits` may be None where labels were given: a training step
+    that reads out a part of the symbols alone has none to show. `nll` is the likelihood term
+    alone, nats per symbol, so that models with auxiliary losses stay comparable. `losses` names
+    the auxiliary terms as added.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     loss: Tensor | None = None
     nll: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """What every scenario is given, and the parts of a record that it gives back."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.meters.time import Limits
 from bench.tasks.base import Task
-from bench.training import Recipe
+from bench.training import Recipe, autocast
 
 
 class Unsupported(Exception):
@@ -60,10 +60,34 @@ class Context:
         return {name: value.to(self.device) for name, value in batch.items()}
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Training in a short dtype keeps its parameters in float32."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        """For a model that was trained in a short dtype, whose parameters are in float32."""
+        return autocast(self.device, self.dtype)
+
+    def require_trainable(self) -> None:
+        """Refuse to train in float16, whose small gradients vanish without loss scaling."""
+        if self.dtype == torch.float16:
+            raise Unsupported(
+                "dtype=float16 needs loss scaling in training, which the recipe does not do; "
+                "allowed for training: float32, bfloat16"
+            )
+
+    def require_compiled(self, model: nn.Module, call: Callable[[], object]) -> None:
+        """With compile=true, refuse to measure a `call` that does not go through forward.
+
+        Forward alone is compiled: all else would carry a label that it does not deserve.
+        """
+        if not self.config["compile"]:
+            return
+        seen: list[None] = []
+        handle = model.register_forward_pre_hook(lambda *_: seen.append(None))
+        with torch.compiler.set_stance("force_eager"):
+            call()
+        handle.remove()
+        if not seen:
+            raise Unsupported(
+                f"compile=true compiles the forward pass, which {self.scenario['name']} of this "
+                f"model does not go through; allowed: compile=false"
+            )
 
     def inference_model(self) -> nn.Module:
         """A fresh model in evaluation mode with its weights in the cell's dtype."""

@@ -41,6 +41,12 @@ def run(context: Context) -> dict[str, Any]:
     batch = int(scenario["batch_size"])
     prompt = context.task.example(batch, int(scenario["prompt"]))["tokens"].to(context.device)
     writer = _Writer(model, prompt, int(scenario["tokens"]))
+
+    def first() -> None:
+        writer.ready()
+        writer.write()
+
+    context.require_compiled(model, first)
     timing = measure(writer.write, context.limits, context.device, before=writer.ready)
     writer.ready()
     state_context = int(scenario["state_context"])

@@ -20,6 +20,7 @@ def run(context: Context) -> dict[str, Any]:
     def call() -> None:
         _read(model, context.kind, batch)
 
+    context.require_compiled(model, call)
     timing = measure(call, context.limits, context.device)
     return {
         "timing": timing.as_record(units, context.task.unit),

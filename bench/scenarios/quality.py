@@ -15,15 +15,15 @@ from bench.training import Curve, train
 
 def fit(context: Context, model: nn.Module) -> Curve:
     """Train `model` as the suite says; the same data order for every family."""
-    with context.autocast():
-        return train(
-            model,
-            context.task.batches("train", context.batch_size, int(context.config["seed"])),
-            items=context.items,
-            batch_size=context.batch_size,
-            recipe=context.recipe,
-            device=context.device,
-        )
+    return train(
+        model,
+        context.task.batches("train", context.batch_size, int(context.config["seed"])),
+        items=context.items,
+        batch_size=context.batch_size,
+        recipe=context.recipe,
+        device=context.device,
+        dtype=context.dtype,
+    )
 
 
 def trained(context: Context, curve: Curve) -> dict[str, int]:
@@ -36,15 +36,18 @@ def trained(context: Context, curve: Curve) -> dict[str, int]:
 
 
 def run(context: Context) -> dict[str, Any]:
+    context.require_trainable()
     model = context.build()
     curve = fit(context, model)
     suite = context.config["suite"]
-    validation = context.task.evaluate(
-        model, "validation", context.device, max_items=suite["validation_items"]
-    )
-    quality = context.task.evaluate(
-        model, "test", context.device, max_items=suite["test_items"], full=True
-    )
+    # A row of one dtype is of that dtype throughout; likelihoods are summed in float32 or more.
+    with context.autocast():
+        validation = context.task.evaluate(
+            model, "validation", context.device, max_items=suite["validation_items"]
+        )
+        quality = context.task.evaluate(
+            model, "test", context.device, max_items=suite["test_items"], full=True
+        )
     values = {"test": quality.value, "validation": validation.value}
     for part, value in values.items():
         if not math.isfinite(value):

@@ -24,6 +24,7 @@ def run(context: Context) -> dict[str, Any]:
         else:
             model.sample(batch, condition=example["condition"], generator=generator)
 
+    context.require_compiled(model, call)
     timing = measure(call, context.limits, context.device)
     units = example["tokens"].numel() if context.kind == "language" else batch
     figures: dict[str, Any] = {"sample_per_s": units / timing.median_s}

@@ -11,14 +11,14 @@ from bench.training import Trainer
 
 
 def run(context: Context) -> dict[str, Any]:
+    context.require_trainable()
     model = context.build().train()
     batch = context.on_device(context.task.example(context.batch_size))
     # The rate stays where it is however many steps the measurement takes.
-    trainer = Trainer(model, context.recipe, steps=1_000_000)
+    trainer = Trainer(model, context.recipe, steps=1_000_000, dtype=context.dtype)
 
     def step() -> None:
-        with context.autocast():
-            trainer.step(batch)
+        trainer.step(batch)
 
     timing = measure(step, context.limits, context.device)
     units = count_units(context, batch)

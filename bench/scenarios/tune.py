@@ -5,6 +5,7 @@ the search that set a default can be seen.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from bench.scenarios.context import Context
@@ -13,6 +14,7 @@ from bench.training import Diverged
 
 
 def run(context: Context) -> dict[str, Any]:
+    context.require_trainable()
     trials: list[dict[str, Any]] = []
     better = "lower"
     for lr in context.scenario["grid"]:
@@ -24,8 +26,13 @@ def run(context: Context) -> dict[str, Any]:
         except Diverged as error:
             trials.append({"lr": float(lr), "value": None, "reason": str(error)})
             continue
-        score = context.task.evaluate(model, "validation", context.device)
+        with context.autocast():
+            score = context.task.evaluate(model, "validation", context.device)
         better = score.better
+        if not math.isfinite(score.value):
+            reason = f"{score.metric} on the validation part is {score.value}"
+            trials.append({"lr": float(lr), "value": None, "reason": reason})
+            continue
         trials.append({"lr": float(lr), "value": score.value, "stderr": score.stderr})
     scored = [trial for trial in trials if trial["value"] is not None]
     if not scored:

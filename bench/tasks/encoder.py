@@ -71,6 +71,7 @@ def weights_sha256() -> str:
 
 def features(pixels: np.ndarray) -> np.ndarray:
     """Features of images (N, 8, 8) in float64 (N, 32), on the CPU whatever the model ran on."""
-    with torch.no_grad():
+    # One measure for all: it does not follow the dtype in which a model is evaluated.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         found = load_encoder().features(torch.from_numpy(pixels.astype(np.int64)))
     return found.double().numpy()

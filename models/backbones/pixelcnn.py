@@ -195,8 +195,9 @@ class PixelCNN(nn.Module):
         self._check(state.position + 1)
         index = self.index[state.position]  # (K,)
         for block, seen in zip(self._blocks, state.maps, strict=True):
-            # In place, as the state that was passed in is consumed.
-            seen.index_copy_(1, index[-1:], block.enter(x).unsqueeze(1))
+            # In place, as the state that was passed in is consumed. Autocast shortens what enters.
+            entered = block.enter(x).to(seen.dtype)  # (B, d)
+            seen.index_copy_(1, index[-1:], entered.unsqueeze(1))
             x = block.leave(x, block.conv.at(seen, index.unsqueeze(0)).squeeze(1))
         return self.norm(x), PixelCNNState(maps=state.maps, position=state.position + 1)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import RecurrentBackbone, State
+from models.objectives.categorical import draw
 from models.output import LogProb, Output, scored
 
 
@@ -20,15 +21,6 @@ def _token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
     return -F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view(
         tokens.shape
     )
-
-
-def draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One symbol from each row of (B, V), by inverse transform on the generator's own device."""
-    cumulative = logits.float().softmax(-1).cumsum(-1)  # (B, V)
-    device = generator.device if generator is not None else logits.device
-    u = torch.rand(logits.shape[0], 1, generator=generator, device=device).to(logits.device)
-    # The last cumulative sum can fall short of one by rounding.
-    return (u > cumulative).sum(-1).clamp_max(logits.shape[-1] - 1)  # (B,)
 
 
 class LanguageModel(nn.Module):

@@ -1,19 +1,34 @@
 """Classification: p(label | pixels) read from a head.
 
-A sequence backbone reads the grey levels in raster order and the class is read at the last pixel,
-the only one that a causal model lets see all others. An image backbone sees the plane.
+A sequence backbone reads the grey levels in raster order, and the class is read from the mean of
+its outputs over all pixels, as in Long Range Arena (arXiv:2011.04006). An image backbone sees the
+plane.
 
-Shapes: B batch, T pixels, D width, C classes, H and W image sides.
+Shapes: B batch, T pixels, D width, C classes, L grey levels, H and W image sides.
 """
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import SequenceBackbone
 from models.output import Output, scored
 
 
+def ordinal(levels: int, width: int) -> Tensor:
+    """Rows that start out near each other where their grey levels are, (L, D), variance one.
+
+    Waves over the grey scale from a quarter of a period to four, each with a phase of its own. A
+    few thousand images are too few to learn from independent rows that grey is ordered.
+    """
+    grey = torch.linspace(0, 1, levels)[:, None]  # (L, 1)
+    periods = torch.logspace(-2, 2, width, base=2.0)  # (D,)
+    return math.sqrt(2) * torch.cos(2 * math.pi * (grey * periods + torch.rand(width)))
+
+
 class SequenceClassifier(nn.Module):
-    """Pixels as a sequence, class read at its end."""
+    """Pixels as a sequence, class read from the mean over it."""
 
     readout = "head"
     view = "sequence"
@@ -28,8 +43,10 @@ class SequenceClassifier(nn.Module):
         self.position = nn.Embedding(height * width, d_model)
         self.backbone = backbone
         self.head = nn.Linear(d_model, n_classes)
-        for table in (self.embedding, self.position):
-            nn.init.normal_(table.weight, std=0.5**0.5)
+        # The two parts of an input vector have a variance of one together.
+        with torch.no_grad():
+            self.embedding.weight.copy_(0.5**0.5 * ordinal(levels, d_model))
+        nn.init.normal_(self.position.weight, std=0.5**0.5)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -37,7 +54,7 @@ class SequenceClassifier(nn.Module):
         """(B, H, W) -> logits (B, C)."""
         x = self.embedding(pixels.flatten(1)) + self.position.weight  # (B, T, D)
         hidden, losses = self.backbone(x)
-        return scored(self.head(hidden[:, -1]), labels, dict(losses))
+        return scored(self.head(hidden.mean(1)), labels, dict(losses))
 
     def classify(self, pixels: Tensor) -> Tensor:
         """Unnormalised log-probabilities, (B, H, W) -> (B, C)."""
@@ -55,11 +72,14 @@ class ImageClassifier(nn.Module):
     view = "2-D"
     forwards_per_image = 1
 
-    def __init__(self, *, backbone: nn.Module, levels: int, channels: int) -> None:
+    def __init__(
+        self, *, backbone: nn.Module, levels: int, channels: int, height: int, width: int
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.levels = levels
         self.channels = channels
+        self.height, self.width = height, width
 
     def forward(self, *, pixels: Tensor, labels: Tensor | None = None) -> Output:
         """(B, H, W) -> logits (B, C)."""
@@ -70,3 +90,17 @@ class ImageClassifier(nn.Module):
     def classify(self, pixels: Tensor) -> Tensor:
         """Unnormalised log-probabilities, (B, H, W) -> (B, C)."""
         return self(pixels=pixels).logits
+
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs of one forward pass over `batch` images of `length` pixels, counted by torch."""
+        from models.backbones.timm_image import flops  # only here: sequences need no timm
+
+        if length != self.height * self.width:
+            raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
+        return flops(
+            self.backbone,
+            batch=batch,
+            in_chans=self.channels,
+            height=self.height,
+            width=self.width,
+        )

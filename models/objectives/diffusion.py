@@ -33,7 +33,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from models.objectives.diffusion_sampling import SAMPLERS, Denoiser, draw_pixels
+from models.objectives.diffusion_sampling import SAMPLERS, Denoiser, draw_pixels, expectation
 from models.objectives.noise import LogSnrSchedule
 from models.output import LogProb, Output
 
@@ -96,14 +96,23 @@ class Diffusion(nn.Module):
         self.reconstruction_share, self.cross_entropy = reconstruction_share, cross_entropy
         self.draws, self.train_draws, self.eval_seed = draws, train_draws, eval_seed
         self.sampler, self.sampling_steps = sampler, sampling_steps
-        self.register_buffer("values", torch.linspace(-1, 1, levels), persistent=False)
-        self.values: Tensor
+        self.register_buffer("grey", torch.arange(levels), persistent=False)
+        self.grey: Tensor
 
     # ---- the model: p(x0 | x_t)
 
+    @property
+    def values(self) -> Tensor:
+        """The levels in [-1, 1], (L,), in float32 whatever the dtype of the network."""
+        return self.grey * (2 / (self.levels - 1)) - 1
+
     def log_posterior(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """log p(x0 = level | x_t) per pixel, (B, H, W) -> (B, H, W, L)."""
-        logits = self.network(x_t[:, None], t, condition).float()  # (B, H, W, L)
+        """log p(x0 = level | x_t) per pixel, (B, H, W) -> (B, H, W, L).
+
+        The network computes in the dtype of its weights, everything around it in float32.
+        """
+        weight = next(self.parameters(), self.values)
+        logits = self.network(x_t[:, None].to(weight.dtype), t, condition).float()  # (B, H, W, L)
         log_snr = self.schedule.log_snr(t)[:, None, None]  # (B, 1, 1)
         alpha, sigma = self.schedule.alpha_sigma(log_snr)
         # log N(x_t; alpha v, sigma^2) up to a constant: (alpha / sigma^2) x_t v - snr v^2 / 2
@@ -113,7 +122,7 @@ class Diffusion(nn.Module):
 
     def mean(self, log_posterior: Tensor) -> Tensor:
         """E[x0 | x_t], (B, H, W, L) -> (B, H, W)."""
-        return log_posterior.exp() @ self.values
+        return expectation(log_posterior, self.values)
 
     # ---- the bound
 

@@ -45,11 +45,12 @@ class DiffusionClassifier(nn.Module):
         repeated = pixels.repeat_interleave(n_classes, 0)  # (B C, H, W)
         total = model.prior_kl(model.values[repeated])
         for k in range(self.draws):
-            # One (t, eps) for every image and class: it cancels in the differences.
+            # One (t, eps) for every image and class: it cancels in the differences of classes, and
+            # a verdict does not depend on what else is in the batch.
             u = (k + torch.rand(1, generator=generator)) / self.draws
             t, weight = model.times(u.to(pixels.device))
-            noise = torch.randn(pixels.shape, generator=generator).to(pixels.device)
-            noise = noise.repeat_interleave(n_classes, 0)
+            noise = torch.randn(1, *pixels.shape[1:], generator=generator).to(pixels.device)
+            noise = noise.expand_as(repeated)  # (B C, H, W)
             term, _, _ = model.terms(repeated, classes, t.expand(len(classes)), noise)
             total = total + weight * term / self.draws
         return -total.unflatten(0, (-1, n_classes))  # (B, C)

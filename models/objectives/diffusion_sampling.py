@@ -16,7 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.objectives.categorical import draw
 from models.objectives.noise import LogSnrSchedule
+
+
+def expectation(log_p: Tensor, values: Tensor) -> Tensor:
+    """Mean of `values` under log-probabilities, (..., L) -> (...).
+
+    A sum and no matrix product: autocast would round the product, and with it the bound.
+    """
+    return (log_p.exp() * values).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -29,45 +38,52 @@ class Denoiser:
 
     def mean(self, x_t: Tensor, t: Tensor) -> Tensor:
         """E[x0 | x_t], (B, H, W)."""
-        return self.log_posterior(x_t, t).exp() @ self.values
+        return expectation(self.log_posterior(x_t, t), self.values)
 
 
-def _gaussian_scheduler(name: str, schedule: LogSnrSchedule) -> Any:
-    """One of diffusers' variance-preserving schedulers over our betas, fed with x0."""
-    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+def grid(schedule: LogSnrSchedule, steps: int) -> list[int]:
+    """Times at which the model is asked, from the noisiest T-1 down to 0: diffusers' "linspace".
+
+    A single step is taken at T-1, where a sample starts, and not at 0.
+    """
+    times = torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64, device="cpu")
+    return times.round().long().tolist()
+
+
+def _gaussian_scheduler(name: str, schedule: LogSnrSchedule, steps: int) -> Any:
+    """One of diffusers' variance-preserving schedulers over our betas and times, fed with x0."""
+    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
     common = {
         "num_train_timesteps": schedule.steps,
         "trained_betas": schedule.betas().numpy(),
         "prediction_type": "sample",
-        "timestep_spacing": "linspace",
     }
+    scheduler: Any
     if name == "ddpm":
         # fixed_small is the variance of q(x_{t-1} | x_t, x0), the one in the bound.
-        return DDPMScheduler(**common, variance_type="fixed_small", clip_sample=False)
-    if name == "ddim":
-        return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
-    return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
-
-
-def _draw_levels(log_p: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Grey levels from log p(x0 | x_t) by inverse transform, (B, H, W, L) -> (B, H, W)."""
-    cumulative = log_p.exp().cumsum(-1)
-    device = generator.device if generator is not None else log_p.device
-    u = torch.rand(*log_p.shape[:-1], 1, generator=generator, device=device).to(log_p.device)
-    # The last cumulative sum can fall short of one by rounding.
-    return (u > cumulative).sum(-1).clamp_max(log_p.shape[-1] - 1)
+        scheduler = DDPMScheduler(**common, variance_type="fixed_small", clip_sample=False)
+    else:
+        # DDIM is DPM-Solver++'s first order (arXiv:2211.01095, section 4). diffusers' DDIMScheduler
+        # steps by T // steps whatever the distance to its own next time: the sample would be at
+        # another noise level than the model is told.
+        order = 1 if name == "ddim" else 2
+        scheduler = DPMSolverMultistepScheduler(
+            **common, algorithm_type="dpmsolver++", solver_order=order
+        )
+    scheduler.set_timesteps(timesteps=grid(schedule, steps))
+    return scheduler
 
 
 def _gaussian(
     denoiser: Denoiser, x: Tensor, name: str, steps: int, generator: torch.Generator | None
 ) -> Tensor:
-    scheduler = _gaussian_scheduler(name, denoiser.schedule)
-    scheduler.set_timesteps(steps, device=x.device)
-    extra = {} if name == "ddim" else {"generator": generator}
-    for t in scheduler.timesteps[:-1]:
-        x = scheduler.step(denoiser.mean(x, t.float()), t, x, **extra).prev_sample
-    return _draw_levels(denoiser.log_posterior(x, scheduler.timesteps[-1].float()), generator)
+    scheduler = _gaussian_scheduler(name, denoiser.schedule, steps)
+    extra = {"generator": generator} if name == "ddpm" else {}
+    asked = scheduler.timesteps.to(x.device, torch.float32)
+    for t, time in zip(scheduler.timesteps[:-1], asked, strict=False):
+        x = scheduler.step(denoiser.mean(x, time), t, x, **extra).prev_sample
+    return draw(denoiser.log_posterior(x, asked[-1]), generator)
 
 
 def _flow(denoiser: Denoiser, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
@@ -87,9 +103,9 @@ def _flow(denoiser: Denoiser, x: Tensor, steps: int, generator: torch.Generator 
         log_p = denoiser.log_posterior(x_t, t)
         if index == steps - 1:
             break
-        velocity = (x - log_p.exp() @ denoiser.values) / s  # eps - x0
+        velocity = (x - expectation(log_p, denoiser.values)) / s  # eps - x0
         x = scheduler.step(velocity, step, x).prev_sample
-    return _draw_levels(log_p, generator)
+    return draw(log_p, generator)
 
 
 SAMPLERS = ("ddpm", "ddim", "dpm_solver", "flow")

@@ -14,7 +14,8 @@ Glossary: `n` = masked symbols (rate t = n / T); `M` = the masked set; `mask` = 
 state, an entry of the embedding beyond the vocabulary.
 
 Deviations: the network is not told the rate, which it can count (MDLM's `time_conditioning=False`);
-counts are one shifted grid over batch or draws (low discrepancy, MDLM section 3.5).
+counts are one shifted grid over batch or draws (low discrepancy, MDLM section 3.5); the weight of
+small sets, whose few symbols make it the noisiest, is capped in training and never in the bound.
 
 Shapes: B batch, T time, D width, V vocabulary, K draws.
 """
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import SequenceBackbone
+from models.objectives.categorical import draw
 from models.output import LogProb, Output
 
 
@@ -41,7 +43,9 @@ class MaskedDiffusion(nn.Module):
     """p(tokens) by a backbone that sees both sides, bounded from below.
 
     `draws` sets are evaluated a sequence for `log_prob`, drawn from `eval_seed`: the same bound
-    comes out twice. `sampling_steps` is the number of evaluations in which a text is uncovered.
+    comes out twice. Training draws `train_draws` sets a sequence and believes the weight 1/n down
+    to n = `count_floor` T; at 0 it is the bound's. `sampling_steps` is the number of evaluations
+    in which a text is uncovered.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class MaskedDiffusion(nn.Module):
         *,
         backbone: SequenceBackbone,
         vocab_size: int,
+        train_draws: int,
+        count_floor: float,
         draws: int,
         eval_seed: int,
         sampling_steps: int,
@@ -56,9 +62,15 @@ class MaskedDiffusion(nn.Module):
         super().__init__()
         if getattr(backbone, "causal", False):
             raise ValueError("the backbone is causal; masked diffusion needs causal=False")
-        if draws < 1 or sampling_steps < 1:
-            raise ValueError(f"draws={draws}, sampling_steps={sampling_steps} must be at least 1")
+        if min(train_draws, draws, sampling_steps) < 1:
+            raise ValueError(
+                f"train_draws={train_draws}, draws={draws}, sampling_steps={sampling_steps} "
+                f"must be at least 1"
+            )
+        if not 0 <= count_floor <= 1:
+            raise ValueError(f"count_floor={count_floor} must lie in 0..1, a share of the symbols")
         self.vocab_size, self.draws, self.eval_seed = vocab_size, draws, eval_seed
+        self.train_draws, self.count_floor = train_draws, count_floor
         self.sampling_steps = sampling_steps
         self.mask = vocab_size
         self.embedding = nn.Embedding(vocab_size + 1, backbone.d_model)
@@ -73,36 +85,45 @@ class MaskedDiffusion(nn.Module):
         hidden, losses = self.backbone(self.embedding(tokens.masked_fill(masked, self.mask)))
         return self.lm_head(hidden), dict(losses)
 
-    def terms(self, tokens: Tensor, masked: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """T / n sum_{i in M} -log p(x_i | x without M), nats a sequence (B,); auxiliary losses."""
+    def uncover(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_{i in M} -log p(x_i | x without M), nats a sequence (B,); auxiliary losses."""
         length = tokens.shape[1]
         hidden, losses = self.backbone(self.embedding(tokens.masked_fill(masked, self.mask)))
         # Only masked positions are read out: about half of the un-embedding is saved.
         nll = F.cross_entropy(
             self.lm_head(hidden[masked]).float(), tokens[masked], reduction="none"
         )  # (number of masked symbols,)
-        weight = (length / counts.to(nll.dtype))[:, None].expand(-1, length)[masked]
         rows = torch.arange(len(tokens), device=tokens.device)[:, None].expand(-1, length)[masked]
         total = torch.zeros(len(tokens), device=nll.device, dtype=nll.dtype)
-        return total.index_add(0, rows, weight * nll), sum(losses.values(), total.new_zeros(()))
+        return total.index_add(0, rows, nll), sum(losses.values(), total.new_zeros(()))
+
+    def terms(self, tokens: Tensor, masked: Tensor, counts: Tensor) -> Tensor:
+        """T / n sum_{i in M} -log p(x_i | x without M), nats a sequence (B,)."""
+        return tokens.shape[1] / counts * self.uncover(tokens, masked)[0]
 
     def forward(self, *, tokens: Tensor, labels: Tensor | None = None) -> Output:
-        """One draw of the bound, nats a symbol. Without labels: logits (B, T, V), nothing masked.
+        """Without labels: logits (B, T, V), nothing masked.
 
-        With labels `logits` are empty (0, V): the read-out is of masked positions alone.
+        With labels `nll` is the bound from `train_draws` sets, nats a symbol, and `loss` the same
+        with its weight 1/n capped at 1 / (`count_floor` T); `logits` are None, since the masked
+        positions alone are read out.
         """
-        batch, length = tokens.shape
-        device = tokens.device
         if labels is None:
             logits, losses = self.denoise(tokens, torch.zeros_like(tokens, dtype=torch.bool))
             return Output(logits=logits, losses=losses)
-        grid = torch.arange(batch, device=device) + torch.rand((), device=device)
-        counts = masked_counts(grid / batch, length)
-        masked = masked_sets(counts, torch.rand(batch, length, device=device))
-        terms, extra = self.terms(labels, masked, counts)
-        nll = terms.mean() / length
-        empty = terms.new_zeros(0, self.vocab_size)
-        return Output(logits=empty, loss=nll + extra, nll=nll, losses={"auxiliary": extra})
+        x = labels.repeat(self.train_draws, 1)  # (K B, T)
+        (count, length), device = x.shape, x.device
+        grid = torch.arange(count, device=device) + torch.rand((), device=device)
+        counts = masked_counts(grid / count, length)
+        masked = masked_sets(counts, torch.rand(count, length, device=device))
+        nats, extra = self.uncover(x, masked)
+        capped = (nats / counts.clamp_min(self.count_floor * length)).mean()
+        return Output(
+            logits=None,
+            loss=capped + extra,
+            nll=(nats / counts).mean(),
+            losses={"auxiliary": extra},
+        )
 
     @torch.no_grad()
     def log_prob(self, tokens: Tensor) -> LogProb:
@@ -117,7 +138,7 @@ class MaskedDiffusion(nn.Module):
             u = ((k + row / batch) / self.draws).to(tokens.device)
             counts = masked_counts(u, length)
             scores = torch.rand(batch, length, generator=generator).to(tokens.device)
-            total = total + self.terms(tokens, masked_sets(counts, scores), counts)[0] / self.draws
+            total = total + self.terms(tokens, masked_sets(counts, scores), counts) / self.draws
         return LogProb(nats=-total, bound=True, forwards=self.draws)
 
     @torch.no_grad()
@@ -142,9 +163,7 @@ class MaskedDiffusion(nn.Module):
         steps = min(self.sampling_steps, length)
         for step in range(steps):
             logits, _ = self.denoise(tokens, tokens == self.mask)
-            cumulative = logits.float().softmax(-1).cumsum(-1)  # (n, T, V)
-            u = torch.rand(n, length, 1, generator=generator, device=device).to(weight.device)
-            drawn = (u > cumulative).sum(-1).clamp_max(self.vocab_size - 1)  # (n, T)
+            drawn = draw(logits, generator)  # (n, T)
             low, high = length * step // steps, length * (step + 1) // steps
             tokens = torch.where((rank >= low) & (rank < high), drawn, tokens)
         return tokens

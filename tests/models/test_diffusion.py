@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from models.objectives.diffusion import Diffusion
 from models.objectives.diffusion_classifier import DiffusionClassifier
-from models.objectives.diffusion_sampling import SAMPLERS
+from models.objectives.diffusion_sampling import SAMPLERS, Denoiser, draw_pixels, grid
 from models.objectives.noise import LogSnrSchedule
 
 
@@ -208,6 +209,112 @@ def test_samplers_draw_from_the_data_and_leave_the_bound_alone(sampler: str) -> 
     drawn = model.sample(n, condition=y, generator=torch.Generator().manual_seed(0))
     again = model.sample(n, condition=y, generator=torch.Generator().manual_seed(0))
     assert torch.equal(drawn, again)
+
+
+def walk(
+    sampler: str, steps: int, net: Callable[[Tensor, Tensor], Tensor], schedule: LogSnrSchedule
+) -> list[tuple[float, Tensor]]:
+    """Every time and noisy image that a sampler asks the model about."""
+    asked: list[tuple[float, Tensor]] = []
+
+    def log_posterior(x: Tensor, t: Tensor) -> Tensor:
+        asked.append((float(t), x.clone()))
+        return net(x, t)
+
+    denoiser = Denoiser(schedule, log_posterior, torch.linspace(-1, 1, 3))
+    draw_pixels(denoiser, (5, 2, 2), sampler, steps, torch.Generator().manual_seed(3))
+    return asked
+
+
+SCHEDULE = LogSnrSchedule(steps=1000, maximum=5.0, minimum=-6.0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 30, 50, 333, 1000])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_samples_are_as_noisy_as_the_model_is_told(sampler: str, steps: int) -> None:
+    """With x0 known, x_t must have the mean (and for the ODEs the noise) that diffusers adds."""
+    from diffusers import DDIMScheduler
+
+    reference = DDIMScheduler(
+        num_train_timesteps=1000, trained_betas=SCHEDULE.betas().numpy(),
+        timestep_spacing="linspace",
+    )  # fmt: skip
+    certain = torch.tensor([-math.inf, -math.inf, 0.0]).expand(5, 2, 2, 3)  # x0 = 1
+    asked = walk(sampler, steps, lambda x, t: certain, SCHEDULE)
+    times = [int(t) for t, _ in asked]
+    if steps > 1:  # for one step diffusers' linspace asks at t = 0 about pure noise
+        reference.set_timesteps(steps)
+        assert times == reference.timesteps.tolist()
+    assert times == grid(SCHEDULE, steps)
+    x0, start = torch.ones(5, 2, 2), asked[0][1]
+    # The walk begins in pure noise, not in x_{T-1}: what diffusers would have added to reach it.
+    kept = reference.alphas_cumprod[999]
+    noise = (start - kept.sqrt() * x0) / (1 - kept).sqrt()
+    if sampler == "ddpm":
+        return  # draws fresh noise at every step: the times are all that can be compared
+    for t, x in asked:
+        expected = reference.add_noise(x0, noise, torch.tensor([int(t)]))
+        torch.testing.assert_close(x, expected, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("steps", [2, 4, 7, 30, 50])
+def test_ddim_is_diffusers_euler_in_other_coordinates(steps: int) -> None:
+    """x / alpha moves along Euler's steps in sigma / alpha (DDIM, arXiv:2010.02502, eq. 14)."""
+    from diffusers import EulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    weight = torch.randn(3) * 3
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return (torch.tanh(x + t / 1000)[..., None] * weight).log_softmax(-1)
+
+    euler = EulerDiscreteScheduler(
+        num_train_timesteps=1000, trained_betas=SCHEDULE.betas().numpy(), prediction_type="sample"
+    )
+    euler.set_timesteps(timesteps=grid(SCHEDULE, steps))
+    asked = walk("ddim", steps, net, SCHEDULE)
+    scale = (euler.sigmas[0] ** 2 + 1).sqrt()  # 1 / alpha
+    y = asked[0][1] * scale
+    for index, t in enumerate(euler.timesteps):
+        x = euler.scale_model_input(y, t)
+        assert asked[index][0] == float(t)
+        torch.testing.assert_close(asked[index][1], x, rtol=1e-3, atol=1e-3)
+        y = euler.step(net(x, t).exp() @ torch.linspace(-1, 1, 3), t, y).prev_sample
+
+
+def test_ddim_at_all_steps_is_that_of_diffusers() -> None:
+    """Where diffusers' DDIMScheduler keeps to its own times, at every one of T, both agree."""
+    from diffusers import DDIMScheduler
+
+    schedule = LogSnrSchedule(steps=40, maximum=5.0, minimum=-6.0)
+    weight = torch.tensor([2.0, -1.0, 0.5])
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return (torch.tanh(x + t / 40)[..., None] * weight).log_softmax(-1)
+
+    reference = DDIMScheduler(
+        num_train_timesteps=40, trained_betas=schedule.betas().numpy(), prediction_type="sample",
+        timestep_spacing="linspace", clip_sample=False,
+    )  # fmt: skip
+    reference.set_timesteps(40)
+    asked = walk("ddim", 40, net, schedule)
+    x = asked[0][1]
+    for index, t in enumerate(reference.timesteps):
+        torch.testing.assert_close(asked[index][1], x, rtol=1e-3, atol=1e-4)
+        x = reference.step(net(x, t.float()).exp() @ torch.linspace(-1, 1, 3), t, x).prev_sample
+
+
+def test_a_verdict_does_not_depend_on_the_batch() -> None:
+    torch.manual_seed(0)
+    model = build()
+    classifier = DiffusionClassifier(diffusion=model, draws=4)
+    scores = classifier.classify(IMAGES)
+    assert float((scores[:, 0] - scores[:, 1]).abs().min()) > 1e-3
+    order = torch.randperm(len(IMAGES))
+    torch.testing.assert_close(classifier.classify(IMAGES[order]), scores[order])
+    torch.testing.assert_close(
+        torch.cat([classifier.classify(part) for part in IMAGES.split([1, 3, 5])]), scores
+    )
 
 
 def test_classifier_shares_noise_and_finds_the_class() -> None:

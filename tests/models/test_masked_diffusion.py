@@ -15,14 +15,26 @@ VOCAB, LENGTH = 3, 4
 SEQUENCES = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))  # (81, 4)
 
 
-def build(draws: int = 8, seed: int = 0, causal: bool = False) -> MaskedDiffusion:
+def build(
+    draws: int = 8,
+    seed: int = 0,
+    causal: bool = False,
+    count_floor: float = 0.0,
+    train_draws: int = 1,
+) -> MaskedDiffusion:
     torch.manual_seed(seed)
     backbone = Transformer(
         d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=32, attention="sdpa", causal=causal,
         qk_norm=True, mlp="relu2", rope_theta=10_000.0, norm_eps=1e-5, residual_init=1.0,
     )  # fmt: skip
     model = MaskedDiffusion(
-        backbone=backbone, vocab_size=VOCAB, draws=draws, eval_seed=0, sampling_steps=LENGTH
+        backbone=backbone,
+        vocab_size=VOCAB,
+        train_draws=train_draws,
+        count_floor=count_floor,
+        draws=draws,
+        eval_seed=0,
+        sampling_steps=LENGTH,
     )
     nn.init.normal_(model.lm_head.weight, std=0.5)  # at zero every order gives the same
     return model.eval()
@@ -55,7 +67,7 @@ def exact_bound(model: MaskedDiffusion, tokens: Tensor) -> Tensor:
             masked[:, list(chosen)] = True
             with torch.no_grad():
                 counts = torch.full((len(tokens),), n)
-                terms = model.terms(tokens, masked, counts)[0]
+                terms = model.terms(tokens, masked, counts)
             total = total + terms / len(sets) / LENGTH
     return total
 
@@ -110,17 +122,56 @@ def test_training_loss_has_the_expectation_of_the_bound_and_of_mdlm() -> None:
         got = model(tokens=tokens, labels=tokens).nll
         assert got is not None
         assert float(got) == pytest.approx(expected, abs=0.03)
+        several = build(train_draws=3)
+        again = several(tokens=tokens, labels=tokens).nll
+        assert again is not None
+        assert float(again) == pytest.approx(expected, abs=0.02)
         # MDLM eq. 10 with a log-linear schedule: every symbol masked with rate t, weight 1 / t.
-        rate = (torch.arange(4000) + 0.5)[:, None] / 4000
-        masked = torch.rand(4000, LENGTH) < rate
-        logits, _ = model.denoise(tokens, masked)
-        nll = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        many = tokens[:1].expand(64_000, -1)
+        rate = (torch.arange(64_000) + 0.5)[:, None] / 64_000
+        masked = torch.rand(64_000, LENGTH) < rate
+        logits, _ = model.denoise(many, masked)
+        nll = F.cross_entropy(logits.transpose(1, 2), many, reduction="none")
         mdlm = float((nll * masked / rate).mean())
-    assert mdlm == pytest.approx(expected, abs=0.06)
+    assert mdlm == pytest.approx(expected, abs=0.06)  # its standard deviation is 0.016
 
 
-def test_training_reaches_the_entropy() -> None:
+def test_a_capped_weight_changes_the_loss_and_never_the_bound() -> None:
+    plain, capped = build(), build(count_floor=0.75)
+    tokens = SEQUENCES[7:8].repeat(4, 1)  # the grid of four rows holds every count once
+    results = []
+    for model in (plain, capped):
+        torch.manual_seed(5)
+        with torch.no_grad():
+            results.append(model(tokens=tokens, labels=tokens))
+    assert results[0].loss == results[0].nll == results[1].nll
+    assert float(results[1].loss) < float(results[1].nll) - 0.05
+    torch.testing.assert_close(
+        capped.log_prob(SEQUENCES).nats, plain.log_prob(SEQUENCES).nats, rtol=0, atol=0
+    )
+    # By hand: 1/n becomes 1/3 for one and two masked symbols.
+    torch.manual_seed(5)
+    counts = masked_counts((torch.arange(4) + torch.rand(())) / 4, LENGTH)
+    assert counts.tolist() == [1, 2, 3, 4]
+    masked = masked_sets(counts, torch.rand(4, LENGTH))
+    with torch.no_grad():
+        nats = plain.terms(tokens, masked, counts) * counts / LENGTH
+    expected = (nats / torch.tensor([3.0, 3.0, 3.0, 4.0])).mean()
+    torch.testing.assert_close(results[1].loss, expected)
+
+
+def test_logits_are_whole_or_none() -> None:
+    """A training step reads out masked positions alone and says that it has no logits to show."""
     model = build()
+    with_labels = model(tokens=SEQUENCES, labels=SEQUENCES)
+    assert with_labels.logits is None
+    assert with_labels.loss is not None
+    assert model(tokens=SEQUENCES).logits.shape == (len(SEQUENCES), LENGTH, VOCAB)
+
+
+@pytest.mark.parametrize("count_floor", [0.0, 0.25])
+def test_training_reaches_the_entropy(count_floor: float) -> None:
+    model = build(count_floor=count_floor)
     losses = train(model, 150)
     assert losses[0] > 0.9
     entropy = math.log(3)
@@ -154,5 +205,7 @@ def test_bad_values_are_named() -> None:
         build(causal=True)
     with pytest.raises(ValueError, match="draws"):
         build(draws=0)
+    with pytest.raises(ValueError, match="count_floor"):
+        build(count_floor=1.5)
     with pytest.raises(ValueError, match="length"):
         build().sample(2)

@@ -56,6 +56,14 @@ def test_model_offers_the_verbs_of_its_kind(name: str, kind: str) -> None:
     assert isinstance(build(name, kind), VERBS[kind])
 
 
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_model_states_its_flops(name: str, kind: str) -> None:
+    model = build(name, kind)
+    assert isinstance(model, protocol.Costed)
+    one, four = (model.flops(batch, 64) for batch in (1, 4))
+    assert four == 4 * one > 2 * count(model).matched  # each weight is used once a symbol at least
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_later_tokens_change_no_earlier_logit(name: str) -> None:
     model = build(name, "language").eval()

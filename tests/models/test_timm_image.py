@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.parameters import by_role
+from bench.protocol import Costed
 from models.backbones.timm_image import flops, resnet, small_stem
 from models.objectives.classification import ImageClassifier
 
@@ -26,6 +27,10 @@ def small(last: int = 0) -> nn.Module:
     )
 
 
+def classifier(network: nn.Module, side: int = 8) -> ImageClassifier:
+    return ImageClassifier(backbone=network, levels=17, channels=1, height=side, width=side)
+
+
 def bare(widths: tuple[int, ...], layers: tuple[int, ...]) -> ResNet:
     """The network put together from timm's class by hand."""
     network = ResNet(BasicBlock, layers, num_classes=10, in_chans=1, channels=widths)
@@ -37,7 +42,7 @@ def bare(widths: tuple[int, ...], layers: tuple[int, ...]) -> ResNet:
 @pytest.mark.parametrize("side", [8, 32])
 @pytest.mark.parametrize("last", [0, 1])
 def test_logits_equal_those_of_bare_timm(last: int, side: int) -> None:
-    ours = ImageClassifier(backbone=small(last), levels=17, channels=1).eval()
+    ours = classifier(small(last), side).eval()
     theirs = bare((8, 12, 16, 20) if last else (8, 12, 20, 20), (1, 1, 1, last)).eval()
     theirs.load_state_dict(ours.backbone.state_dict())  # strict: the same names and shapes
     pixels = torch.randint(17, (3, side, side), generator=torch.Generator().manual_seed(1))
@@ -85,8 +90,19 @@ def test_flops_equal_the_counter_and_leave_the_statistics_alone() -> None:
     torch.testing.assert_close(network.bn1.running_mean, before)
 
 
+def test_the_classifier_states_its_flops() -> None:
+    model = classifier(small(), side=8).eval()
+    assert isinstance(model, Costed)
+    pixels = torch.randint(17, (3, 8, 8))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(pixels=pixels)
+    assert model.flops(3, 64) == counter.get_total_flops() > 0
+    with pytest.raises(ValueError, match="length is 63; images have 64"):
+        model.flops(3, 63)
+
+
 def test_the_read_out_is_no_matrix_for_the_optimizer() -> None:
-    matrices, rest = by_role(ImageClassifier(backbone=small(), levels=17, channels=1))
+    matrices, rest = by_role(classifier(small()))
     assert not matrices
     assert any(p.shape == (10, 20) for p in rest)
 

@@ -1,6 +1,7 @@
 """Cells become records whatever happens to them, and are not run again."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.run import not_finite
 from tests.runner.conftest import ROOT, Command, arguments, environment, python, records
 
 
@@ -94,6 +96,44 @@ def test_a_failure_is_a_record(
         assert "traceback.txt" in {a["name"] for a in by_seed[0]["artefacts"]}
         assert bench(*words).code == 1
         assert Counter(r["status"] for r in records(results)) == {"failed": 2, "ok": 1}
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("payload", "where"),
+    [
+        ({"quality": {"value": NAN}}, "quality.value"),
+        ({"quality": {"value": 1.0, "secondary": {"nll": NAN}}}, "quality.secondary.nll"),
+        ({"quality": {"value": 1.0, "validation_value": NAN}}, "quality.validation_value"),
+        (
+            {"baselines": [{"name": "bigram", "quality": {"value": -math.inf}}]},
+            "baselines.bigram.value",
+        ),
+        (
+            {"baselines": [{"name": "knn", "quality": {"value": 1.0, "secondary": {"nll": NAN}}}]},
+            "baselines.knn.secondary.nll",
+        ),
+        ({"figures": {"train_per_s": math.inf}}, "figures.train_per_s"),
+        ({"timing": {"median_s": NAN}}, "timing.median_s"),
+        # The spread of one item is none, and says so: no failure.
+        ({"quality": {"value": 1.0, "stderr": NAN, "secondary": {"nll": 2.0}}}, None),
+        ({"baselines": [{"name": "lzma", "quality": {"value": 1.0, "stderr": NAN}}]}, None),
+    ],
+)
+def test_a_figure_that_is_no_number_is_named(payload: dict, where: str | None) -> None:
+    assert not_finite(payload) == where
+
+
+def test_a_secondary_score_that_is_no_number_fails_the_cell(bench: Command, results: Path) -> None:
+    done = bench(
+        "model=fake", "scenario=quality", "model.behaviour=unscored", "suite.baselines=false"
+    )
+    assert done.code == 1, done.err
+    (record,) = records(results)
+    assert record["status"] == "failed"
+    assert record["reason"] == "quality.secondary.nll is not a finite number"
 
 
 def test_what_cannot_be_says_why(bench: Command, results: Path) -> None:

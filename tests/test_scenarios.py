@@ -1,0 +1,168 @@
+"""Scenarios on real models: dtypes that cannot be trained, what counts as compiled, whose dtype."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from bench.meters.time import Limits
+from bench.scenarios import decode, prefill, quality, sample, train, tune
+from bench.scenarios.context import Context, Unsupported
+from bench.tasks.base import Quality
+from bench.tasks.base import quality as scored
+from bench.training import Diverged, Recipe, Trainer
+from tests.models.test_dtype import example
+from tests.zoo import build
+
+LIMITS = Limits(
+    warmup=1, min_samples=1, min_seconds=0.0, max_seconds=0.1, relative_error=1.0
+)  # fmt: skip
+RECIPE = Recipe(lr=0.01, adam_ratio=0.5, weight_decay=0.0, cooldown=0.0, clip=1.0)
+
+
+class OneBatch:
+    """A task of one batch; remembers under which autocast it was evaluated."""
+
+    unit = "images"
+
+    def __init__(self, kind: str, value: float = 1.0) -> None:
+        self.kind, self.value = kind, value
+        self.symbols_per_item = 32 if kind == "language" else 64
+        self.seen: list[torch.dtype | None] = []
+
+    def batches(self, split: str, batch_size: int, seed: int) -> Any:
+        while True:
+            yield example(self.kind)
+
+    def example(self, batch_size: int, length: int | None = None) -> dict[str, Tensor]:
+        return example(self.kind)
+
+    def evaluate(self, model: nn.Module, split: str, device: Any, **options: Any) -> Quality:
+        on = torch.is_autocast_enabled("cpu")
+        self.seen.append(torch.get_autocast_dtype("cpu") if on else None)
+        return scored("nats", np.full(3, self.value), better="lower", bound=False)
+
+
+def context(
+    name: str,
+    kind: str,
+    scenario: str,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
+    value: float = 1.0,
+) -> Context:
+    def fresh() -> nn.Module:
+        model = build(name, kind)
+        if compiled:
+            model.compile(backend="eager")  # traces as any backend would; needs no C++ compiler
+        return model
+
+    sizes = {"language": 2, "classify": 4, "generate": 4}
+    options = {"name": scenario, "batch_size": sizes, "grid": [0.01, 0.02]}
+    if scenario == "decode":
+        options |= {"batch_size": 2, "prompt": 32, "tokens": 4, "state_context": 64}
+    config = {
+        "seed": 0, "compile": compiled, "scenario": options, "model": {}, "size": {"name": "nano"},
+        "task": {"name": "fake", "batch_size": 2},
+        "suite": {"items": {kind: 4}, "validation_items": None, "test_items": None},
+    }  # fmt: skip
+    return Context(
+        task=OneBatch(kind, value),  # type: ignore[arg-type]
+        build=fresh,
+        config=config,
+        recipe=RECIPE,
+        limits=LIMITS,
+        device=torch.device("cpu"),
+        dtype=dtype,
+        workdir=folder,
+    )
+
+
+@pytest.mark.parametrize("scenario", [train, quality, tune])
+def test_float16_is_not_trained(scenario: Any, tmp_path: Path) -> None:
+    name = scenario.__name__.rpartition(".")[2]
+    half = context("resnet", "classify", name, tmp_path, dtype=torch.float16)
+    with pytest.raises(Unsupported, match="dtype=float16 needs loss scaling"):
+        scenario.run(half)
+    with pytest.raises(ValueError, match="float16"):
+        Trainer(nn.Linear(1, 1), RECIPE, 1, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_quality_is_evaluated_in_the_dtype_of_training(dtype: torch.dtype, tmp_path: Path) -> None:
+    given = context("resnet", "classify", "quality", tmp_path, dtype=dtype)
+    quality.run(given)
+    tune.run(context("resnet", "classify", "tune", tmp_path, dtype=dtype))
+    assert isinstance(given.task, OneBatch)
+    assert given.task.seen == [None if dtype == torch.float32 else dtype] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_backward_pass_runs_outside_autocast(dtype: torch.dtype) -> None:
+    seen: list[bool] = []
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return grad
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2))
+
+        def forward(self) -> Any:
+            loss = Watched.apply(self.weight).sum()
+            return type("Output", (), {"loss": loss})
+
+    Trainer(Model(), RECIPE, 1, dtype).step({})
+    assert seen == [dtype != torch.float32, False]
+
+
+NOT_COMPILED = [
+    (prefill, "transformer", "language"),
+    (decode, "transformer", "language"),
+    (sample, "transformer", "generate"),
+    (sample, "diffusion", "generate"),
+    (sample, "dit", "language"),
+    (prefill, "dit", "classify"),
+]
+
+
+@pytest.mark.parametrize(("scenario", "name", "kind"), NOT_COMPILED)
+def test_what_forward_does_not_do_is_not_called_compiled(
+    scenario: Any, name: str, kind: str, tmp_path: Path
+) -> None:
+    verb = scenario.__name__.rpartition(".")[2]
+    with pytest.raises(Unsupported, match=f"compile=true .* {verb} of this model"):
+        scenario.run(context(name, kind, verb, tmp_path, compiled=True))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "name", "kind"), [(prefill, "resnet", "classify"), (train, "resnet", "classify")]
+)
+def test_what_forward_does_is_compiled(scenario: Any, name: str, kind: str, tmp_path: Path) -> None:
+    verb = scenario.__name__.rpartition(".")[2]
+    torch._dynamo.reset()
+    counters.clear()
+    result = scenario.run(context(name, kind, verb, tmp_path, compiled=True))
+    assert result["figures"][f"{verb}_per_s"] > 0
+    assert counters["frames"]["ok"] > 0
+
+
+def test_a_rate_whose_score_is_no_number_is_not_the_best(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="no rate of the grid"):
+        tune.run(context("resnet", "classify", "tune", tmp_path, value=math.nan))
