@@ -71,21 +71,22 @@ class ImageClassifier(nn.Module):
     readout = "head"
     view = "2-D"
     forwards_per_image = 1
+    scale: Tensor
 
     def __init__(
         self, *, backbone: nn.Module, levels: int, channels: int, height: int, width: int
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.levels = levels
         self.channels = channels
         self.height, self.width = height, width
+        # A buffer follows the weights to their dtype and device, and so do the planes it scales.
+        self.register_buffer("scale", torch.tensor(2 / (levels - 1)), persistent=False)
 
     def forward(self, *, pixels: Tensor, labels: Tensor | None = None) -> Output:
         """(B, H, W) -> logits (B, C)."""
         planes = pixels.unsqueeze(1).expand(-1, self.channels, -1, -1)  # (B, channels, H, W)
-        scaled = planes.to(next(self.parameters()).dtype) * (2 / (self.levels - 1)) - 1
-        return scored(self.backbone(scaled), labels, {})
+        return scored(self.backbone(planes * self.scale - 1), labels, {})
 
     def classify(self, pixels: Tensor) -> Tensor:
         """Unnormalised log-probabilities, (B, H, W) -> (B, C)."""
