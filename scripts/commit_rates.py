@@ -4,11 +4,14 @@
     python scripts/commit_rates.py RESULTS
 
 `tuned` says at which size: a rate that was not searched for at a size is marked in the table.
+Tasks that the results do not hold keep what they had.
 """
 
 import re
 import sys
 from pathlib import Path
+
+import yaml
 
 from bench.store import read_paths
 
@@ -32,7 +35,13 @@ def main(results: Path) -> None:
         text = path.read_text()
         for task, (rate, _) in tasks.items():
             text = re.sub(rf"(?m)^(lr: \{{.*\b{task}: )[\d.e-]+", rf"\g<1>{rate:g}", text)
-        tuned = ", ".join(f"{task}: {{{size}: {rate:g}}}" for task, (rate, size) in tasks.items())
+        merged = yaml.safe_load(text)["tuned"]
+        for task, (rate, size) in tasks.items():
+            merged.setdefault(task, {})[size] = rate
+        tuned = ", ".join(
+            f"{task}: {{{', '.join(f'{size}: {rate:g}' for size, rate in sizes.items())}}}"
+            for task, sizes in merged.items()
+        )
         text = re.sub(r"(?m)^tuned: .*$", f"tuned: {{{tuned}}}", text)
         path.write_text(text)
 
