@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.ab import compare, train_step
-from models.backbones import rwkv7
+from models.backbones import rwkv7_time_mix
 from models.backbones.rwkv7 import RWKV7
 from models.backbones.wkv7 import wkv7_reference
 
@@ -60,7 +60,7 @@ def looped(*inputs: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
 
 def plain_loop() -> AbstractContextManager[Any]:
     """Within it the model runs its recurrence as a loop over time."""
-    return mock.patch.object(rwkv7, "wkv7_chunked", looped)
+    return mock.patch.object(rwkv7_time_mix, "wkv7_chunked", looped)
 
 
 def training(seconds: float) -> None:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.backbones.rwkv7_time_mix import LN_X_EPS, LOG_DECAY
+
 
 class PackedBlock(NamedTuple):
     """One block's weights; matrices multiply from the right."""
@@ -72,9 +74,6 @@ def block_step(
     att_last: Tensor,
     S: Tensor,
     ffn_last: Tensor,
-    *,
-    log_decay: float,
-    ln_x_eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(B, D) -> the block's output, block 0's values, and the three parts of the new state."""
     B, D = x.shape
@@ -93,7 +92,7 @@ def block_step(
     else:
         v = torch.lerp(v, v_first, low[0])
     # w_t = exp(-exp(-1/2) sigmoid(...)), kappa-hat, k-tilde = k lerp(1, a, alpha)
-    w = w.to(S.dtype).mul(log_decay).exp_().view(B, H, 1, N)
+    w = w.to(S.dtype).mul(LOG_DECAY).exp_().view(B, H, 1, N)
     kk = F.normalize((k * p.k_k).view(B * H, N, 1), dim=1)  # (B H, N, 1)
     k = k * torch.addcmul(p.one_minus_k_a, a, p.k_a)
     # S_t = S_{t-1} (diag(w_t) - kappa-hat (kappa-hat a)^T) + v_t k_t^T
@@ -103,7 +102,7 @@ def block_step(
     S = torch.addcmul(S * w, removed, written.to(S.dtype), value=-1)
     S.addcmul_(v_heads.to(S.dtype), k.view(B, H, 1, N).to(S.dtype))  # (B, H, N, N)
     o = torch.bmm(S.view(B * H, N, N), r.view(B * H, N, 1).to(S.dtype)).view(B, D).to(x.dtype)
-    o = F.group_norm(o, H, *p.ln_x, ln_x_eps).view(B, H, N)
+    o = F.group_norm(o, H, *p.ln_x, LN_X_EPS).view(B, H, N)
     bonus = (r * k).view(B, H, N).mul_(p.r_k).sum(-1, keepdim=True)  # (B, H, 1)
     o = torch.addcmul(o, bonus, v.view(B, H, N)).view(B, D).mul_(g)
     x = torch.addmm(x, o, p.output)

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7, LayerState, squared_relu, token_shift
+from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7, LayerState
+from models.backbones.rwkv7_channel_mix import squared_relu
+from models.backbones.rwkv7_token_shift import token_shift
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 from models.objectives.autoregressive import LanguageModel
 

@@ -1,0 +1,51 @@
+"""The channel mix of RWKV-7 (arXiv:2503.14456); the glossary stands in `rwkv7`.
+
+Shapes: B batch, T time, D width, F hidden width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones.rwkv7_token_shift import token_shift
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """max(x, 0)^2, keeping max(x, 0) alone for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.clamp_min(0)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grad * positive).mul_(2)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2, elementwise."""
+    squared: Tensor = _SquaredReLU.apply(x)
+    return squared
+
+
+class ChannelMix(nn.Module):
+    """The feed-forward half of a block: squared ReLU after a token shift."""
+
+    def __init__(self, *, d_model: int, d_ff: int, layer: int, n_layers: int) -> None:
+        super().__init__()
+        channel = torch.arange(d_model) / d_model
+        power = (1 - layer / n_layers) ** 4
+        self.x_k = nn.Parameter((1 - channel**power).view(1, 1, d_model))
+        self.key = nn.Linear(d_model, d_ff, bias=False)
+        self.value = nn.Linear(d_ff, d_model, bias=False)
+        nn.init.uniform_(self.key.weight, -0.5 / d_model**0.5, 0.5 / d_model**0.5)
+        nn.init.zeros_(self.value.weight)
+
+    def forward(self, x: Tensor, last: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        (x_k,) = token_shift(x, last, self.x_k)
+        return self.value(squared_relu(self.key(x_k)))

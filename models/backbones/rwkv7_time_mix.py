@@ -1,0 +1,139 @@
+"""The time mix of RWKV-7 (arXiv:2503.14456, section 4.1); the glossary stands in `rwkv7`.
+
+Shapes: B batch, T time, D width, H heads, N head size, R rank.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.rwkv7_token_shift import token_shift
+from models.backbones.wkv7 import wkv7_chunked, wkv7_reference
+
+# Decay w = exp(-exp(-1/2) sigmoid(d)), so that a channel keeps at least 0.545 of its state a step.
+LOG_DECAY = -math.exp(-0.5)
+LN_X_EPS = 64e-5
+LOW_RANK = frozenset(("w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"))
+
+
+def orthogonal(rows: int, columns: int) -> nn.Parameter:
+    """The second matrix of a low-rank network: orthogonal, scaled by 0.1."""
+    weight = torch.empty(rows, columns)
+    return nn.Parameter(nn.init.orthogonal_(weight, gain=0.1 * max(1, rows / columns) ** 0.5))
+
+
+class TimeMix(nn.Module):
+    """The recurrent half of a block (paper, section 4.1)."""
+
+    v0: nn.Parameter
+    v1: nn.Parameter
+    v2: nn.Parameter
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        head_size: int,
+        layer: int,
+        n_layers: int,
+        decay_rank: int,
+        rate_rank: int,
+        value_rank: int,
+        gate_rank: int,
+        chunk: int,
+    ) -> None:
+        super().__init__()
+        D, N = d_model, head_size
+        self.n_heads, self.head_size, self.chunk = D // N, N, chunk
+        # The authors' initial values: decay and mixing run from slow to fast over the channels, and
+        # over the N channels of a head (zigzag), steeper in later layers.
+        depth = layer / max(n_layers - 1, 1)
+        remaining = 1 - layer / n_layers
+        channel = torch.arange(D) / D
+        ramp = torch.arange(D) / max(D - 1, 1)
+        within = (torch.arange(D) % N - (N - 1) / 2) / max((N - 1) / 2, 0.5)
+        zigzag = within * within.abs()
+
+        def mu(power: float) -> nn.Parameter:
+            return nn.Parameter((1 - channel ** (power * remaining)).view(1, 1, D))
+
+        def vector(value: Tensor) -> nn.Parameter:
+            return nn.Parameter(value.view(1, 1, D))
+
+        self.x_r, self.x_w, self.x_k = mu(0.2), mu(0.9), mu(0.7)
+        self.x_v, self.x_a, self.x_g = mu(0.7), mu(0.9), mu(0.2)
+        self.w0 = vector(-5.5 + 6 * ramp ** (1 + depth**0.3) + 2.5 * zigzag)
+        self.w1 = nn.Parameter(torch.zeros(D, decay_rank))
+        self.w2 = orthogonal(decay_rank, D)
+        self.a0 = vector(-0.19 + 0.3 * zigzag + 0.4 * (ramp - 0.5))
+        self.a1 = nn.Parameter(torch.zeros(D, rate_rank))
+        self.a2 = orthogonal(rate_rank, D)
+        self.first = layer == 0
+        if not self.first:
+            self.v0 = vector(0.73 - 0.4 * (ramp - 0.5))
+            self.v1 = nn.Parameter(torch.zeros(D, value_rank))
+            self.v2 = orthogonal(value_rank, D)
+        self.g1 = nn.Parameter(torch.zeros(D, gate_rank))
+        self.g2 = orthogonal(gate_rank, D)
+        self.k_k = vector(0.71 - 0.1 * (ramp - 0.5))
+        self.k_a = nn.Parameter(torch.full((1, 1, D), 1.02))
+        self.r_k = nn.Parameter(torch.full((D // N, N), -0.04))
+        self.receptance = nn.Linear(D, D, bias=False)
+        self.key = nn.Linear(D, D, bias=False)
+        self.value = nn.Linear(D, D, bias=False)
+        self.output = nn.Linear(D, D, bias=False)
+        self.ln_x = nn.GroupNorm(D // N, D, eps=LN_X_EPS)
+        nn.init.uniform_(self.receptance.weight, -0.5 / D**0.5, 0.5 / D**0.5)
+        nn.init.uniform_(self.key.weight, -0.05 / D**0.5, 0.05 / D**0.5)
+        nn.init.uniform_(self.value.weight, -0.5 / D**0.5, 0.5 / D**0.5)
+        nn.init.zeros_(self.output.weight)
+        # Not for an optimizer that orthogonalises matrices: r_k is a vector laid out by heads, and
+        # a low-rank network would be driven into the flat part of its sigmoid.
+        for name, parameter in self.named_parameters(recurse=False):
+            if name == "r_k" or name in LOW_RANK:
+                parameter.no_orthogonal = True  # type: ignore[attr-defined]
+
+    def forward(
+        self, x: Tensor, last: Tensor, v_first: Tensor | None, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> (B, T, D), the first block's values, the new matrix state.
+
+        One step goes through the plain recurrence, more through the chunks.
+        """
+        B, T, D = x.shape
+        heads = (B, T, self.n_heads, self.head_size)
+        shifted = token_shift(x, last, self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        x_r, x_w, x_k, x_v, x_a, x_g = (t.view(B * T, D) for t in shifted)  # (B T, D)
+        r = self.receptance(x_r).view(heads)
+        k = self.key(x_k)
+        v = self.value(x_v)
+        # w_t = exp(-exp(-1/2) sigmoid(w0 + tanh(x_w w1) w2))
+        decay = torch.addmm(self.w0.view(1, D), torch.tanh(x_w @ self.w1), self.w2)
+        log_w = LOG_DECAY * torch.sigmoid(decay)
+        # a_t = sigmoid(a0 + x_a a1 a2)
+        a = torch.sigmoid(torch.addmm(self.a0.view(1, D), x_a @ self.a1, self.a2))
+        g = torch.sigmoid(x_g @ self.g1) @ self.g2
+        # v_t = lerp(v_t, v_t of block 0, sigmoid(v0 + x_v v1 v2))
+        if v_first is None:
+            v_first = v
+        else:
+            gate = torch.sigmoid(torch.addmm(self.v0.view(1, D), x_v @ self.v1, self.v2))
+            v = torch.lerp(v, v_first, gate)
+        # kappa-hat: the removal key, of unit length in each head
+        kk = F.normalize((k * self.k_k.view(1, D)).view(heads), dim=-1)
+        # k-tilde = k lerp(1, a, alpha)
+        k = torch.addcmul(k, k, (a - 1) * self.k_a.view(1, D)).view(heads)
+        v, a, log_w = v.view(heads), a.view(heads), log_w.view(heads)  # (B, T, H, N)
+
+        r_, w_, k_, v_, a_, b_ = (t.to(state.dtype) for t in (r, log_w, k, v, -kk, kk * a))
+        with torch.autocast(x.device.type, enabled=False):
+            if T == 1:
+                o, state = wkv7_reference(r_, w_, k_, v_, a_, b_, state)
+            else:
+                o, state = wkv7_chunked(r_, w_, k_, v_, a_, b_, state, chunk=self.chunk)
+        o = self.ln_x(o.to(x.dtype).reshape(B * T, D)).view(heads)
+        # p_t = LayerNorm(S r) + (r (rho k)^T) v: what the present token says of itself
+        o = torch.addcmul(o, (r * k * self.r_k).sum(-1, keepdim=True), v).view(B * T, D)
+        return self.output(o * g).view(B, T, D), v_first, state
