@@ -7,6 +7,8 @@ raster order (van den Oord et al. 2016, arXiv:1601.06759), given the class.
 Shapes: B batch, T time, D width, V vocabulary, H and W image sides.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +25,52 @@ def _token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
     )
 
 
-class LanguageModel(nn.Module):
+class _Autoregressive(nn.Module):
+    """What both models do with their parts, which each of them builds and initialises itself."""
+
+    embedding: nn.Embedding
+    start: nn.Embedding
+    backbone: RecurrentBackbone
+    lm_head: nn.Linear
+
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        """Bytes of the state after `context` symbols."""
+        return self.backbone.state_bytes(batch, context, dtype)
+
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs of one forward pass over `batch` sequences, or images, of `length` symbols."""
+        head = 2 * self.lm_head.in_features * self.lm_head.out_features
+        return self.backbone.flops(batch, length) + batch * length * head
+
+    def _shifted(self, tokens: Tensor) -> Tensor:
+        """Vectors of the start symbol and of all tokens but the last, (B, T) -> (B, T, D)."""
+        start = self.start.weight.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
+        return torch.cat([start, self.embedding(tokens[:, :-1])], 1)  # (B, T, D)
+
+    def _begin(self, batch: int) -> tuple[Tensor, State]:
+        """The start symbol's vectors (B, D), and the state before it is read."""
+        weight = self.start.weight
+        state = self.backbone.init_state(batch, device=weight.device, dtype=weight.dtype)
+        return weight.expand(batch, -1), state
+
+    def _drawn(
+        self,
+        n: int,
+        length: int,
+        generator: torch.Generator | None,
+        placed: Callable[[Tensor, int], Tensor] = lambda x, _: x,
+    ) -> Tensor:
+        """Symbol after symbol, (n, length); `placed` makes of x (n, D) what is read at a time t."""
+        x, state = self._begin(n)
+        tokens: list[Tensor] = []
+        for t in range(length):
+            hidden, state = self.backbone.step(placed(x, t), state)
+            tokens.append(draw(self.lm_head(hidden), generator))
+            x = self.embedding(tokens[-1])
+        return torch.stack(tokens, 1)
+
+
+class LanguageModel(_Autoregressive):
     """A causal backbone between an embedding and an un-embedding.
 
     `init` is "scaled" (embedding of unit variance, un-embedding at zero, which starts the loss at
@@ -69,7 +116,8 @@ class LanguageModel(nn.Module):
         Without a state the sequence begins: the start symbol is read first.
         """
         if state is None:
-            _, state = self._begin(tokens.shape[0])
+            start, state = self._begin(tokens.shape[0])
+            _, state = self.backbone.step(start, state)
         hidden, state = self.backbone.prefill(self.embedding(tokens), state)
         return self.lm_head(hidden), state
 
@@ -79,15 +127,8 @@ class LanguageModel(nn.Module):
         return self.lm_head(hidden), state
 
     def crop(self, state: State, length: int) -> State:
+        """Forget all but the last `length` symbols, where the state grows."""
         return self.backbone.crop(state, length)
-
-    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
-        return self.backbone.state_bytes(batch, context, dtype)
-
-    def flops(self, batch: int, length: int) -> int:
-        """FLOPs of one forward pass over `batch` sequences of `length`."""
-        head = 2 * self.backbone.d_model * self.vocab_size
-        return self.backbone.flops(batch, length) + batch * length * head
 
     @torch.no_grad()
     def sample(
@@ -103,27 +144,10 @@ class LanguageModel(nn.Module):
             raise ValueError("this language model takes no condition; leave it out")
         if length is None or length < 1:
             raise ValueError(f"length is {length}; a language model samples at least 1 symbol")
-        logits, state = self._begin(n)
-        tokens = []
-        for _ in range(length):
-            token = draw(logits, generator)
-            tokens.append(token)
-            logits, state = self.step(token, state)
-        return torch.stack(tokens, 1)  # (n, length)
-
-    def _shifted(self, tokens: Tensor) -> Tensor:
-        start = self.start.weight.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
-        return torch.cat([start, self.embedding(tokens[:, :-1])], 1)  # (B, T, D)
-
-    def _begin(self, batch: int) -> tuple[Tensor, State]:
-        """Read the start symbol: logits of the first symbol (B, V), and the state."""
-        weight = self.start.weight
-        state = self.backbone.init_state(batch, device=weight.device, dtype=weight.dtype)
-        hidden, state = self.backbone.step(weight.expand(batch, -1), state)
-        return self.lm_head(hidden), state
+        return self._drawn(n, length, generator)
 
 
-class PixelLanguageModel(nn.Module):
+class PixelLanguageModel(_Autoregressive):
     """p(pixels | class) as a raster sequence of grey levels.
 
     Position and class are added at every pixel, for all backbones alike: a causal convolution
@@ -150,11 +174,10 @@ class PixelLanguageModel(nn.Module):
 
     def forward(self, *, pixels: Tensor, condition: Tensor, labels: Tensor | None = None) -> Output:
         """logits[:, i, j] predicts pixel (i, j) from those before it: (B, H, W, levels)."""
-        tokens = pixels.flatten(1)  # (B, T)
-        start = self.start.weight.expand(tokens.shape[0], 1, -1)  # (B, 1, D)
-        x = torch.cat([start, self.embedding(tokens[:, :-1])], 1)  # (B, T, D)
-        x = x + self.position.weight + self.condition(condition)[:, None]
-        hidden, losses = self.backbone(x)
+        x = self._shifted(pixels.flatten(1))  # (B, T, D)
+        hidden, losses = self.backbone(
+            x + self.position.weight + self.condition(condition)[:, None]
+        )
         logits = self.lm_head(hidden).unflatten(1, (self.height, self.width))  # (B, H, W, levels)
         return scored(logits, labels, dict(losses))
 
@@ -163,14 +186,6 @@ class PixelLanguageModel(nn.Module):
         logits = self(pixels=pixels, condition=condition).logits.flatten(1, 2)  # (B, T, levels)
         nats = _token_nats(logits, pixels.flatten(1)).sum(-1)
         return LogProb(nats=nats, bound=False, forwards=1)
-
-    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
-        return self.backbone.state_bytes(batch, context, dtype)
-
-    def flops(self, batch: int, length: int) -> int:
-        """FLOPs of one forward pass over `batch` images of `length` pixels."""
-        head = 2 * self.backbone.d_model * self.levels
-        return self.backbone.flops(batch, length) + batch * length * head
 
     @torch.no_grad()
     def sample(
@@ -186,13 +201,10 @@ class PixelLanguageModel(nn.Module):
             raise ValueError("condition is None; give the class of each image")
         if length not in (None, self.height * self.width):
             raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
-        weight = self.start.weight
-        state = self.backbone.init_state(n, device=weight.device, dtype=weight.dtype)
         given = self.condition(condition)  # (n, D)
-        x = weight.expand(n, -1)
-        tokens: list[Tensor] = []
-        for position in self.position.weight:
-            hidden, state = self.backbone.step(x + position + given, state)
-            tokens.append(draw(self.lm_head(hidden), generator))
-            x = self.embedding(tokens[-1])
-        return torch.stack(tokens, 1).unflatten(1, (self.height, self.width))  # (n, H, W)
+
+        def placed(x: Tensor, t: int) -> Tensor:
+            return x + self.position.weight[t] + given
+
+        tokens = self._drawn(n, self.height * self.width, generator, placed)
+        return tokens.unflatten(1, (self.height, self.width))  # (n, H, W)
