@@ -76,7 +76,7 @@ def _dispatch(arguments: list[str], worker: str) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(USAGE, end="")
         return 0
-    from bench.run import warn_of_shadows
+    from bench.precheck import warn_of_shadows
 
     warn_of_shadows(refuse=not arguments or arguments[0] not in WORDS)
     if arguments and arguments[0] == "table":

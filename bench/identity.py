@@ -1,7 +1,7 @@
 """What makes a result the same one: configuration, data, source, packages and machine.
 
-The source is hashed by content, so uncommitted changes count and a wheel needs no git. The report
-is left out: it reads records and cannot change a figure.
+The source is hashed by content, so uncommitted changes count and a wheel needs no git. What only
+reads records or speaks to the user is left out: it cannot change a figure.
 """
 
 import functools
@@ -19,7 +19,10 @@ from bench.environment import machine_key, packages
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".yaml", ".safetensors", ".json", ".npz")
-READS_ONLY = ("bench/report/", "bench/listing.py", "bench/doctor.py", "bench/progress.py")
+READS_ONLY = (
+    "bench/report/", "bench/listing.py", "bench/doctor.py", "bench/progress.py",
+    "bench/conclude.py",
+)  # fmt: skip
 
 
 def digest(value: Any) -> str:

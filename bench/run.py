@@ -1,8 +1,6 @@
 """One run: what is finished already, what is left, one process a cell, one record each."""
 
 import contextlib
-import importlib.util
-import json
 import math
 import signal
 import sys
@@ -13,19 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from rich.console import Console
-
+from bench.conclude import conclude, show_plan
 from bench.environment import describe, load
 from bench.errors import BadInput
 from bench.identity import cell_key, code
 from bench.launch import LOG, Launcher, Outcome
 from bench.plan import Cell, preloads
+from bench.precheck import check_paths
 from bench.predict import fit_budget, predict
-from bench.progress import Display, duration, main_figure
-from bench.store import Record, Store, StoreError, new_id, plain
+from bench.progress import Display, main_figure
+from bench.store import Record, Store, StoreError, new_id
 from bench.store.store import read_record
 
-ROOT = Path(__file__).resolve().parents[1]
 # Parts of a worker's answer that are merged with what the runner knows.
 MERGED = ("cell", "config", "environment", "kernel")
 
@@ -44,29 +41,10 @@ class Settings:
     allow_targets: Sequence[str] = ()
 
 
-def warn_of_shadows(*, refuse: bool) -> None:
-    """Say so where a `models` or `configs` of the working directory stands before ours."""
-    here = Path.cwd()
-    advice = "run the command `archbench`, which does not look in the working directory"
-    spec = importlib.util.find_spec("models")
-    origin = Path(spec.origin).parent if spec is not None and spec.origin else None
-    if origin is not None and origin.resolve() != ROOT / "models":
-        sentence = f"the folder '{origin}' shadows Archbench's own package models; {advice}."
-        if refuse:
-            raise BadInput(sentence)
-        print(f"warning: {sentence}", file=sys.stderr)
-    looks_here = bool(sys.path) and Path(sys.path[0] or ".").resolve() == here
-    if looks_here and here != ROOT and (here / "configs").is_dir():
-        print(
-            f"warning: '{here / 'configs'}' is not Archbench's and is not read "
-            f"(hydra.searchpath=[configs] adds it); to be clear of the folder, {advice}.",
-            file=sys.stderr,
-        )
-
-
 def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     """Run `cells`; returns the exit code."""
-    stream = sys.stderr if settings.output == "json" else sys.stdout
+    as_json = settings.output == "json"
+    stream = sys.stderr if as_json else sys.stdout
     check_paths(cells)
     store = Store(settings.results)
     try:
@@ -87,54 +65,21 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
         fitting, left_out = fit_budget(todo, settings.budget)
         kept = [cell for cell in cells if cell.key in finished or cell in fitting]
     if settings.plan:
-        return _show_plan(kept, left_out, finished, settings, stream)
+        show_plan(kept, left_out, finished, stream, as_json=as_json)
+        return 0
     run = _Run(settings, store, worker, Display(stream, [c for c in kept if c.key not in finished]))
     done = run.all(kept, finished)
     if left_out:
         names = "; ".join(cell.name for cell in left_out)
         run.display.say(f"left out by budget ({len(left_out)} cells): {names}")
     exit_code = run.exit_code(done)
-    _conclude(done, store, settings, stream, exit_code)
+    conclude(done, store, stream, exit_code, as_json=as_json)
     return exit_code
 
 
 def _finished(records: Sequence[Record]) -> dict[str, Record]:
     """Results that need not be taken again, by key; a later one wins."""
     return {r["key"]: r for r in records if r["status"] in ("ok", "unsupported")}
-
-
-def check_paths(cells: Sequence[Cell]) -> None:
-    """Refuse a data file that is missing, unreadable or empty before anything starts."""
-    allowed = "allowed: a readable file, a folder of files, or a glob"
-    given = [(cell.config.get("task") or {}).get("path") for cell in cells]
-    for text in given:
-        if isinstance(text, list | dict):
-            raise BadInput(f"task.path={text} is no path; {allowed}.")
-    for text in dict.fromkeys(given):
-        if text is None:
-            continue
-        place = Path(str(text)).expanduser()
-        found = [place] if place.exists() else sorted(place.parent.glob(place.name or "*"))
-        if not str(text).strip() or not found:
-            raise BadInput(f"task.path={text} does not exist; {allowed}.")
-        files = [p for path in found for p in (path.rglob("*") if path.is_dir() else [path])]
-        sizes = []
-        for path in files:
-            if path.is_file():
-                try:
-                    with open(path, "rb") as stream:
-                        stream.read(1)
-                    sizes.append(path.stat().st_size)
-                except OSError as error:
-                    raise BadInput(
-                        f"task.path={text} cannot be read ({path}: {error.strerror}); {allowed}."
-                    ) from error
-        if not sizes:
-            raise BadInput(
-                f"task.path={text} holds no file (pipes and devices are none); {allowed}."
-            )
-        if not sum(sizes):
-            raise BadInput(f"task.path={text} is empty; {allowed} that hold data.")
 
 
 class _Run:
@@ -303,84 +248,3 @@ def _ended_by_sigterm() -> Any:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _show_plan(
-    cells: Sequence[Cell],
-    left_out: Sequence[Cell],
-    finished: Mapping[str, Record],
-    settings: Settings,
-    stream: Any,
-) -> int:
-    """List what would run; run nothing."""
-    rows = []
-    for cell in cells:
-        state = "finished" if cell.key in finished else "to run"
-        if cell.unsupported and cell.key not in finished:
-            state = f"unsupported: {cell.unsupported}"
-        rows.append((cell, state))
-    rows += [(cell, "left out by budget") for cell in left_out]
-    width = max(len(cell.name) for cell, _ in rows)
-    for cell, state in rows:
-        mark = " " if cell.known else "~"
-        gib = (cell.predicted_bytes or 0) / 2**30
-        cost = f"{mark}{duration(cell.predicted_s or 0.0):>12}  {mark}{gib:5.1f} GiB"
-        print(f"{cell.name:<{width}}  {cost}  {state}", file=stream)
-    todo = [cell for cell, state in rows if state == "to run"]
-    total = sum(cell.predicted_s or 0.0 for cell in todo)
-    print(
-        f"{len(todo)} cells to run, about {duration(total)}; "
-        "~ is a guess, the others come from earlier records; nothing was run",
-        file=stream,
-    )
-    if settings.output == "json":
-        document = [
-            {
-                **c.part,
-                "state": s,
-                "predicted_s": c.predicted_s,
-                "predicted_bytes": c.predicted_bytes,
-            }
-            for c, s in rows
-        ]
-        print(one_document({"plan": document, "seconds": total}))
-    return 0
-
-
-def _conclude(
-    records: Sequence[Record], store: Store, settings: Settings, stream: Any, exit_code: int
-) -> None:
-    """The table, and the JSON document where it was asked for."""
-    from bench.report.table import build, to_json
-    from bench.report.terminal import show
-
-    table = build(records, store.artefacts)
-    if records:
-        show(table, Console(file=stream, highlight=False))
-    failed = [record for record in records if record["status"] == "failed"]
-    if failed:
-        print(f"{len(failed)} of {len(records)} cells failed:", file=stream)
-    for record in failed:
-        part = record["cell"]
-        names = [part["model"], part["task"], part["scenario"], *(part.get("overrides") or [])]
-        print(f"  {' · '.join(names)}: {record['reason']}", file=stream)
-    print(f"records: {settings.results}", file=stream)
-    if settings.output == "json":
-        document = {
-            "records": [_summary(record) for record in records],
-            "table": to_json(table),
-            "exit_code": exit_code,
-        }
-        print(one_document(document), flush=True)
-
-
-def one_document(value: dict[str, Any]) -> str:
-    """Strict JSON on one line: what JSON cannot hold (NaN, infinity) is null, as in the records."""
-    return json.dumps(plain(value, "document"), ensure_ascii=False, allow_nan=False)
-
-
-def _summary(record: Record) -> dict[str, Any]:
-    """What a pipeline wants of a record; the whole stands in its file."""
-    names = ("id", "status", "reason", "key", "cell", "figures", "quality", "memory", "parameters")
-    whole = cast(dict[str, Any], record)
-    return {name: whole.get(name) for name in (*names, "baselines", "wall_s")}
