@@ -24,11 +24,13 @@ TASKS: dict[str, dict[str, Any]] = {
     "generate": {"levels": 17, "n_classes": 10, "height": 8, "width": 8, "channels": 1},
 }
 KINDS = tuple(TASKS)
+GROUPS = {name: yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()) for name in MODELS}
+PAIRS = [(name, kind) for name in MODELS for kind in KINDS if kind in GROUPS[name]["kinds"]]
 
 
 def resolved(name: str, kind: str, size: str, task: dict[str, Any] | None = None) -> dict[str, Any]:
     """The model group as a plain dictionary, all interpolations resolved for one kind."""
-    model = yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text())
+    model = copy.deepcopy(GROUPS[name])
     model["kinds"] = {kind: model["kinds"][kind]}
     shapes = model["kinds"][kind].get("shapes", model.get("shapes"))
     for key, value in shapes[size].items():

@@ -1,7 +1,5 @@
 """Every model of the registry in bfloat16: what each scenario does, with finite numbers."""
 
-import itertools
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,9 +8,8 @@ from bench import protocol
 from bench.training import Recipe, Trainer, autocast
 from models.objectives.diffusion import Diffusion
 from models.objectives.diffusion_classifier import DiffusionClassifier
-from tests.zoo import KINDS, MODELS, build
+from tests.zoo import PAIRS, build
 
-PAIRS = list(itertools.product(MODELS, KINDS))
 SHORT = torch.bfloat16
 CPU = torch.device("cpu")
 
