@@ -1,9 +1,8 @@
 """The command line: the Hydra application, and the words that need none of it.
 
-Everything that knows Hydra's grammar or its errors stands here; the worker alone instantiates.
+Hydra's grammar stands in `overrides`, its errors here; the worker alone instantiates.
 """
 
-import itertools
 import os
 import re
 import sys
@@ -17,11 +16,6 @@ from bench.errors import BadInput, describe, hint, one_line, unknown
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 WORKER = "bench.worker:run_cell"
 WORDS = ("list", "doctor", "table")
-# What a YAML file says of itself: set by hand, a record would claim to be another cell's.
-FIXED = (
-    *(f"{group}.name" for group in ("model", "task", "scenario", "size", "suite", "device")),
-    *("model.family", "model.kinds", "model.shapes", "task.kind"),
-)
 USAGE = """\
 usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
 
@@ -123,7 +117,7 @@ def _no_more(word: str, rest: Sequence[str]) -> None:
 
 
 class Application:
-    """The overrides of one command line, and Hydra to compose them with."""
+    """What was given on one command line, and Hydra to compose it with."""
 
     def __init__(self, overrides: Sequence[str]) -> None:
         from hydra import initialize_config_dir
@@ -131,64 +125,13 @@ class Application:
         from hydra.core.global_hydra import GlobalHydra
 
         from bench.config import Config
+        from bench.overrides import Overrides
 
         ConfigStore.instance().store(name="schema", node=Config)
         GlobalHydra.instance().clear()
         initialize_config_dir(str(CONFIGS), version_base="1.3")
-        self.axes: dict[str, list[Any]] = {}
-        self.suite = "quick"
-        self.given: set[str] = set()
-        self.runner: list[str] = []
-        self.inside: list[list[str]] = []  # each an override's points
-        self.hydra: list[str] = []
-        self.searchpath: list[str] = []
-        for text in overrides:
-            self._take(text)
+        self.given = Overrides(overrides)
         self._options: dict[str, list[str]] = {}
-
-    def _take(self, text: str) -> None:
-        """Sort one override into axes, runner keys and keys inside a group."""
-        from bench.config import AXES, GROUPS, RUNNER_KEYS, check_scalar
-
-        text = _quoted(text)
-        override = _parse(text)
-        key, values = override.key_or_group, _values(override)
-        if key in self.given and key != "hydra.searchpath":
-            lists = key in (*AXES, "lr") or key.startswith(("model.", "task."))
-            more = ", values separated by commas" if lists else ""
-            raise BadInput(f"{key} is given twice, '{text}' the second time; give it once{more}.")
-        self.given.add(key)
-        if override.is_hydra_override():
-            if key != "hydra.searchpath":
-                raise BadInput(f"{key} cannot be set; of Hydra's own keys only hydra.searchpath.")
-            self.searchpath += _folders(override.value())
-            self.hydra.append(text)
-        elif key in AXES or key == "suite":
-            if override.package or override.is_add() or override.is_delete() or not values:
-                raise BadInput(f"'{text}' cannot be; give {key}=VALUE or {key}=VALUE,VALUE.")
-            if key == "suite":
-                if len(values) != 1:
-                    raise BadInput(f"suite={','.join(values)} is no single suite; give one name.")
-                self.suite = values[0]
-            else:
-                scalar = key not in GROUPS
-                self.axes[key] = [check_scalar(key, v) if scalar else v for v in values]
-        elif key in FIXED:
-            raise BadInput(f"{key} is what a file of {CONFIGS.name}/ is, and cannot be set.")
-        elif key in RUNNER_KEYS:
-            if override.is_sweep_override():
-                raise BadInput(f"'{text}': {key} takes one value; axes are {', '.join(AXES)}.")
-            self.runner.append(text)
-        elif key == "lr" or (key.partition(".")[0] in (*GROUPS, "optimizer") and "." in key):
-            prefix = text.partition("=")[0]
-            points = [f"{prefix}={value}" for value in values]
-            self.inside.append(points if override.is_sweep_override() else [text])
-        else:
-            known = [*AXES, "suite", "lr", *RUNNER_KEYS]
-            raise BadInput(
-                f"'{key}' is no key; allowed: {', '.join(known)}, and keys inside "
-                f"{', '.join(GROUPS)} such as model.backbone.d_model.{hint(key, known)}"
-            )
 
     def options(self, group: str) -> list[str]:
         """Names in a group, with those of hydra.searchpath."""
@@ -197,7 +140,7 @@ class Application:
             from hydra.core.object_type import ObjectType
 
             loader = GlobalHydra.instance().config_loader()
-            names = loader.get_group_options(group, ObjectType.CONFIG, "config", self.hydra)
+            names = loader.get_group_options(group, ObjectType.CONFIG, "config", self.given.hydra)
             self._options[group] = sorted(set(names))
         return self._options[group]
 
@@ -209,7 +152,7 @@ class Application:
         loader = GlobalHydra.instance().config_loader()
         found = loader.get_search_path().get_path()
         folders = [str(element.path).removeprefix("file://") for element in found]
-        folders += self.searchpath
+        folders += self.given.searchpath
         for folder in folders:
             path = Path(folder, group, f"{name}.yaml")
             if path.is_file():
@@ -222,53 +165,50 @@ class Application:
         from hydra import compose
 
         try:
-            return compose("config", overrides=[*self.hydra, *overrides])
+            return compose("config", overrides=[*self.given.hydra, *overrides])
         except Exception as error:  # errors of Hydra, OmegaConf and YAML share no base
             raise self._sentence(error, overrides) from error
 
     def first_point(self) -> list[str]:
         """Overrides of the first cell of the axes, for --cfg."""
         self._any_cell()
-        first = [f"{key}={values[0]}" for key, values in self.axes.items()]
+        first = [f"{key}={values[0]}" for key, values in self.given.axes.items()]
         self._check_suite_name()
-        return [*first, f"suite={self.suite}", *self.runner, *(points[0] for points in self.inside)]
+        inside = [points[0] for points in self.given.inside]
+        return [*first, f"suite={self.given.suite}", *self.given.runner, *inside]
 
     def _any_cell(self) -> list[str]:
         """Overrides that compose whatever the defaults are, checked to be known."""
         for group in ("model", "task", "scenario", "size", "device"):
-            for name in self.axes.get(group, []):
+            for name in self.given.axes.get(group, []):
                 if name not in self.options(group):
                     raise unknown(group, name, self.options(group))
-        first = {
-            group: self.axes.get(group, self.options(group))[:1] for group in ("model", "task")
-        }
+        axes = self.given.axes
+        first = {group: axes.get(group, self.options(group))[:1] for group in ("model", "task")}
         return [f"{group}={name}" for group, names in first.items() for name in names]
 
     def _check_suite_name(self) -> None:
-        if self.suite not in self.options("suite"):
-            raise unknown("suite", self.suite, self.options("suite"))
+        if self.given.suite not in self.options("suite"):
+            raise unknown("suite", self.given.suite, self.options("suite"))
 
     def run(self, worker: str) -> int:
         """Plan and run everything that was asked for."""
-        from bench.config import check_runner, parse_duration
+        from bench.checks import check_runner, parse_duration
         from bench.environment import cores, resolve_device
         from bench.plan import Request, expand
         from bench.run import Settings, execute
 
         self._check_suite_name()
-        shared = [points for points in self.inside if not _inner(points[0])]
-        variants = [points for points in self.inside if _inner(points[0])]
-        if any(len(points) > 1 for points in shared):
-            raise BadInput("keys inside suite and device take one value; sweep others.")
-        flat = [points[0] for points in shared]
-        base = self.compose([*self._any_cell(), f"suite={self.suite}", *flat, *self.runner])
+        given = self.given
+        shared = given.shared()
+        base = self.compose([*self._any_cell(), f"suite={given.suite}", *shared, *given.runner])
         check_runner(base)
-        devices = self.axes.get("device", ["auto"])
+        devices = given.axes.get("device", ["auto"])
         request = Request(
-            axes=self.axes,
-            variants=[list(point) for point in itertools.product(*variants)],
-            suite=self.suite,
-            shared=flat,
+            axes=given.axes,
+            variants=given.variants(),
+            suite=given.suite,
+            shared=shared,
             devices=list(dict.fromkeys(resolve_device(name) for name in devices)),
             cores=cores(),
             allow_targets=list(base.allow_targets),
@@ -309,66 +249,6 @@ class Application:
         config = self.compose(groups)
         parent = OmegaConf.select(config, key.rpartition(".")[0], throw_on_missing=False)
         return sorted(map(str, parent)) if isinstance(parent, DictConfig) else []
-
-
-def _folders(value: Any) -> list[str]:
-    """The folders of hydra.searchpath, each checked."""
-    folders = [str(item) for item in (value if isinstance(value, list) else [value])]
-    for folder in folders:
-        path = folder.removeprefix("file://")
-        if not path.startswith("pkg://") and not Path(path).is_dir():
-            raise BadInput(f"hydra.searchpath={folder} is no folder; give a folder of YAML.")
-    return [folder.removeprefix("file://") for folder in folders]
-
-
-def _inner(override: str) -> bool:
-    """Whether an override belongs to single cells rather than to the whole suite."""
-    key = override.lstrip("+~").partition("=")[0]
-    return key == "lr" or key.partition(".")[0] in (
-        "model",
-        "task",
-        "scenario",
-        "size",
-        "optimizer",
-    )
-
-
-def _parse(text: str) -> Any:
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    loader = GlobalHydra.instance().config_loader()
-    try:
-        return OverridesParser.create(config_loader=loader).parse_overrides([text])[0]
-    except HydraException as error:
-        raise BadInput(f"'{text}' cannot be read; give key=value, quoted where needed.") from error
-
-
-def _quoted(text: str) -> str:
-    """The override with its value in quotes where Hydra's grammar cannot read it bare.
-
-    Its words are ASCII alone and have no parentheses, as folders of people do.
-    """
-    key, equals, value = text.partition("=")
-    plain = equals and not set(value) & set("[]{}'\"\\,$") and re.fullmatch(r"[+\w./@]+", key)
-    if not plain or not re.search(r"[^ -~]|[()]", value) or "range(" in value:
-        return text
-    return f"{key}='{value}'"
-
-
-def _values(override: Any) -> list[str]:
-    """The values of an override as strings, one unless it sweeps."""
-    from hydra.errors import HydraException
-
-    if override.is_sweep_override():
-        try:
-            return list(override.sweep_string_iterator())
-        except HydraException as error:
-            raise BadInput(f"'{override.input_line}' cannot be listed; use commas.") from error
-    value = override.value()
-    values = value if isinstance(value, list) else [value]
-    return ["null" if item is None else str(item) for item in values]
 
 
 if __name__ == "__main__":

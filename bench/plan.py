@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.config import check_numbers, check_types, differs, finish, finish_task, stated
+from bench.checks import check_numbers
+from bench.config import finish, finish_task
+from bench.defaults import check_types, differs, stated
 from bench.errors import BadInput, unknown
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
@@ -205,25 +207,23 @@ class _Builder:
 
         One that repeats a default is none: its result is that of the default cell.
         """
+        shared = [text for text in self.request.shared if _measured(text)]
         if not variant:
-            return [text for text in self.request.shared if _measured(text)]
+            return shared
         reference = self._reference(names)
         keys = dict.fromkeys(_key(text, "") for text in variant)
         inside = [stated(key, config) for key in keys if differs(key, config, reference, size)]
-        return [*inside, *(text for text in self.request.shared if _measured(text))]
+        return [*inside, *shared]
 
     def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
         """The plain rivals of a task; `model` only completes the composition."""
         kept = [text for text in variant if _key(text, "task.")]
-        names = [f"model={model}", f"task={task}", f"scenario={BASELINES}"]
-        names.append(f"suite={self.request.suite}")
-        config = self.composer.compose([*names, *self.request.shared, *kept])
+        names = [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
+        scenario = f"scenario={BASELINES}"
+        config = self.composer.compose([*names, scenario, *self.request.shared, *kept])
         plain = finish_task(config, self.request.allow_targets)
         cell = self._cell(plain, device, tuple(kept))
-        reference = self._reference([*names[:2], names[-1]])
-        keys = dict.fromkeys(_key(text, "") for text in kept)
-        inside = [stated(key, config) for key in keys if differs(key, config, reference, "")]
-        cell.part["overrides"] = [*inside, *(s for s in self.request.shared if _measured(s))]
+        cell.part["overrides"] = self._telling(kept, names, "", config)
         return cell
 
     def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:

@@ -21,7 +21,9 @@ TORCH = (
     "bench/worker.py", "bench/parameters.py", "bench/sizes.py", "bench/doctor.py",
     "bench/protocol.py",
 )  # fmt: skip
-HYDRA = ("bench/cli.py", "bench/config.py", "bench/worker.py")
+HYDRA = (
+    "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py", "bench/worker.py",
+)  # fmt: skip
 # What the store and the report may import of bench.
 READERS = ("bench.store", "bench.report")
 

@@ -1,0 +1,79 @@
+"""The values of the keys that the bench owns: one that cannot be is refused in one sentence."""
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BadInput, unknown
+
+if TYPE_CHECKING:  # Hydra is known to the command line alone
+    from omegaconf import DictConfig
+
+DTYPES = ("float32", "bfloat16", "float16")
+OUTPUTS = ("table", "json")
+UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
+
+
+def check_scalar(key: str, value: object) -> int | str | bool:
+    """One value of the axes seed, dtype, threads or compile; BadInput where it is none."""
+    text = str(value).strip()
+    if key == "dtype":
+        if text not in DTYPES:
+            raise unknown(key, text, DTYPES)
+        return text
+    if key == "compile":
+        if text.lower() not in ("true", "false"):
+            raise BadInput(f"compile={text} is no truth value; allowed: true, false.")
+        return text.lower() == "true"
+    least = 1 if key == "threads" else 0
+    if not re.fullmatch(r"[+-]?\d+", text) or isinstance(value, bool):
+        raise BadInput(f"{key}={text} is no whole number; allowed: integers from {least}.")
+    if not least <= int(text) < 2**31:
+        raise BadInput(f"{key}={text} is out of range; allowed: integers from {least}.")
+    return int(text)
+
+
+def check_runner(config: "DictConfig") -> None:
+    """Values of the keys that steer the runner."""
+    if config.output not in OUTPUTS:
+        raise unknown("output", config.output, OUTPUTS)
+    if not config.timeout > 0:
+        raise BadInput(f"timeout={config.timeout} is too small; allowed: seconds above 0.")
+    limit = config.memory_limit_gib
+    if limit is not None and not limit > 0:
+        raise BadInput(f"memory_limit_gib={limit} is too small; allowed: GiB above 0, or null.")
+    if not config.results.strip():
+        raise BadInput("results= is empty; allowed: the path of a folder.")
+    parse_duration("budget", config.budget)
+
+
+def parse_duration(key: str, text: str | None) -> float | None:
+    """Seconds of '90', '90s', '30min', '1h', '1.5h'."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?\s*", text)
+    if match is None or float(match[1]) == 0:
+        raise BadInput(f"{key}={text} is no duration; allowed: such as 90s, 30min or 1.5h.")
+    return float(match[1]) * UNITS[match[2] or ""]
+
+
+def check_numbers(config: "DictConfig") -> None:
+    """Numbers that would make a run empty or impossible."""
+    suite = config.suite
+    positive: dict[str, Any] = {f"suite.items.{name}": n for name, n in suite["items"].items()}
+    positive |= {f"suite.{key}": suite[key] for key in ("validation_items", "test_items")}
+    positive |= {f"suite.measure.{k}": suite.measure[k] for k in ("min_samples", "max_seconds")}
+    positive["size.parameters"] = config.size.parameters
+    positive["lr"] = config.lr
+    positive |= {f"optimizer.{key}": config.optimizer[key] for key in ("lr", "clip")}
+    for key, number in positive.items():
+        if number is not None and not number > 0:
+            raise BadInput(f"{key}={number} is too small; allowed: numbers above 0.")
+    for key in ("adam_ratio", "weight_decay", "cooldown"):
+        if not config.optimizer[key] >= 0:
+            number = config.optimizer[key]
+            raise BadInput(f"optimizer.{key}={number} is too small; allowed: numbers from 0.")
+    rates = {f"optimizer.{key}": number for key, number in config.optimizer.items()}
+    for key, number in {"lr": config.lr, **rates}.items():
+        if number is not None and not math.isfinite(number):
+            raise BadInput(f"{key}={number} is not finite; allowed: numbers above 0.")
