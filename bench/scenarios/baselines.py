@@ -2,28 +2,17 @@
 
 from typing import Any
 
-from bench.scenarios.context import Context
+from bench.scenarios.context import Context, scores
 
 
 def run(context: Context) -> dict[str, Any]:
-    baselines = []
-    for baseline in context.task.baselines():
-        quality = baseline.quality
-        baselines.append(
-            {
-                "name": baseline.name,
-                "description": baseline.description,
-                "seconds": baseline.seconds,
-                "quality": {
-                    "metric": quality.metric,
-                    "value": quality.value,
-                    "better": quality.better,
-                    "bound": quality.bound,
-                    "stderr": quality.stderr,
-                    "n_items": quality.n_items,
-                    "secondary": quality.secondary,
-                    "notes": quality.notes,
-                },
-            }
-        )
+    baselines = [
+        {
+            "name": baseline.name,
+            "description": baseline.description,
+            "seconds": baseline.seconds,
+            "quality": scores(baseline.quality),
+        }
+        for baseline in context.task.baselines()
+    ]
     return {"baselines": baselines, "validity": {"valid": True, "reason": None}}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.meters.time import Limits
-from bench.tasks.base import Task
+from bench.tasks.base import Quality, Task
 from bench.training import Recipe, autocast
 
 
@@ -99,3 +99,9 @@ def count_units(context: Context, batch: dict[str, Tensor]) -> int:
     if context.kind == "language":
         return batch["tokens"].numel()
     return batch["pixels"].shape[0]
+
+
+def scores(quality: Quality) -> dict[str, Any]:
+    """A score as it stands in a record; items and artefacts are files beside it."""
+    names = ("metric", "value", "better", "bound", "stderr", "n_items", "secondary", "notes")
+    return {name: getattr(quality, name) for name in names}

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.torch import save_model
 from torch import nn
 
-from bench.scenarios.context import Context
+from bench.scenarios.context import Context, scores
 from bench.training import Curve, train
 
 
@@ -62,14 +62,7 @@ def run(context: Context) -> dict[str, Any]:
     tuned = (context.config["model"].get("tuned") or {}).get(context.config["task"]["name"]) or {}
     return {
         "quality": {
-            "metric": quality.metric,
-            "value": quality.value,
-            "better": quality.better,
-            "bound": quality.bound,
-            "stderr": quality.stderr,
-            "n_items": quality.n_items,
-            "secondary": quality.secondary,
-            "notes": quality.notes,
+            **scores(quality),
             "validation_value": validation.value,
             "items_artefact": "items.npy",
             **trained(context, curve),
