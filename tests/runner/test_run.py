@@ -3,30 +3,14 @@
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.run import not_finite
-from tests.runner.conftest import ROOT, Command, arguments, environment, python, records
-
-
-def start(results: Path, *words: str, **more: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.runner.command", *arguments(results, *words)],
-        cwd=ROOT,
-        env=environment(**more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+from tests.runner.conftest import ROOT, Command, arguments, python, records
 
 
 def test_a_suite_becomes_records(bench: Command, results: Path) -> None:
@@ -147,66 +131,6 @@ def test_what_cannot_be_says_why(bench: Command, results: Path) -> None:
     )
 
 
-def test_sweeps(bench: Command) -> None:
-    done = bench(
-        "-m", "model=fake,other", "size=nano,tiny", "seed=range(0,2)", "scenario=prefill",
-        "dtype=float32,bfloat16", "model.backbone.depth=1,2", "plan=true", "output=json",
-    )  # fmt: skip
-    assert done.code == 0, done.err
-    cells = done.document["plan"]
-    assert len(cells) == 2**5
-    keys = ("model", "size", "seed", "dtype")
-    assert len({tuple(cell[key] for key in keys) for cell in cells}) == 2**4
-
-
-def labels(document: dict[str, Any]) -> list[str]:
-    return sorted(
-        row["cells"][0]["text"]
-        for block in document["table"]["blocks"]
-        for row in block["rows"]
-        if row["kind"] == "model"
-    )
-
-
-@pytest.mark.parametrize(
-    ("word", "wanted"),
-    [
-        ("lr=0.01,2e-2", ["fake lr=0.01", "fake lr=0.02"]),
-        ("model.backbone.depth=2,3", ["fake", "fake depth=3"]),  # 2 is the default
-        ("model.backbone.width=8,16", ["fake width=16", "fake width=8"]),  # no longer solved for
-    ],
-)
-def test_a_sweep_inside_a_group_has_a_row_a_point(
-    bench: Command, results: Path, word: str, wanted: list[str]
-) -> None:
-    done = bench("model=fake", "suite.baselines=false", "output=json", word)
-    assert done.code == 0, done.err
-    assert labels(done.document) == wanted
-    assert len(records(results)) == 4
-    again = bench("model=fake", "suite.baselines=false", "output=json", word)
-    assert labels(again.document) == wanted
-    assert len(records(results)) == 4, "nothing is run twice"
-    # The rows stand beside the default one when all records are read.
-    bench("model=fake", "suite.baselines=false")
-    table = python("-m", "bench.report", "table", str(results))
-    assert table.code == 0, table.err
-    first = [line.split("  ")[0].rstrip() for line in table.out.splitlines()]
-    assert {*wanted, "fake"} <= set(first)
-
-
-def test_what_is_given_inside_a_task_makes_a_block_of_its_own(bench: Command) -> None:
-    done = bench("model=fake", "task.vocab_size=7,9", "output=json")
-    titles = [block["title"] for block in done.document["table"]["blocks"]]
-    assert len(titles) == 2
-    assert sorted("task.vocab_size=9" in title for title in titles) == [False, True]
-
-
-def test_other_training_items_make_another_row(bench: Command, results: Path) -> None:
-    bench("model=fake", "suite.baselines=false")
-    done = bench("model=other", "suite.items.fake=9", "suite.baselines=false", "output=json")
-    assert labels(done.document) == ["other suite.items.fake=9"]
-
-
 def test_plan_and_budget_run_nothing(bench: Command, results: Path) -> None:
     done = bench("plan=true")
     assert (done.code, results.exists()) == (0, False)
@@ -279,92 +203,6 @@ def test_a_corrupt_record_loses_no_other(bench: Command, results: Path) -> None:
     assert "zero.json: is empty" in done.err
     assert "pipe.json: is no file" in done.err
     assert len(list(results.glob("records/*.json"))) == 8  # 3, the broken ones, 2 of seed 1
-
-
-def test_killing_the_parent_loses_no_record(bench: Command, results: Path, tmp_path: Path) -> None:
-    words = ["model=fake", "model.behaviour=pause,slow", "scenario=prefill"]
-    (tmp_path / "tmp").mkdir()
-    parent = start(results, *words, TMPDIR=str(tmp_path / "tmp"))
-    deadline = time.monotonic() + 60
-    while not records(results) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)  # the slow cell is running now
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.communicate(timeout=30)
-    assert [r["status"] for r in records(results)] == ["ok"]
-    left = time.monotonic() + 20
-    while _group(parent.pid) and time.monotonic() < left:
-        time.sleep(0.1)
-    assert not _group(parent.pid), "the child has outlived its parent"
-    assert not list((tmp_path / "tmp").glob("archbench-*")), "its unfinished files are left"
-    # The same command again goes on where it was.
-    done = bench(*words, "timeout=1")
-    assert "1 of 2 cells are finished already" in done.out
-    assert sorted(r["status"] for r in records(results)) == ["failed", "ok"]
-
-
-def test_a_worker_that_is_killed_costs_its_own_cell(results: Path) -> None:
-    parent = start(results, "model=fake", "model.behaviour=slow", "scenario=prefill", "seed=0,1")
-    deadline = time.monotonic() + 60
-    while not (running := _child(parent.pid, 2)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    os.kill(running, signal.SIGKILL)
-    out, err = parent.communicate(timeout=60)
-    assert parent.returncode == 1, err
-    assert "Traceback" not in out + err
-    made = {r["cell"]["seed"]: r for r in records(results)}
-    assert {seed: r["status"] for seed, r in made.items()} == {0: "failed", 1: "ok"}
-    assert "SIGKILL" in made[0]["reason"]
-
-
-def _child(process: int, depth: int) -> int:
-    """A descendant `depth` generations below: the fork server's children run cells; 0 if none."""
-    if depth == 0:
-        return process
-    for path in Path(f"/proc/{process}/task/{process}").glob("children"):
-        for child in path.read_text().split():
-            if found := _child(int(child), depth - 1):
-                return found
-    return 0
-
-
-def test_two_runs_into_one_folder(bench: Command, results: Path) -> None:
-    runs = [start(results, "model=fake", "seed=0,1,2") for _ in range(2)]
-    for run in runs:
-        out, err = run.communicate(timeout=100)
-        assert run.returncode == 0, out + err
-    made = records(results)
-    assert len({r["key"] for r in made}) == 7
-    assert {r["status"] for r in made} == {"ok"}
-    assert "7 of 7 cells are finished already" in bench("model=fake", "seed=0,1,2").out
-
-
-def _group(leader: int) -> bool:
-    """Whether a process of the group runs; one that ended but waits to be reaped does not."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, group, *_ = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended while we looked
-        if int(group) == leader and state not in "ZX":
-            return True
-    return False
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_keeps_the_records(results: Path, number: signal.Signals) -> None:
-    parent = start(results, "model=fake", "model.behaviour=pause,slow", "scenario=prefill")
-    deadline = time.monotonic() + 60
-    while not records(results) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    os.killpg(parent.pid, number) if number == signal.SIGINT else os.kill(parent.pid, number)
-    out, err = parent.communicate(timeout=30)
-    assert parent.returncode == 130
-    assert "every finished record is kept" in err
-    assert "Traceback" not in out + err
-    assert [r["status"] for r in records(results)] == ["ok"]
 
 
 def test_a_model_of_the_user_enters_the_table(results: Path, tmp_path: Path) -> None:
