@@ -6,7 +6,6 @@ last, by a rename, so a reader sees a whole record or none. A writer that is kil
 temporary file or a folder without a record, which readers pass over.
 """
 
-import hashlib
 import json
 import math
 import numbers
@@ -18,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.store.record import NAME, ArtefactPart, Record, created, validate
-
-CHUNK = 1 << 20
+from bench.store.files import difference, sync_folder, write_artefact, write_file
+from bench.store.record import NAME, Record, created, validate
 
 
 class StoreError(ValueError):
@@ -54,7 +52,7 @@ class Store:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 try:
-                    _write_file(probe, [b"probe"])
+                    write_file(probe, [b"probe"])
                 finally:
                     probe.unlink(missing_ok=True)
             except OSError as error:
@@ -79,32 +77,19 @@ class Store:
             if not NAME.fullmatch(name):
                 raise StoreError(f"artefact name {name!r} cannot name a file")
         final = self.records / f"{identity}.json"
-        folder = self.artefacts / identity
-        try:
-            self.records.mkdir(parents=True, exist_ok=True)
-            self.artefacts.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError:
-            raise StoreError(
-                f"record '{identity}' exists in '{self.root}'; records never change"
-            ) from None
-        except OSError as error:
-            raise _unwritable(final, error) from error
-        if final.exists():
-            folder.rmdir()
-            raise StoreError(f"record '{identity}' exists in '{self.root}'; records never change")
+        folder = self._claim(identity, final)
         temporary = self.records / f".{identity}.{secrets.token_hex(8)}.tmp"
         try:
             checked["artefacts"] = [
-                _write_artefact(folder / name, content)
+                write_artefact(folder / name, content)
                 for name, content in (artefacts or {}).items()
             ]
             if artefacts:
-                _sync_folder(folder)
+                sync_folder(folder)
             text = json.dumps(checked, ensure_ascii=False, allow_nan=False, indent=1)
-            _write_file(temporary, [text.encode(), b"\n"])
+            write_file(temporary, [text.encode(), b"\n"])
             os.replace(temporary, final)
-            _sync_folder(self.records)
+            sync_folder(self.records)
         except BaseException as error:
             temporary.unlink(missing_ok=True)
             if not final.exists():
@@ -115,6 +100,23 @@ class Store:
         if not artefacts:
             folder.rmdir()
         return final
+
+    def _claim(self, identity: str, final: Path) -> Path:
+        """The artefact folder of a record that is new; whoever makes it owns the id."""
+        taken = StoreError(f"record '{identity}' exists in '{self.root}'; records never change")
+        folder = self.artefacts / identity
+        try:
+            self.records.mkdir(parents=True, exist_ok=True)
+            self.artefacts.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            raise taken from None
+        except OSError as error:
+            raise _unwritable(final, error) from error
+        if final.exists():  # a record without artefacts keeps no folder
+            folder.rmdir()
+            raise taken
+        return folder
 
     def read_all(self) -> tuple[list[Record], list[Problem]]:
         """All readable records in order of their ids, and a problem for each unreadable file."""
@@ -143,7 +145,7 @@ class Store:
         path = self.artefacts / record["id"] / name
         for listed in record.get("artefacts") or []:
             if listed.get("name") == name:
-                sentence = _difference(path, listed)
+                sentence = difference(path, listed)
                 if sentence:
                     raise StoreError(f"{path}: {sentence}")
                 return path
@@ -155,7 +157,7 @@ class Store:
         for record in records:
             for listed in record.get("artefacts") or []:
                 path = self.artefacts / record["id"] / str(listed.get("name"))
-                sentence = _difference(path, listed)
+                sentence = difference(path, listed)
                 if sentence:
                     problems.append(Problem(path, sentence))
         return problems
@@ -224,59 +226,6 @@ def read_paths(paths: Iterable[Path]) -> tuple[list[Record], list[Problem], list
 
 def _unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"record '{path}' could not be written ({error.strerror or error})")
-
-
-def _write_artefact(path: Path, content: bytes | Path) -> ArtefactPart:
-    digest, size = hashlib.sha256(), 0
-
-    def pieces() -> Iterable[bytes]:
-        nonlocal size
-        for piece in _pieces(content):
-            digest.update(piece)
-            size += len(piece)
-            yield piece
-
-    _write_file(path, pieces())
-    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}
-
-
-def _pieces(content: bytes | Path) -> Iterable[bytes]:
-    if isinstance(content, bytes):
-        yield content
-        return
-    with open(content, "rb") as stream:
-        while piece := stream.read(CHUNK):
-            yield piece
-
-
-def _write_file(path: Path, pieces: Iterable[bytes]) -> None:
-    with open(path, "xb") as stream:
-        for piece in pieces:
-            stream.write(piece)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; folders cannot be opened on every system."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _difference(path: Path, listed: ArtefactPart) -> str | None:
-    try:
-        digest = hashlib.sha256()
-        for piece in _pieces(path):
-            digest.update(piece)
-    except OSError as error:
-        return f"artefact cannot be read ({error.strerror or error})"
-    if digest.hexdigest() != listed.get("sha256"):
-        return "artefact differs from the hash in its record"
-    return None
 
 
 def plain(value: Any, where: str) -> Any:
