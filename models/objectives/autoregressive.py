@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.backbones.interface import RecurrentBackbone, State
 from models.objectives.categorical import draw
+from models.objectives.pixels import check_pixels
 from models.output import LogProb, Output, scored
 
 
@@ -199,8 +200,7 @@ class PixelLanguageModel(_Autoregressive):
         """n images given their classes `condition` (n,): (n, H, W)."""
         if condition is None:
             raise ValueError("condition is None; give the class of each image")
-        if length not in (None, self.height * self.width):
-            raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
+        check_pixels(length, self.height, self.width)
         given = self.condition(condition)  # (n, D)
 
         def placed(x: Tensor, t: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import SequenceBackbone
+from models.objectives.pixels import check_pixels
 from models.output import Output, scored
 
 
@@ -96,8 +97,7 @@ class ImageClassifier(nn.Module):
         """FLOPs of one forward pass over `batch` images of `length` pixels, counted by torch."""
         from models.backbones.timm_image import flops  # only here: sequences need no timm
 
-        if length != self.height * self.width:
-            raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
+        check_pixels(length, self.height, self.width)
         return flops(
             self.backbone,
             batch=batch,

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from models.objectives.diffusion_sampling import SAMPLERS, Denoiser, draw_pixels, expectation
 from models.objectives.noise import LogSnrSchedule
+from models.objectives.pixels import check_pixels
 from models.output import LogProb, Output
 
 
@@ -212,8 +213,7 @@ class Diffusion(nn.Module):
         """n images given their classes, (n, H, W), by the configured sampler."""
         if condition is None:
             raise ValueError("condition is None; give the class of each image")
-        if length not in (None, self.height * self.width):
-            raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
+        check_pixels(length, self.height, self.width)
         given = condition
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -225,6 +225,5 @@ class Diffusion(nn.Module):
 
     def flops(self, batch: int, length: int) -> int:
         """FLOPs of one evaluation of the network on `batch` images."""
-        if length != self.height * self.width:
-            raise ValueError(f"length is {length}; images have {self.height * self.width} pixels")
+        check_pixels(length, self.height, self.width)
         return self.network.flops(batch, self.height, self.width)
