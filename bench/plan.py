@@ -148,19 +148,12 @@ class _Builder:
             config = self._compose(names, scenario, variant)
             check_numbers(config)
             self._check_types(variant, names, size, config)
-            kind = str(config.task.kind)
-            form = (config.model.get("kinds") or {}).get(kind)
-            if form is None:
-                reason = f"model={model} has no form for tasks of kind '{kind}' (task={task})"
-                if asked or scenario == wanted[-1]:
+            form = (config.model.get("kinds") or {}).get(str(config.task.kind))
+            if reason := _refusal(form, config, model, task, scenario):
+                # Unasked, a model is passed over in silence where it cannot do one scenario, but
+                # told of, once, where it can do none.
+                if asked or (form is None and scenario == wanted[-1]):
                     cells.append(self._refused(config, device, reason))
-                continue
-            if (config.scenario.get("needs") or scenario) not in form.scenarios:
-                if asked:
-                    reasons = form.get("reasons") or {}
-                    can = ", ".join(form.scenarios)
-                    default = f"model={model} on task={task} cannot {scenario}; it can: {can}"
-                    cells.append(self._refused(config, device, reasons.get(scenario, default)))
                 continue
             overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
             plain = finish(config, overridden, self.request.allow_targets)
@@ -265,6 +258,19 @@ def _check_names(
     for name in names:
         if name not in options:
             raise unknown(group if given else f"suite={suite.name}: {group}", name, options)
+
+
+def _refusal(
+    form: "DictConfig | None", config: "DictConfig", model: str, task: str, scenario: str
+) -> str | None:
+    """Why a model cannot be in this scenario of the task, or None where it can."""
+    if form is None:
+        return f"model={model} has no form for tasks of kind '{config.task.kind}' (task={task})"
+    if (config.scenario.get("needs") or scenario) in form.scenarios:
+        return None
+    can = ", ".join(form.scenarios)
+    default = f"model={model} on task={task} cannot {scenario}; it can: {can}"
+    return str((form.get("reasons") or {}).get(scenario, default))
 
 
 def _key(override: str, prefix: str) -> str:

@@ -1,6 +1,6 @@
 """How a row's records become the cell of each column."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.report.formats import MISSING, count, limit, score, shorten, significant
@@ -85,18 +85,10 @@ class Cells:
         values = [value for _, value in found]
         mean = sum(values) / len(values)
         timing = found[0][0].get("timing") or {}
-        low = high = None
-        over, n = "", len(values)
-        median, fast, slow = timing.get("median_s"), timing.get("ci_low_s"), timing.get("ci_high_s")
-        if len(values) >= 2:
-            half = t_half(values)
-            low, high, over = mean - half, mean + half, "seeds"
-        elif median and fast and slow:
-            low, high, over = mean * median / slow, mean * median / fast, "calls"
-            n = int(timing.get("n") or 0)
         own = timing.get("unit") or unit
-        measure = Measure(figure, mean, unit=f"{own}/s", better="higher", low=low, high=high,
-                          over=over, n=n)  # fmt: skip
+        measure = Measure(
+            figure, mean, unit=f"{own}/s", better="higher", **_spread(values, mean, timing)
+        )
         marks: tuple[str, ...] = ()
         if own != unit:
             marks = (self.notes.number(f"in {UNITS.get(own, (own + '/s', 1.0))[0]}"),)
@@ -206,3 +198,15 @@ class Cells:
             reason=cell.reason, valid=valid, stale=any(map(self.outdated, records)),
             records=tuple(record["id"] for record in records),
         )  # fmt: skip
+
+
+def _spread(values: Sequence[float], mean: float, timing: Mapping[str, Any]) -> dict[str, Any]:
+    """The interval of a speed and what it is taken over: seeds, or the calls of a single one."""
+    if len(values) >= 2:
+        half = t_half(values)
+        return {"low": mean - half, "high": mean + half, "over": "seeds", "n": len(values)}
+    median, fast, slow = timing.get("median_s"), timing.get("ci_low_s"), timing.get("ci_high_s")
+    if median and fast and slow:
+        low, high = mean * median / slow, mean * median / fast
+        return {"low": low, "high": high, "over": "calls", "n": int(timing.get("n") or 0)}
+    return {"over": "", "n": len(values)}
