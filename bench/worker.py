@@ -1,4 +1,4 @@
-"""Runs one cell inside its own process: the only file besides the CLI that knows Hydra."""
+"""Runs one cell inside its own process: the only file that instantiates what YAML names."""
 
 import importlib
 import traceback

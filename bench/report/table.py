@@ -5,12 +5,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from bench.report.block import BlockBuilder
 from bench.report.layout import Table
 from bench.report.select import select
-from bench.report.terminal import show
 from bench.store.record import Record
 
 Roots = Sequence[Path] | Path | str | None
@@ -39,11 +36,6 @@ def build(
         shared = contexts.pop()
         return Table(tuple(replace(block, context="") for block in blocks), shared)
     return Table(tuple(blocks))
-
-
-def render(records: Sequence[Record], console: Console, artefact_root: Roots = None) -> None:
-    """Print the table of `records`, for the end of a run."""
-    show(build(records, artefact_root), console)
 
 
 def to_json(table: Table) -> dict[str, Any]:
