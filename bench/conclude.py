@@ -6,7 +6,7 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-from bench.plan import Cell
+from bench.cell import Cell
 from bench.progress import duration
 from bench.store import Record, Store, plain
 

@@ -2,9 +2,10 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bench.cell import Cell
 from bench.checks import check_numbers
 from bench.config import finish, finish_task
 from bench.defaults import check_types, differs, stated
@@ -39,30 +40,6 @@ class Request:
     devices: Sequence[str]  # resolved names, one for each value of the axis
     cores: int
     allow_targets: Sequence[str] = ()
-
-
-@dataclass
-class Cell:
-    """One cell: `part` as in its record, `config` resolved, `unsupported` a reason not to run."""
-
-    part: dict[str, Any]
-    config: dict[str, Any]
-    preload: tuple[str, ...]
-    order: float
-    versions: dict[str, int]
-    overrides: tuple[str, ...] = ()
-    unsupported: str | None = None
-    key: str = ""
-    config_hash: str = ""
-    predicted_s: float | None = None
-    predicted_bytes: int | None = None
-    known: bool = field(default=False)  # whether the prediction comes from a record
-
-    @property
-    def name(self) -> str:
-        names = [self.part[key] for key in ("model", "task", "scenario", "size")]
-        words = [*(str(name) for name in names if name), f"seed {self.part['seed']}"]
-        return " · ".join([*words, *self.overrides])
 
 
 def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cell]:

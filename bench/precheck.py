@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.cell import Cell
 from bench.errors import BadInput
-from bench.plan import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = "allowed: a readable file, a folder of files, or a glob"

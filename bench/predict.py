@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.plan import Cell
+from bench.cell import Cell
 
 # Where nothing was recorded: seconds by scenario at nano on two cores, and how they grow with size.
 FIRST_GUESS_S = {"baselines": 8.0, "quality": 15.0}

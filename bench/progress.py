@@ -6,7 +6,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from bench.plan import Cell
+from bench.cell import Cell
 
 
 def duration(seconds: float) -> str:

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from bench.cell import Cell
 from bench.conclude import conclude, show_plan
 from bench.environment import describe, load
 from bench.errors import BadInput
 from bench.identity import cell_key, code
 from bench.launch import LOG, Launcher, Outcome
-from bench.plan import Cell, preloads
+from bench.plan import preloads
 from bench.precheck import check_paths
 from bench.predict import fit_budget, predict
 from bench.progress import Display, main_figure

@@ -1,0 +1,28 @@
+"""A cell of the plan: one model on one task in one scenario, and what is known of it before."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Cell:
+    """One cell: `part` as in its record, `config` resolved, `unsupported` a reason not to run."""
+
+    part: dict[str, Any]
+    config: dict[str, Any]
+    preload: tuple[str, ...]
+    order: float
+    versions: dict[str, int]
+    overrides: tuple[str, ...] = ()
+    unsupported: str | None = None
+    key: str = ""
+    config_hash: str = ""
+    predicted_s: float | None = None
+    predicted_bytes: int | None = None
+    known: bool = field(default=False)  # whether the prediction comes from a record
+
+    @property
+    def name(self) -> str:
+        names = [self.part[key] for key in ("model", "task", "scenario", "size")]
+        words = [*(str(name) for name in names if name), f"seed {self.part['seed']}"]
+        return " · ".join([*words, *self.overrides])
