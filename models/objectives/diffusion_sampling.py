@@ -1,10 +1,11 @@
 """Drawing images with diffusers' schedulers from a model of p(x0 | x_t).
 
-ddpm: Ho et al. (arXiv:2006.11239); ddim: Song et al. (arXiv:2010.02502); dpm_solver: DPM-Solver++
-2M (Lu et al., arXiv:2211.01095); flow: Euler steps of the flow-matching ODE (Lipman et al.,
-arXiv:2210.02747, rectified flow's straight path), whose velocity follows from the same x0 at equal
-signal-to-noise. All of them end on the model's own reconstruction term: grey levels are drawn from
-p(x0 | x_t) at the last, least noisy time. Samplers change samples, never the bound.
+ddpm: Ho et al. (arXiv:2006.11239); ddim: Song et al. (arXiv:2010.02502), run as the first order of
+DPM-Solver++, which it is; dpm_solver: DPM-Solver++ 2M (Lu et al., arXiv:2211.01095); flow: Euler
+steps of the flow-matching ODE (Lipman et al., arXiv:2210.02747, rectified flow's straight path),
+whose velocity follows from the same x0 at equal signal-to-noise. All of them end on the model's own
+reconstruction term: grey levels are drawn from p(x0 | x_t) at the last, least noisy time. Samplers
+change samples, never the bound.
 
 Shapes: B batch, L grey levels, H and W image sides.
 """
@@ -41,13 +42,17 @@ class Denoiser:
         return expectation(self.log_posterior(x_t, t), self.values)
 
 
-def grid(schedule: LogSnrSchedule, steps: int) -> list[int]:
+def times(schedule: LogSnrSchedule, steps: int) -> Tensor:
     """Times at which the model is asked, from the noisiest T-1 down to 0: diffusers' "linspace".
 
     A single step is taken at T-1, where a sample starts, and not at 0.
     """
-    times = torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64, device="cpu")
-    return times.round().long().tolist()
+    return torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64, device="cpu")
+
+
+def grid(schedule: LogSnrSchedule, steps: int) -> list[int]:
+    """The same for schedulers that know whole times alone."""
+    return times(schedule, steps).round().long().tolist()
 
 
 def _gaussian_scheduler(name: str, schedule: LogSnrSchedule, steps: int) -> Any:
@@ -78,10 +83,11 @@ def _gaussian_scheduler(name: str, schedule: LogSnrSchedule, steps: int) -> Any:
 def _gaussian(
     denoiser: Denoiser, x: Tensor, name: str, steps: int, generator: torch.Generator | None
 ) -> Tensor:
+    """Down the grid with the mean of p(x0 | x_t), and levels drawn from it at the last time."""
     scheduler = _gaussian_scheduler(name, denoiser.schedule, steps)
     extra = {"generator": generator} if name == "ddpm" else {}
     asked = scheduler.timesteps.to(x.device, torch.float32)
-    for t, time in zip(scheduler.timesteps[:-1], asked, strict=False):
+    for t, time in zip(scheduler.timesteps[:-1], asked[:-1], strict=True):
         x = scheduler.step(denoiser.mean(x, time), t, x, **extra).prev_sample
     return draw(denoiser.log_posterior(x, asked[-1]), generator)
 
@@ -91,14 +97,14 @@ def _flow(denoiser: Denoiser, x: Tensor, steps: int, generator: torch.Generator 
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     schedule = denoiser.schedule
-    times = torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64, device="cpu")
-    sigmas = torch.sigmoid(-schedule.log_snr(times) / 2)
+    asked = times(schedule, steps)
+    sigmas = torch.sigmoid(-schedule.log_snr(asked) / 2)
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=schedule.steps)
     scheduler.set_timesteps(sigmas=sigmas.tolist(), device=x.device)
     s = scheduler.sigmas[0]
     x = x * (s**2 + (1 - s) ** 2).sqrt()  # the noise of unit variance, on the straight path
     for index, step in enumerate(scheduler.timesteps):
-        s, t = scheduler.sigmas[index], times[index].to(x.device, torch.float32)
+        s, t = scheduler.sigmas[index], asked[index].to(x.device, torch.float32)
         x_t = x / (s**2 + (1 - s) ** 2).sqrt()  # the same point on the variance-preserving path
         log_p = denoiser.log_posterior(x_t, t)
         if index == steps - 1:

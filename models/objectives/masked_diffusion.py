@@ -82,13 +82,18 @@ class MaskedDiffusion(nn.Module):
 
     def denoise(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of every symbol given those outside `masked`, (B, T) -> (B, T, V)."""
+        hidden, losses = self._read(tokens, masked)
+        return self.lm_head(hidden), losses
+
+    def _read(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Hidden vectors that see the symbols outside `masked` alone, (B, T) -> (B, T, D)."""
         hidden, losses = self.backbone(self.embedding(tokens.masked_fill(masked, self.mask)))
-        return self.lm_head(hidden), dict(losses)
+        return hidden, dict(losses)
 
     def uncover(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """sum_{i in M} -log p(x_i | x without M), nats a sequence (B,); auxiliary losses."""
         length = tokens.shape[1]
-        hidden, losses = self.backbone(self.embedding(tokens.masked_fill(masked, self.mask)))
+        hidden, losses = self._read(tokens, masked)
         # Only masked positions are read out: about half of the un-embedding is saved.
         nll = F.cross_entropy(
             self.lm_head(hidden[masked]).float(), tokens[masked], reduction="none"
