@@ -7,7 +7,7 @@ from typing import Any
 from bench.report.heads import ARROWS, METRICS, SECONDARY, floors
 from bench.report.layout import Notes
 from bench.report.noise import Score
-from bench.report.select import Selection
+from bench.report.select import Selection, overrides
 
 
 def title(selection: Selection, metric: str, better: str) -> str:
@@ -65,6 +65,7 @@ def explain(
             notes.add(f"±: {text} {over} (n = {numbers}).")
     _trained(selection, notes)
     _floor(selection, notes)
+    _searched(selection, notes)
     for found, flag, word in (
         (selection.stale, stale, "of older source, packages or configuration"),
         (selection.repeats, repeats, "earlier ones of cells run again"),
@@ -84,6 +85,26 @@ def _floor(selection: Selection, notes: Notes) -> None:
             "Distances of samples from test; floor: that of as many real images, taken from train. "
             "Precision, recall, density and coverage stand in the records."
         )
+
+
+def _searched(selection: Selection, notes: Notes) -> None:
+    """Say what searches for a rate found: they have no row, for they prepare a run."""
+    for record in selection.records:
+        if record["cell"]["scenario"] != "tune":
+            continue
+        name = " ".join((record["cell"]["model"], *overrides(record)))
+        if record["status"] != "ok":
+            notes.add(f"Rate of {name}: {record['status']}, {record.get('reason')}.")
+            continue
+        searched = (record.get("tuning") or {}).get("trials") or []
+        trials = ", ".join(f"{trial['lr']:g} ({_score(trial)})" for trial in searched)
+        best = record["figures"]["best_lr"]
+        notes.add(f"Rate of {name}: {best:g} is the best on validation of {trials}.")
+
+
+def _score(trial: Mapping[str, Any]) -> str:
+    value = trial.get("value")
+    return "no score" if value is None else f"{value:.3f}"
 
 
 def _trained(selection: Selection, notes: Notes) -> None:

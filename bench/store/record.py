@@ -139,6 +139,22 @@ class QualityPart(TypedDict, total=False):
     items_artefact: str
 
 
+class TrialPart(TypedDict, total=False):
+    """One rate of a search: its score on validation, or None and the reason."""
+
+    lr: float
+    value: float | None
+    stderr: float | None
+    reason: str
+
+
+class TuningPart(TypedDict, total=False):
+    """What a search for a rate tried."""
+
+    trials: list[TrialPart]
+    better: str
+
+
 class BaselinePart(QualityPart, total=False):
     """A plain baseline: its score stands here or under `quality`."""
 
@@ -178,6 +194,7 @@ class Record(TypedDict, total=False):
     figures: dict[str, Any]
     memory: MemoryPart
     quality: QualityPart
+    tuning: TuningPart
     baselines: list[BaselinePart]
     artefacts: list[ArtefactPart]
 

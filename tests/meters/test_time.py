@@ -22,6 +22,15 @@ def test_median_interval_covers_at_least_95_percent(n: int) -> None:
     assert 2 * binom.cdf(k + 1, n, 0.5) > 0.05
 
 
+@pytest.mark.parametrize("n", [6, 50, 999, 1001, 4000, 50_000])
+def test_median_interval_uses_the_ranks_of_scipy(n: int) -> None:
+    low, high = median_interval([float(i) for i in range(n)])
+    exact = int(binom.ppf(0.025, n, 0.5)) - 1
+    # Beyond a thousand samples the ranks are approximated, never to the narrower side.
+    assert exact - (n > 1000) <= low <= exact
+    assert high == n - 1 - low
+
+
 def test_median_interval_of_few_samples_is_their_range() -> None:
     assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
 

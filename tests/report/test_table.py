@@ -210,3 +210,22 @@ def test_states_at_other_contexts_are_told_and_not_ranked() -> None:
     assert cell(block, "c", "state").text == "0.500 @64"
     assert not any(r.cells[2].bold for r in block.rows)
     assert any("256" in column.title for column in block.columns)
+
+
+def test_a_search_for_a_rate_is_told_in_a_note() -> None:
+    trials = [{"lr": 0.01, "value": 2.25, "stderr": 0.1}, {"lr": 0.04, "value": None}]
+    made = [
+        make_record(
+            model="mamba",
+            scenario="tune",
+            figures={"best_lr": 0.01},
+            tuning={"trials": trials, "better": "lower"},
+        ),
+        make_record(model="moe", scenario="tune", status="failed", reason="out of memory: 3 GiB"),
+    ]
+    (block,) = build(made).blocks
+    texts = [n.text for n in block.notes]
+    assert (
+        "Rate of mamba: 0.01 is the best on validation of 0.01 (2.250), 0.04 (no score)." in texts
+    )
+    assert "Rate of moe: failed, out of memory: 3 GiB." in texts

@@ -1,0 +1,70 @@
+"""Make a finished run the published one: its records, and its table in the README.
+
+    python -m bench results=RESULTS
+    python scripts/publish.py RESULTS
+
+Kept are the records, and of the quality cells the scores of the test items and the learning curve;
+logs and checkpoints are not. What was published before is replaced.
+"""
+
+import datetime
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "results" / "published"
+KEPT = ("items.npy", "curve.json")
+
+
+def copy(results: Path) -> None:
+    """Replace `results/published` by what is kept of `results`."""
+    shutil.rmtree(PUBLISHED, ignore_errors=True)
+    (PUBLISHED / "records").mkdir(parents=True)
+    for source in sorted((results / "records").glob("*.json")):
+        shutil.copy(source, PUBLISHED / "records")
+        record = json.loads(source.read_text())
+        for name in KEPT:
+            artefact = results / "artefacts" / record["id"] / name
+            if record["cell"]["scenario"] == "quality" and artefact.exists():
+                target = PUBLISHED / "artefacts" / record["id"]
+                target.mkdir(parents=True, exist_ok=True)
+                shutil.copy(artefact, target)
+
+
+def span() -> tuple[str, str]:
+    """Day of the last record, and the wall time from the first cell's start to the last's end."""
+    records = [json.loads(path.read_text()) for path in PUBLISHED.glob("records/*.json")]
+    ends = [datetime.datetime.fromisoformat(record["created"]) for record in records]
+    first = min(range(len(records)), key=ends.__getitem__)
+    seconds = (max(ends) - ends[first]).total_seconds() + records[first]["wall_s"]
+    minutes, rest = divmod(round(seconds), 60)
+    return max(ends).date().isoformat(), f"{minutes} min {rest} s"
+
+
+def print_in_readme() -> None:
+    """Put the table as `bench.report` prints it into the README's first text block."""
+    command = [sys.executable, "-m", "bench.report", "table", "results/published"]
+    table = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    table = "\n".join(line.rstrip() for line in table.strip().splitlines())
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    day, took = span()
+    block = f"```text\n{table}\n```"
+    text, blocks = re.subn(r"(?s)```text\n.*?```", lambda _: block, text, count=1)
+    text, dates = re.subn(
+        r"printed it on [\d-]+, in [^.]+\.", f"printed it on {day}, in {took}.", text, count=1
+    )
+    if not blocks or not dates:
+        raise SystemExit("README.md has no text block or no sentence with the date to replace")
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python scripts/publish.py RESULTS")
+    copy(Path(sys.argv[1]))
+    print_in_readme()
