@@ -96,15 +96,17 @@ def _searched(selection: Selection, notes: Notes) -> None:
         if record["status"] != "ok":
             notes.add(f"Rate of {name}: {record['status']}, {record.get('reason')}.")
             continue
-        searched = (record.get("tuning") or {}).get("trials") or []
-        trials = ", ".join(f"{trial['lr']:g} ({_score(trial)})" for trial in searched)
-        best = record["figures"]["best_lr"]
-        notes.add(f"Rate of {name}: {best:g} is the best on validation of {trials}.")
+        trials = [t for t in (record.get("tuning") or {}).get("trials") or [] if t]
+        best = (record.get("figures") or {}).get("best_lr")
+        if isinstance(best, int | float) and trials:
+            tried = ", ".join(_trial(trial) for trial in trials)
+            notes.add(f"Rate of {name}: {best:g} is the best on validation of {tried}.")
 
 
-def _score(trial: Mapping[str, Any]) -> str:
-    value = trial.get("value")
-    return "no score" if value is None else f"{value:.3f}"
+def _trial(trial: Mapping[str, Any]) -> str:
+    lr, value = trial.get("lr"), trial.get("value")
+    score = "no score" if value is None else f"{value:.3f}"
+    return f"{'?' if lr is None else f'{lr:g}'} ({score})"
 
 
 def _trained(selection: Selection, notes: Notes) -> None:

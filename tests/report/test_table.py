@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from bench.report.table import build
+from bench.store import validate
 from tests.factories import make_record, quality, timing
 from tests.report.reading import cell, note, row, shown
 
@@ -229,3 +230,24 @@ def test_a_search_for_a_rate_is_told_in_a_note() -> None:
         "Rate of mamba: 0.01 is the best on validation of 0.01 (2.250), 0.04 (no score)." in texts
     )
     assert "Rate of moe: failed, out of memory: 3 GiB." in texts
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"figures": None},
+        {"tuning": None},
+        {"tuning": {"trials": None}},
+        {"tuning": {"trials": [None]}},
+        {"figures": {"best_lr": "unknown"}},
+        {"tuning": {"trials": [{"lr": None, "value": None}]}},
+    ],
+)
+def test_a_search_that_lacks_something_is_no_reason_to_print_nothing(
+    change: dict[str, Any],
+) -> None:
+    searched = {
+        "figures": {"best_lr": 0.01},
+        "tuning": {"trials": [{"lr": 0.01, "value": 2.25}], "better": "lower"},
+    }
+    build([validate(make_record(scenario="tune", **{**searched, **change}))])
