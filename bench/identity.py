@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import machine_key, packages
+from bench.paths import files_of, matches
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".yaml", ".safetensors", ".json", ".npz")
@@ -101,14 +102,7 @@ def data_hint(task: dict[str, Any]) -> list[Any]:
     path = task.get("path")
     if not path:
         return [platform.python_version()]
-    place = Path(str(path)).expanduser()
-    if place.is_dir():
-        files = [p for p in place.rglob("*") if p.is_file()]
-    elif place.is_file():
-        files = [place]
-    else:
-        files = [p for p in place.parent.glob(place.name) if p.is_file()]
-    stats = [(p, p.stat()) for p in sorted(files)]
+    stats = [(p, p.stat()) for p in files_of(matches(str(path)))]
     return [(str(p), s.st_size, s.st_mtime_ns) for p, s in stats]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.cell import Cell
 from bench.errors import BadInput
+from bench.paths import files_of, matches
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = "allowed: a readable file, a folder of files, or a glob"
@@ -44,12 +45,10 @@ def check_paths(cells: Sequence[Cell]) -> None:
 
 
 def _check_path(text: str) -> None:
-    place = Path(text).expanduser()
-    found = [place] if place.exists() else sorted(place.parent.glob(place.name or "*"))
+    found = matches(text)
     if not text.strip() or not found:
         raise BadInput(f"task.path={text} does not exist; {ALLOWED}.")
-    files = [p for path in found for p in (path.rglob("*") if path.is_dir() else [path])]
-    sizes = [_readable_size(text, path) for path in files if path.is_file()]
+    sizes = [_readable_size(text, path) for path in files_of(found)]
     if not sizes:
         raise BadInput(f"task.path={text} holds no file (pipes and devices are none); {ALLOWED}.")
     if not sum(sizes):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.identity import data_hint
 from tests.runner.conftest import CONFIGS, Command, python, records
 
 # What is given, and what the sentence must name.
@@ -145,6 +146,19 @@ def test_names_of_people_are_read(bench: Command, tmp_path: Path) -> None:
     text.write_text("words")
     done = bench("model=fake", f"task.path={text}", "scenario=train", "suite.baselines=false")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("pattern", ["*/words.txt", "**/words.txt", "a/*.txt"])
+def test_a_glob_may_have_its_stars_anywhere(bench: Command, tmp_path: Path, pattern: str) -> None:
+    text = tmp_path / "a" / "words.txt"
+    text.parent.mkdir()
+    text.write_text("words")
+    path = f"{tmp_path}/{pattern}"
+    done = bench("model=fake", f"task.path='{path}'", "plan=true")
+    assert done.code == 0, done.err
+    before = data_hint({"path": path})
+    text.write_text("other words")
+    assert data_hint({"path": path}) != before, "other data is another cell"
 
 
 def test_a_defect_is_one_line_too(
