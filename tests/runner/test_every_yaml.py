@@ -40,10 +40,13 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict]]:
 @pytest.mark.slow
 def test_every_model_runs_on_every_shared_task(smoke: tuple[str, list[dict]]) -> None:
     _, made = smoke
-    failed = [(r["cell"], r["reason"]) for r in made if r["status"] != "ok"]
-    assert not failed
+    wanted = {(m, t) for m in names("model") for t in ("text", "digits", "generate")}
+    without = {("dit", "text")}  # DiT sees patches of images; its YAML has no form for text
+    refused = [r for r in made if r["status"] != "ok"]
+    assert {(r["cell"]["model"], r["cell"]["task"]) for r in refused} == without
+    assert {r["status"] for r in refused} == {"unsupported"}, [r["reason"] for r in refused]
     scored = {(r["cell"]["model"], r["cell"]["task"]) for r in made if r.get("quality")}
-    assert scored == {(m, t) for m in names("model") for t in ("text", "digits", "generate")}
+    assert scored == wanted - without
     scenarios = {r["cell"]["scenario"] for r in made}
     assert scenarios == set(names("scenario")) - {"tune"}
 
@@ -51,7 +54,7 @@ def test_every_model_runs_on_every_shared_task(smoke: tuple[str, list[dict]]) ->
 @pytest.mark.slow
 def test_every_figure_of_the_table_is_there(smoke: tuple[str, list[dict]]) -> None:
     _, made = smoke
-    for record in made:
+    for record in (r for r in made if r["status"] == "ok"):  # the test above has the rest
         scenario, figures = record["cell"]["scenario"], record.get("figures") or {}
         if scenario in ("train", "prefill", "decode", "sample"):
             assert figures[f"{scenario}_per_s"] > 0, record["cell"]
