@@ -1,7 +1,8 @@
 """Make a finished run the published one: its records, and its table in the README.
 
     python -m bench results=RESULTS
-    python scripts/publish.py RESULTS
+    python scripts/publish.py RESULTS            # suite quick, results/published and the README
+    python scripts/publish.py RESULTS standard   # results/standard, records alone
 
 Kept are the records, and of the quality cells the scores of the test items and the learning curve;
 logs and checkpoints are not. What was published before is replaced.
@@ -20,17 +21,17 @@ PUBLISHED = ROOT / "results" / "published"
 KEPT = ("items.npy", "curve.json")
 
 
-def copy(results: Path) -> None:
-    """Replace `results/published` by what is kept of `results`."""
-    shutil.rmtree(PUBLISHED, ignore_errors=True)
-    (PUBLISHED / "records").mkdir(parents=True)
+def copy(results: Path, published: Path) -> None:
+    """Replace `published` by what is kept of `results`."""
+    shutil.rmtree(published, ignore_errors=True)
+    (published / "records").mkdir(parents=True)
     for source in sorted((results / "records").glob("*.json")):
-        shutil.copy(source, PUBLISHED / "records")
+        shutil.copy(source, published / "records")
         record = json.loads(source.read_text())
         for name in KEPT:
             artefact = results / "artefacts" / record["id"] / name
             if record["cell"]["scenario"] == "quality" and artefact.exists():
-                target = PUBLISHED / "artefacts" / record["id"]
+                target = published / "artefacts" / record["id"]
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copy(artefact, target)
 
@@ -63,8 +64,15 @@ def print_in_readme() -> None:
     readme.write_text(text)
 
 
+def main(words: list[str]) -> None:
+    """Publish the run that the words name."""
+    if len(words) not in (1, 2):
+        sys.exit("usage: python scripts/publish.py RESULTS [NAME]")
+    published = PUBLISHED.with_name(words[1]) if len(words) == 2 else PUBLISHED
+    copy(Path(words[0]), published)
+    if published == PUBLISHED:
+        print_in_readme()
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python scripts/publish.py RESULTS")
-    copy(Path(sys.argv[1]))
-    print_in_readme()
+    main(sys.argv[1:])
