@@ -1,8 +1,7 @@
 """Make a finished run the published one: its records, and its table in the README.
 
     python -m bench results=RESULTS
-    python scripts/publish.py RESULTS            # suite quick, results/published and the README
-    python scripts/publish.py RESULTS standard   # results/standard, records alone
+    python scripts/publish.py RESULTS
 
 Kept are the records, and of the quality cells the scores of the test items and the learning curve;
 logs and checkpoints are not. What was published before is replaced.
@@ -64,15 +63,8 @@ def print_in_readme() -> None:
     readme.write_text(text)
 
 
-def main(words: list[str]) -> None:
-    """Publish the run that the words name."""
-    if len(words) not in (1, 2):
-        sys.exit("usage: python scripts/publish.py RESULTS [NAME]")
-    published = PUBLISHED.with_name(words[1]) if len(words) == 2 else PUBLISHED
-    copy(Path(words[0]), published)
-    if published == PUBLISHED:
-        print_in_readme()
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit("usage: python scripts/publish.py RESULTS")
+    copy(Path(sys.argv[1]), PUBLISHED)
+    print_in_readme()
