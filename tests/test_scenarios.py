@@ -137,7 +137,7 @@ NOT_COMPILED = [
     (decode, "transformer", "language"),
     (sample, "transformer", "generate"),
     (sample, "diffusion", "generate"),
-    (sample, "dit", "language"),
+    (sample, "diffusion", "language"),
     (prefill, "dit", "classify"),
 ]
 
