@@ -1,6 +1,6 @@
 """A cell of the plan: one model on one task in one scenario, and what is known of it before."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -19,7 +19,7 @@ class Cell:
     config_hash: str = ""
     predicted_s: float | None = None
     predicted_bytes: int | None = None
-    known: bool = field(default=False)  # whether the prediction comes from a record
+    known: bool = False  # whether the prediction comes from a record
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BadInput, unknown
 
-if TYPE_CHECKING:  # Hydra is known to the command line alone
+if TYPE_CHECKING:  # the type alone: the checks need nothing of Hydra
     from omegaconf import DictConfig
 
 DTYPES = ("float32", "bfloat16", "float16")
