@@ -7,7 +7,7 @@ Mamba-2 at length 512. Decoding at batch 1 is greedy against transformers' own `
 Which torch form of the scan is the fastest on this device (a loop over time, or chunks side by
 side) is printed too, and beside it the fused kernel.
 
-    python benchmarks/mamba.py [--seconds 8] [--device cpu]
+    python -m benchmarks.mamba [--seconds 8] [--device cpu]
 """
 
 import argparse
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from ab import THREADS, compare, seconds_of, train_step
 from torch import Tensor, nn
 from transformers import (
     GenerationMixin,
@@ -26,6 +25,7 @@ from transformers import (
     MambaForCausalLM,
 )
 
+from benchmarks.ab import THREADS, compare, seconds_of, train_step
 from models.backbones.mamba import Mamba, numba_problem
 from models.backbones.mamba2 import Mamba2
 from models.backbones.selective_scan import (

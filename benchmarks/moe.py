@@ -1,16 +1,11 @@
 """Mixture of experts, 2 of 8, against the dense model of its active parameters: a training step.
 
-    python benchmarks/moe.py
+    python -m benchmarks.moe
 
 A ratio of theirs to ours of 2/3 means 1.5 times the dense model's time.
 """
 
-import sys
-from pathlib import Path
-
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ab import THREADS, compare, train_step
 from benchmarks.transformer import (

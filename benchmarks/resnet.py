@@ -1,21 +1,17 @@
 """Our ResNet classifier against the bare timm model it wraps: training step and inference.
 
-    python benchmarks/resnet.py
+    python -m benchmarks.resnet
 
 fp32, batch 32, digits at 8 x 8 and images at 32 x 32. Both rivals are given grey levels and scale
 them; what is compared is what `ImageClassifier` and our builder add. Asked for: within 2 %.
 """
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ab import THREADS, compare, train_step
 from models.backbones.timm_image import resnet

@@ -95,6 +95,7 @@ def decoding(seconds: float, calls: int) -> None:
         package = RWKV_x070(str(Path(folder) / "rwkv7"), "cpu fp32")
     token = torch.zeros(1, dtype=torch.long)
     backbone = model["backbone"]
+    assert isinstance(backbone, RWKV7)
 
     def ours() -> None:
         with torch.inference_mode():

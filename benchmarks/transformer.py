@@ -1,20 +1,17 @@
 """Transformer against transformers' Llama and a nanoGPT-style block: training step and decoding.
 
-    python benchmarks/transformer.py [train] [decode] [norm]
+    python -m benchmarks.transformer [train] [decode] [norm]
 
 B batch, T time, D width, V vocabulary. Every rival has the same embedding and read-out, and about
 as many parameters.
 """
 
 import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ab import THREADS, compare, train_step
 from models.backbones.norm import RMSNorm

@@ -1,5 +1,6 @@
 """The README's own words: every YAML in it parses, every command in it is accepted."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_every_command_is_accepted(
         assert parser().parse_args(words).command == "table"
         return
     if program.startswith("benchmarks"):
-        assert (ROOT / program.replace(".", "/")).with_suffix(".py").is_file()
+        importlib.import_module(program)  # as `python -m` does first; running it takes minutes
         return
     if words[:1] == ["doctor"]:
         assert "doctor" in WORDS  # it tries every backend: minutes, and tested elsewhere
@@ -89,3 +90,10 @@ def test_every_command_is_accepted(
     assert main([*given, *more]) == 0, capsys.readouterr().err
     assert "error" not in capsys.readouterr().err
     assert not (place / "results").exists()
+
+
+@pytest.mark.parametrize("script", sorted(p.stem for p in (ROOT / "benchmarks").glob("[!_]*.py")))
+def test_every_benchmark_can_be_started_as_a_module(script: str) -> None:
+    found = importlib.import_module(f"benchmarks.{script}")
+    # What its own first lines tell to type is what was started here.
+    assert script == "ab" or f"python -m benchmarks.{script}" in (found.__doc__ or "")
