@@ -1,6 +1,6 @@
 """The one training recipe: Muon on matrices, fused AdamW on the rest, a linear cool-down.
 
-Muon (Jordan et al. 2024, torch.optim.Muon) orthogonalises the momentum of two-dimensional weights.
+Muon (Jordan et al. 2024, `bench.muon`) orthogonalises the momentum of two-dimensional weights.
 AdamW takes look-up tables, heads, vectors and convolutions at `adam_ratio` times the same rate, so
 that one number is tuned a family. The rate is constant, then falls linearly to zero.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bench.muon import BatchedMuon
 from bench.parameters import by_role
 
 
@@ -71,7 +72,7 @@ class Trainer:
         self.optimizers: list[torch.optim.Optimizer] = []
         if matrices:
             self.optimizers.append(
-                torch.optim.Muon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay)
+                BatchedMuon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay)
             )
         if rest:
             self.optimizers.append(
