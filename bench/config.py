@@ -56,6 +56,7 @@ class Suite:
     items: dict[str, int] = MISSING  # training items (windows, images) by task
     validation_items: int | None = MISSING  # None: the whole split
     test_items: int | None = MISSING
+    weight_decay: dict[str, float] = field(default_factory=dict)  # by task, where not the usual
     measure: Measure = field(default_factory=Measure)
 
 
@@ -78,7 +79,7 @@ class Device:
 
 @dataclass
 class Optimizer:
-    """The training recipe, see `bench.training`; a model's own `optimizer` values win."""
+    """The training recipe, see `bench.training`."""
 
     lr: float = MISSING
     adam_ratio: float = MISSING

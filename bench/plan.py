@@ -206,6 +206,7 @@ class _Builder:
 
     def _cell(self, config: dict[str, Any], device: str, overrides: tuple[str, ...]) -> Cell:
         model, task = config.get("model") or {}, config["task"]
+        form = (model.get("kinds") or {}).get(task["kind"]) or {}
         config["device"]["name"] = device
         part = {
             "suite": config["suite"]["name"],
@@ -220,7 +221,7 @@ class _Builder:
             "dtype": config["dtype"],
             "threads": config["threads"],
             "compile": config["compile"],
-            "backend": model.get("backend"),
+            "backend": form.get("backend", model.get("backend")),
             "kernel": model.get("kernel"),
         }
         versions = {"suite": config["suite"]["version"], "task": task.get("version", 1)}
@@ -258,7 +259,7 @@ def _key(override: str, prefix: str) -> str:
 
 def _measured(override: str) -> bool:
     """Whether an override of the whole suite changes what a figure means."""
-    return _key(override, "suite.").startswith(("items", "test_items"))
+    return _key(override, "suite.").startswith(("items", "test_items", "weight_decay"))
 
 
 def _with(cell: Cell, **values: Any) -> Cell:

@@ -75,12 +75,16 @@ class Trainer:
                 BatchedMuon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay)
             )
         if rest:
+            decayed = [p for p in rest if _decays(p)]
+            kept = [p for p in rest if not _decays(p)]
             self.optimizers.append(
                 torch.optim.AdamW(
-                    rest,
+                    [
+                        {"params": decayed, "weight_decay": recipe.weight_decay},
+                        {"params": kept, "weight_decay": 0.0},
+                    ],
                     lr=recipe.lr * recipe.adam_ratio,
                     betas=(0.9, 0.95),
-                    weight_decay=recipe.weight_decay,
                     fused=True,
                 )
             )
@@ -106,6 +110,15 @@ class Trainer:
         groups = [group for o in self.optimizers for group in o.param_groups]
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * max(factor, 0.0)
+
+
+def _decays(parameter: nn.Parameter) -> bool:
+    """Tables and kernels shrink; gains, biases and what its authors mark (Mamba's A, D) do not.
+
+    RWKV keeps its vectors as [1, 1, channels], so sides of one are no dimension.
+    """
+    marked = getattr(parameter, "_no_weight_decay", False)
+    return parameter.squeeze().ndim > 1 and not marked
 
 
 def train(

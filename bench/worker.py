@@ -127,7 +127,7 @@ def _context(
     task_name = config["task"]["name"]
     model = config.get("model") or {}
     rates = model.get("lr", {})
-    optimizer = {**config["optimizer"], **model.get("optimizer", {})}
+    optimizer = config["optimizer"]
     lr = config["lr"] if config["lr"] is not None else rates.get(task_name, optimizer["lr"])
     return Context(
         task=task,

@@ -18,8 +18,8 @@ FILES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("models/**/*.py")])
 # Whoever works inside the measured process, and those who count what it built.
 TORCH = (
     "bench/tasks/", "bench/scenarios/", "bench/meters/", "bench/techniques/", "bench/training.py",
-    "bench/worker.py", "bench/parameters.py", "bench/sizes.py", "bench/doctor.py",
-    "bench/protocol.py",
+    "bench/worker.py", "bench/parameters.py", "bench/muon.py", "bench/sizes.py",
+    "bench/doctor.py", "bench/protocol.py",
 )  # fmt: skip
 HYDRA = (
     "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py", "bench/worker.py",

@@ -47,10 +47,34 @@ def test_rate_is_constant_then_falls_linearly_to_zero() -> None:
     for _ in range(10):
         trainer.step(batch())
         rates.append([g["lr"] for o in trainer.optimizers for g in o.param_groups])
-    muon, adam = zip(*rates, strict=True)
+    muon, adam, undecayed = zip(*rates, strict=True)
+    assert adam == undecayed
     assert muon[:6] == pytest.approx([0.1] * 6)
     assert muon[5:] == pytest.approx([0.1, 0.08, 0.06, 0.04, 0.02])
     assert adam == pytest.approx([rate / 2 for rate in muon])
+
+
+def test_only_tables_matrices_and_kernels_decay() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(5, 4)
+            self.convolution = nn.Conv1d(4, 4, 3)
+            self.norm = nn.LayerNorm(4)
+            self.shift = nn.Parameter(torch.ones(1, 1, 4))
+            self.marked = nn.Parameter(torch.ones(4, 2, 2))
+            self.marked._no_weight_decay = True  # type: ignore[attr-defined]
+
+    model = Mixed()
+    (adam,) = Trainer(model, recipe(weight_decay=0.5), steps=1).optimizers
+    decay = {id(p): g["weight_decay"] for g in adam.param_groups for p in g["params"]}
+    named = {name: decay.pop(id(p)) for name, p in model.named_parameters()}
+    assert not decay
+    assert {name for name, value in named.items() if value == 0.5} == {
+        "embedding.weight",
+        "convolution.weight",
+    }
+    assert set(named.values()) == {0.0, 0.5}
 
 
 def test_training_lowers_the_loss_and_writes_a_curve() -> None:

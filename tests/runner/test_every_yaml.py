@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.cli import Application
 from tests.runner.conftest import ROOT, records
 
 CONFIGS = ROOT / "configs"
@@ -134,3 +135,27 @@ def test_a_text_shorter_than_one_context(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     assert "task.path" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_records_name_the_backend_of_the_form_that_ran(smoke: tuple[str, list[dict]]) -> None:
+    _, made = smoke
+    told = {(r["cell"]["model"], r["cell"]["task"]): r["cell"]["backend"] for r in made}
+    assert told["resnet", "text"] == told["diffusion", "text"] == told["mamba", "text"] == "torch"
+    assert told["resnet", "digits"] == "timm"
+    assert told["diffusion", "digits"] == told["diffusion", "generate"] == "diffusers"
+
+
+@pytest.mark.parametrize(
+    ("words", "decay"),
+    [
+        (["suite=standard", "task=digits"], 0.3),
+        (["suite=standard", "task=text"], 0.01),
+        (["suite=quick", "task=digits"], 0.01),
+        (["suite=standard", "task=digits", "optimizer.weight_decay=0.7"], 0.7),
+    ],
+)
+def test_a_suite_states_the_decay_of_a_task_and_the_user_has_the_last_word(
+    words: list[str], decay: float
+) -> None:
+    assert Application(words).compose(words).optimizer.weight_decay == decay
