@@ -1,10 +1,11 @@
-"""Make a finished run the published one: its records, and its table in the README.
+"""Make a finished run of a suite the published one; that of `quick` stands in the README too.
 
     python -m bench results=RESULTS
     python scripts/publish.py RESULTS
 
 Kept are the records, and of the quality cells the scores of the test items and the learning curve;
-logs and checkpoints are not. What was published before is replaced.
+logs and checkpoints are not. What was published before is replaced. Suite `quick` goes to
+results/published, another one to results/published-NAME.
 """
 
 import datetime
@@ -17,7 +18,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "results" / "published"
+IN_README = "quick"
 KEPT = ("items.npy", "curve.json")
+
+
+def suite_of(results: Path) -> str:
+    """The one suite that all records of `results` belong to."""
+    records = [json.loads(path.read_text()) for path in (results / "records").glob("*.json")]
+    suites = {record["cell"]["suite"] for record in records}
+    if len(suites) != 1:
+        raise SystemExit(f"{results} holds records of {sorted(suites) or 'no suite'}, not of one")
+    return suites.pop()
 
 
 def copy(results: Path, published: Path) -> None:
@@ -66,5 +77,9 @@ def print_in_readme() -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python scripts/publish.py RESULTS")
-    copy(Path(sys.argv[1]), PUBLISHED)
-    print_in_readme()
+    suite = suite_of(Path(sys.argv[1]))
+    if suite == IN_README:
+        copy(Path(sys.argv[1]), PUBLISHED)
+        print_in_readme()
+    else:
+        copy(Path(sys.argv[1]), PUBLISHED.with_name(f"{PUBLISHED.name}-{suite}"))
