@@ -1,7 +1,7 @@
 """What a path of the user means: a file, a folder of files, or a glob."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -14,6 +14,17 @@ def matches(text: str) -> list[Path]:
 
 
 def files_of(found: Iterable[Path]) -> list[Path]:
-    """The files among `found` and below its folders; pipes and devices are none."""
-    below = (p for path in found for p in (path.rglob("*") if path.is_dir() else [path]))
-    return sorted(p for p in below if p.is_file())
+    """The files among `found` and below its folders; pipes and devices are none.
+
+    What is hidden below a folder (such as .git) is left out; a hidden file that is named is not.
+    """
+    return sorted(p for path in found for p in _below(path) if p.is_file())
+
+
+def _below(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for inner in path.rglob("*"):
+        if not any(part.startswith(".") for part in inner.relative_to(path).parts):
+            yield inner

@@ -1,12 +1,12 @@
 """Bytes that the user names: a file, a folder, a glob, or a data set of the Hugging Face hub."""
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.paths import files_of, matches
 from bench.tasks.base import SPLITS, digest
 from bench.tasks.corpus import SPAN, Corpus, overlap
 
@@ -14,28 +14,19 @@ OVERLAP_BYTES = 1 << 24  # of test: hashes of all of a large text would not fit 
 ALLOWED = "a readable file, a folder with files, or a glob that matches files"
 
 
-def files_of(path: str) -> list[Path]:
-    """The files that `path` means, sorted; hidden files of a folder are left out."""
-    given = Path(path).expanduser()
-    if given.is_file():
-        return [given]
-    if given.is_dir():
-        found = [
-            p
-            for p in given.rglob("*")
-            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(given).parts)
-        ]
-    else:
-        found = [Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file()]
-    if not found:
-        what = "holds no files" if given.is_dir() else "does not exist"
+def named_files(path: str) -> list[Path]:
+    """The files that `path` means, sorted. Raises `ValueError` where there are none."""
+    found = matches(path)
+    files = files_of(found)
+    if not files:
+        what = "holds no files" if found else "does not exist"
         raise ValueError(f"task.path={path} {what}; allowed is {ALLOWED}")
-    return sorted(found)
+    return files
 
 
 def read_files(path: str) -> tuple[bytes, int]:
     """The bytes of all files that `path` means, one after another, and the number of files."""
-    files = files_of(path)
+    files = named_files(path)
     try:
         data = b"".join(p.read_bytes() for p in files)
     except OSError as error:

@@ -141,6 +141,15 @@ def test_a_pipe_is_no_data(bench: Command, tmp_path: Path) -> None:
     assert (done.code, "holds no file" in done.err) == (2, True)
 
 
+def test_a_folder_of_hidden_files_alone_holds_nothing(bench: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "config").write_text("x" * 10_000)
+    done = bench("model=fake", f"task.path={folder}")
+    assert done.code == 2
+    assert "holds no file" in done.err
+
+
 def test_names_of_people_are_read(bench: Command, tmp_path: Path) -> None:
     text = tmp_path / "bücher (alt) ü.txt"
     text.write_text("words")
