@@ -1,5 +1,6 @@
 """Scenarios on real models: dtypes that cannot be trained, what counts as compiled, whose dtype."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,30 @@ def test_what_forward_does_is_compiled(scenario: Any, name: str, kind: str, tmp_
     result = scenario.run(context(name, kind, verb, tmp_path, compiled=True))
     assert result["figures"][f"{verb}_per_s"] > 0
     assert counters["frames"]["ok"] > 0
+
+
+class Silent(nn.Module):
+    """Trains, and has nothing by which it could be scored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, **_: Tensor) -> Any:
+        raise AssertionError("trained although it cannot be scored")
+
+
+@pytest.mark.parametrize("scenario", [quality, tune])
+@pytest.mark.parametrize(
+    ("kind", "lacking"),
+    [("language", "log_prob"), ("generate", "log_prob"), ("classify", "classify, readout, view")],
+)
+def test_what_cannot_be_scored_is_refused_before_it_is_trained(
+    scenario: Any, kind: str, lacking: str, tmp_path: Path
+) -> None:
+    made = context("resnet", kind, "quality", tmp_path)
+    with pytest.raises(Unsupported, match=f"the model has no {lacking}.*kind '{kind}'"):
+        scenario.run(dataclasses.replace(made, build=Silent))
 
 
 def test_a_rate_whose_score_is_no_number_is_not_the_best(tmp_path: Path) -> None:

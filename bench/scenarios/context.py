@@ -13,6 +13,13 @@ from bench.meters.time import Limits
 from bench.tasks.base import Quality, Task
 from bench.training import Recipe, autocast
 
+# What a model is asked for when a task of this kind scores it; see `bench.protocol`.
+SCORED_BY = {
+    "language": ("log_prob",),
+    "classify": ("classify", "readout", "view", "forwards_per_image"),
+    "generate": ("log_prob",),
+}
+
 
 class Unsupported(Exception):
     """This cell cannot be: the message says what the model or the task does not offer."""
@@ -69,6 +76,15 @@ class Context:
             raise Unsupported(
                 "dtype=float16 needs loss scaling in training, which the recipe does not do; "
                 "allowed for training: float32, bfloat16"
+            )
+
+    def require_scorable(self, model: nn.Module) -> None:
+        """Refuse a model that could be trained but not scored, before it is trained."""
+        lacking = [name for name in SCORED_BY.get(self.kind, ()) if not hasattr(model, name)]
+        if lacking:
+            raise Unsupported(
+                f"the model has no {', '.join(lacking)}, by which tasks of kind '{self.kind}' "
+                "score it (bench/protocol.py)"
             )
 
     def require_compiled(self, model: nn.Module, call: Callable[[], object]) -> None:

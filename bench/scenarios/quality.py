@@ -38,6 +38,7 @@ def trained(context: Context, curve: Curve) -> dict[str, int]:
 def run(context: Context) -> dict[str, Any]:
     context.require_trainable()
     model = context.build()
+    context.require_scorable(model)
     curve = fit(context, model)
     suite = context.config["suite"]
     # A row of one dtype is of that dtype throughout; likelihoods are summed in float32 or more.

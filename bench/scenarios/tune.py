@@ -21,6 +21,7 @@ def run(context: Context) -> dict[str, Any]:
         recipe = dataclasses.replace(context.recipe, lr=float(lr))
         trial = dataclasses.replace(context, recipe=recipe)
         model = context.build()
+        context.require_scorable(model)
         try:
             fit(trial, model)
         except Diverged as error:
