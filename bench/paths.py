@@ -6,11 +6,12 @@ from pathlib import Path
 
 
 def matches(text: str) -> list[Path]:
-    """The path itself where there is one, else all that it matches as a glob, `**` included."""
+    """The path itself where there is one, else the files it matches as a glob, `**` included."""
     place = Path(text).expanduser()
     if place.exists():
         return [place]
-    return sorted(Path(found) for found in glob.glob(str(place), recursive=True))
+    found = {Path(name) for name in glob.glob(str(place), recursive=True)}
+    return sorted(path for path in found if path.is_file())
 
 
 def files_of(found: Iterable[Path]) -> list[Path]:

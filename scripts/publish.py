@@ -33,7 +33,7 @@ def suite_of(results: Path) -> str:
 
 def copy(results: Path, published: Path) -> None:
     """Replace `published` by what is kept of `results`."""
-    if results.resolve() == published.resolve():
+    if results.resolve().is_relative_to(published.resolve()):
         raise SystemExit(f"{results} is what stands published; give the folder of a run")
     shutil.rmtree(published, ignore_errors=True)
     (published / "records").mkdir(parents=True)

@@ -160,6 +160,10 @@ def test_path_takes_folders_and_globs_in_order_of_name(tmp_path: Path) -> None:
     globbed = text_task(path=str(tmp_path / "**" / "*.txt"), context=16)
     assert sum(globbed.data.sizes.values()) == len("a.txt " * 100 + "b/2.txt " * 100)
     assert "2 files" in globbed.data.notes["split"]
+    # `**` yields folders beside the files in them; `*` yields folders that it does not enter.
+    for pattern, count in (("**", 3), ("*", 2)):
+        matched = text_task(path=str(tmp_path / pattern), context=16)
+        assert f"{count} files" in matched.data.notes["split"]
 
 
 def test_overlap_of_repeated_text_is_recorded(tmp_path: Path) -> None:
