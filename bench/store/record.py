@@ -76,6 +76,11 @@ class EnvironmentPart(TypedDict, total=False):
     platform: str
     packages: dict[str, str]
     threads: int
+    load_before: float
+    load_after: float
+    steal_before: float  # share of processor time that a hypervisor took, over a short window
+    steal: float  # the same over the cell
+    throttled: str  # what slowed the machine while it measured; null: nothing was seen
 
 
 class ValidityPart(TypedDict, total=False):
@@ -108,16 +113,99 @@ class TimingPart(TypedDict, total=False):
     unit: str
 
 
+class LatencyPart(TypedDict, total=False):
+    """Time to the first token from an empty state, and of the tokens after it, in seconds."""
+
+    prompt: int
+    ttft_s: float
+    ttft_ci_low_s: float
+    ttft_ci_high_s: float
+    ttft_samples_s: list[float]
+    p50_s: float
+    p95_s: float
+    p99_s: float
+
+
 class MemoryPart(TypedDict, total=False):
-    """Bytes by phase; `method` says how the peak was taken."""
+    """Bytes by phase; `method` says how the peak was taken, `predicted` what formulas state."""
 
     parameters_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
     activations_bytes: int
+    state_bytes: int
     peak_bytes: int
+    reserved_bytes: int
+    rss_start_bytes: int
     rss_peak_bytes: int
     method: str
+    predicted: dict[str, int]
+
+
+class CostPart(TypedDict, total=False):
+    """Arithmetic and traffic of one timed call.
+
+    `flops` is the figure to use (null: `reason` says why); `counted` is what the operators' own
+    formulas give, `formula` what the model states; `bytes_moved` what all operators read and wrote.
+    """
+
+    flops: int
+    method: str
+    counted: int
+    formula: int
+    uncounted: list[str]
+    bytes_moved: int
+    reason: str
+
+
+class EnergyPart(TypedDict, total=False):
+    """Joules of a window of timed calls; `reason` says why there are none."""
+
+    joules: float
+    joules_per_item: float
+    window_s: float
+    calls: int
+    domains: dict[str, float]
+    source: str
+    reason: str
+
+
+class PointPart(TypedDict, total=False):
+    """One value of a sweep's axis: what was measured there, or why nothing was."""
+
+    at: int
+    status: str  # ok, failed or skipped
+    reason: str
+    prefill_s: float
+    prefill_ci_low_s: float
+    prefill_ci_high_s: float
+    prefill_n: int
+    step_s: float
+    step_ci_low_s: float
+    step_ci_high_s: float
+    step_n: int
+    state_bytes: int
+    peak_bytes: int
+
+
+class SweepPart(TypedDict, total=False):
+    """Measurements along one axis (`context` or `batch`) of a single model."""
+
+    axis: str
+    batch: int
+    context: int
+    largest: int  # the last value that fitted
+    smallest_failed: int
+    points: list[PointPart]
+
+
+class CurvePart(TypedDict, total=False):
+    """A learning curve: training items, seconds and mean loss since the point before."""
+
+    items: list[int]
+    seconds: list[float]
+    loss: list[float]
+    tokens_per_item: int
 
 
 class QualityPart(TypedDict, total=False):
@@ -191,8 +279,13 @@ class Record(TypedDict, total=False):
     validity: ValidityPart
     parameters: ParametersPart
     timing: TimingPart
+    latency: LatencyPart
     figures: dict[str, Any]
     memory: MemoryPart
+    cost: CostPart
+    energy: EnergyPart
+    sweep: SweepPart
+    curve: CurvePart
     quality: QualityPart
     tuning: TuningPart
     baselines: list[BaselinePart]

@@ -1,0 +1,46 @@
+"""What commands share: where records come from, and a word on those that cannot be read."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench.store import Record, StoreError, read_paths
+
+if TYPE_CHECKING:  # argparse has no public name for what `add_subparsers` returns
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Subcommands = object
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """The positional argument PATH… of a command that reads records."""
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path("results")],
+        metavar="PATH",
+        help="results folder, or a record (default: results)",
+    )
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Record], list[Path]]:
+    """Records and artefact folders below `paths`; unreadable files are named on stderr.
+
+    Raises StoreError where a path is missing or no record can be read.
+    """
+    records, problems, roots = read_paths(paths)
+    for problem in problems:
+        errors().print(str(problem))
+    if not records:
+        names = ", ".join(f"'{path}'" for path in paths)
+        raise StoreError(f"no readable record in {names}; run `python -m bench` first")
+    return records, roots
+
+
+def errors() -> Console:
+    """Where complaints go."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)

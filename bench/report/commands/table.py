@@ -1,0 +1,54 @@
+"""`table [PATHS…]`: the table again, from records alone, and as CSV, Parquet, Markdown, LaTeX."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.report.files import write_files
+from bench.report.table import build
+from bench.report.terminal import show
+
+
+def add(commands: Subcommands) -> None:
+    """The arguments of the command."""
+    parser = commands.add_parser(
+        "table", help="print the table and write it as CSV, Parquet, Markdown and LaTeX"
+    )
+    parser.set_defaults(run=run)
+    add_paths(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where table.* are written (default: the first results folder)",
+    )
+    parser.add_argument(
+        "--stale",
+        action="store_true",
+        help="also the records that newer source or configuration replaced",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        dest="everything",
+        help="also those, and earlier ones of cells that were run again",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table and write its files; returns the exit code."""
+    records, roots = read(options.paths)
+    table = build(records, roots, stale=options.stale, everything=options.everything)
+    console = Console(highlight=False)
+    show(table, console)
+    written = write_files(table, options.output or _folder(options.paths[0]))
+    console.print()
+    console.print("written: " + ", ".join(str(path) for path in written), soft_wrap=True)
+    return 0
+
+
+def _folder(path: Path) -> Path:
+    folder = path.parent if path.is_file() else path
+    return folder.parent if folder.name == "records" else folder
