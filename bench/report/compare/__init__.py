@@ -1,0 +1,1 @@
+"""Base against head: what changed, what did not, and what cannot be told."""

@@ -1,0 +1,47 @@
+"""What a comparison says of one metric of one cell."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# From the gravest to the lightest, each with the exit code of a comparison that fails on it.
+EXIT_CODES = {
+    "slower": 10,  # a time, a memory or a bound throughput got worse by more than noise explains
+    "worse": 11,  # a score got worse
+    "changed": 12,  # an exact figure (parameters, state bytes, FLOPs) is another one
+    "not comparable": 13,  # another machine, dtype, backend, task or data
+    "ambiguous": 14,  # the samples cannot tell
+    "better": 15,  # a score got better
+    "faster": 16,
+    "same": 0,
+}
+VERDICTS = tuple(EXIT_CODES)
+FAIL_ON = ("slower", "worse", "not comparable")  # unless told otherwise
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`ratio` is head over base, with the interval [low, high] at the level that was judged.
+
+    `smallest` is the least relative change that these samples could have shown (0.05: 5 %).
+    """
+
+    cell: str
+    metric: str
+    verdict: str
+    reason: str
+    unit: str = ""
+    base: float | None = None
+    head: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None  # of the second vote, corrected for the number of metrics
+    n_base: int = 0
+    n_head: int = 0
+    smallest: float | None = None
+
+
+def exit_code(findings: Iterable[Finding], fail_on: Iterable[str] = FAIL_ON) -> int:
+    """The code of the gravest verdict that is failed on, else 0."""
+    found = {finding.verdict for finding in findings} & set(fail_on)
+    return next((code for verdict, code in EXIT_CODES.items() if verdict in found), 0)
