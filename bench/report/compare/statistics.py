@@ -1,0 +1,253 @@
+"""Whether head differs from base, from samples of several processes a side.
+
+The process is the statistical unit: calls inside one agree far better than processes do. Two votes
+have to agree before a difference is called:
+
+1. the confidence interval of the ratio head/base by a hierarchical bootstrap over processes and
+   calls (Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time", section 9; percentile
+   points widened for small samples as in Hesterberg 2015, arXiv:1411.5279, section 4.4.1) lies
+   wholly beyond 1 + floor, and
+2. Mann-Whitney's test of the processes' medians, exact where they are few and corrected over all
+   metrics after Holm (1979), is significant at what this look may spend of `ALPHA`.
+
+Samples are times or other figures of which less is better.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Processes = Sequence[Sequence[float]]  # samples of each process
+Array = NDArray[np.float64]
+
+LOOKS = (10, 14, 20)  # processes a side at which a running comparison is judged
+ALPHA = 0.01  # two-sided error of a comparison over all its metrics and looks
+LEVEL = 0.95  # of the interval
+FLOOR = 0.02  # relative change that nobody is told of
+WITHIN = 0.05  # an interval inside this on both sides is called "same"
+RESAMPLES = 5000
+SEED = 20130619
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with its numbers; `ratio` is head over base, `why` is one sentence."""
+
+    verdict: str
+    ratio: float
+    low: float
+    high: float
+    p: float
+    smallest: float
+    n_base: int
+    n_head: int
+    why: str
+
+
+def judge(
+    pairs: Mapping[str, tuple[Processes, Processes]],
+    *,
+    floors: Mapping[str, float] | None = None,
+    within: float = WITHIN,
+    alpha: float = ALPHA,
+    paired: bool = False,
+) -> dict[str, Judgement]:
+    """A verdict for every metric: slower, faster, same or ambiguous.
+
+    `pairs` maps a metric to the samples of base and head. `floors` holds what is known of the noise
+    of a metric, `FLOOR` is the least. `paired` says that the processes of both sides ran in turns,
+    so that the i-th of one stands beside the i-th of the other and slow drift cancels.
+    """
+    p = holm({name: _second_vote(base, head) for name, (base, head) in pairs.items()})
+    verdicts = {}
+    for name, (base, head) in pairs.items():
+        floor = max(FLOOR, (floors or {}).get(name, 0.0))
+        if reason := _too_few(len(base), len(head), len(pairs), alpha):
+            verdicts[name] = _unjudged(base, head, p[name], reason)
+        else:
+            interval = ratio_interval(base, head, paired=paired)
+            verdicts[name] = _verdict(
+                interval, p[name], floor, max(within, floor), alpha, len(base), len(head)
+            )
+    return verdicts
+
+
+def spent(look: int, alpha: float = ALPHA, looks: Sequence[int] = LOOKS) -> float:
+    """The part of `alpha` that the look at `look` processes a side may use.
+
+    Lan and DeMets (1983), spending function alpha·ln(1 + (e - 1)·t) of the share t of the samples:
+    it gives early looks enough to stop a clear case.
+    """
+
+    def upto(count: int) -> float:
+        return alpha * math.log1p((math.e - 1) * count / looks[-1])
+
+    place = list(looks).index(look)
+    return upto(look) - (upto(looks[place - 1]) if place else 0.0)
+
+
+def ratio_interval(
+    base: Processes, head: Processes, *, level: float = LEVEL, paired: bool = False
+) -> tuple[float, float, float]:
+    """Ratio head/base of typical processes, and its interval by the hierarchical bootstrap.
+
+    A side is summed up by the geometric mean over processes of their medians.
+    """
+    if paired and len(base) != len(head):
+        raise ValueError(f"{len(base)} and {len(head)} processes are no pairs")
+    draw = np.random.default_rng(SEED)
+    picks = draw.integers(len(base), size=(RESAMPLES, len(base)))
+    others = picks if paired else draw.integers(len(head), size=(RESAMPLES, len(head)))
+    logs = _resampled(head, others, draw).mean(1) - _resampled(base, picks, draw).mean(1)
+    tail = _widened((1 - level) / 2, min(len(base), len(head)))
+    low, high = np.quantile(logs, (tail, 1 - tail))
+    ratio = _medians(head).mean() - _medians(base).mean()
+    return math.exp(ratio), math.exp(low), math.exp(high)
+
+
+def _medians(processes: Processes) -> Array:
+    """Logarithms of the processes' medians."""
+    return np.log([float(np.median(samples)) for samples in processes])
+
+
+def _resampled(processes: Processes, picks: NDArray[np.int64], draw: np.random.Generator) -> Array:
+    """Log medians of resampled processes, (R, n) -> (R, n).
+
+    The median of m draws with replacement is the order statistic at a rank that follows a Beta
+    distribution, so it is drawn at once instead of drawing the samples.
+    """
+    sizes = np.array([len(samples) for samples in processes])
+    ordered = np.full((len(processes), sizes.max()), np.nan)
+    for row, samples in zip(ordered, processes, strict=True):
+        row[: len(samples)] = np.sort(samples)
+    size = sizes[picks]
+    share = draw.beta((size + 1) / 2, (size + 1) / 2)
+    ranks = np.minimum((share * size).astype(np.int64), size - 1)
+    return np.asarray(np.log(ordered[picks, ranks]))
+
+
+def _widened(tail: float, n: int) -> float:
+    """The tail that makes a percentile interval of n normal values as wide as Student's.
+
+    The bootstrap divides by n where the standard error divides by n - 1, and knows no t.
+    """
+    if n < 2:
+        return 0.0
+    return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.isf(tail, n - 1)))
+
+
+def _second_vote(base: Processes, head: Processes) -> float:
+    """Two-sided p of Mann-Whitney's test of the processes' medians."""
+    if not base or not head:
+        return 1.0
+    return float(stats.mannwhitneyu(_medians(base), _medians(head)).pvalue)
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's (1979) step-down correction: the chance of one false finding among all."""
+    corrected: dict[str, float] = {}
+    largest = 0.0
+    for rank, (name, value) in enumerate(sorted(p.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p) - rank) * value))
+        corrected[name] = largest
+    return corrected
+
+
+def least_processes(metrics: int, alpha: float = ALPHA) -> int:
+    """Processes a side from which on the second vote can be significant at all."""
+    return next(n for n in range(2, 100) if metrics * 2 / math.comb(2 * n, n) <= alpha)
+
+
+def _too_few(n_base: int, n_head: int, metrics: int, alpha: float) -> str | None:
+    if min(n_base, n_head) == 0:
+        return "one side has no samples"
+    if metrics * 2 / math.comb(n_base + n_head, n_base) <= alpha:
+        return None
+    least = least_processes(metrics, alpha)
+    return (
+        f"{n_base} against {n_head} processes can never be significant at {alpha:.2g} "
+        f"over {metrics} metrics; {least} against {least} could"
+    )
+
+
+def _unjudged(base: Processes, head: Processes, p: float, reason: str) -> Judgement:
+    ratio = math.nan
+    if base and head:
+        ratio = math.exp(_medians(head).mean() - _medians(base).mean())
+    return Judgement(
+        "ambiguous", ratio, math.nan, math.nan, p, math.nan, len(base), len(head), reason
+    )
+
+
+def _verdict(
+    interval: tuple[float, float, float],
+    p: float,
+    floor: float,
+    within: float,
+    alpha: float,
+    n_base: int,
+    n_head: int,
+) -> Judgement:
+    ratio, low, high = interval
+    # An effect whose interval, were it as wide as this one, would lie beyond the floor.
+    smallest = (1 + floor) * max(ratio / low, high / ratio) - 1
+    said = f"{ratio:.3f} [{low:.3f}, {high:.3f}]"
+    significant = p <= alpha
+    if low > 1 + floor and significant:
+        verdict, why = "slower", f"{said} lies above 1 + {floor:.3f}, p {p:.1g}"
+    elif high < 1 / (1 + floor) and significant:
+        verdict, why = "faster", f"{said} lies below 1 - {floor:.3f}, p {p:.1g}"
+    elif 1 / (1 + within) < low and high < 1 + within:
+        verdict, why = "same", f"{said} lies within {within:.1%}"
+    else:
+        verdict = "ambiguous"
+        why = f"{said} is neither within {within:.1%} nor beyond {floor:.1%}"
+        if (low > 1 + floor or high < 1 / (1 + floor)) and not significant:
+            why = f"{said} lies beyond {floor:.1%}, but p {p:.2g} is above {alpha:.2g}"
+        why += f"; the smallest change that could have been found is {smallest:.1%}"
+    return Judgement(verdict, ratio, low, high, p, smallest, n_base, n_head, why)
+
+
+def judge_paired(
+    base: Mapping[int, float], head: Mapping[int, float], *, better: str, floor: float = 0.0
+) -> Judgement:
+    """A score of the same seeds on both sides: better, worse, same or ambiguous.
+
+    Student's paired interval of the difference over the seeds that both have, relative to base;
+    `floor` is the relative change that nobody is told of. Equal scores of every seed are the same
+    at any number of seeds: training repeats itself where nothing changed.
+    """
+    seeds = sorted(base.keys() & head.keys())
+    n = len(seeds)
+    if not n:
+        return _unpaired("no seed was run on both sides", n)
+    before = np.array([base[seed] for seed in seeds])
+    change = np.array([head[seed] for seed in seeds]) - before
+    scale = abs(float(before.mean())) or 1.0
+    ratio = 1 + float(change.mean()) / scale
+    if not change.any():
+        return Judgement("same", 1.0, 1.0, 1.0, 1.0, 0.0, n, n, f"equal at each of {n} seeds")
+    if n < 2:
+        return _unpaired("the score changed, and one seed cannot tell by how much", n, ratio)
+    result = stats.ttest_1samp(change / scale, 0.0)
+    low, high = result.confidence_interval(1 - ALPHA)
+    p = float(result.pvalue)
+    half = float(high - low) / 2
+    smallest = floor + half
+    said = f"{change.mean():+.4g} [{low * scale:+.4g}, {high * scale:+.4g}] over {n} seeds"
+    sign = 1 if better == "higher" else -1
+    if low > floor or high < -floor:
+        verdict = "better" if sign * change.mean() > 0 else "worse"
+        why = f"{said} excludes a change of {floor * scale:.2g}"
+    else:
+        verdict = "ambiguous"
+        why = f"{said} includes no change; a change of {smallest:.1%} could have been found"
+    return Judgement(verdict, ratio, 1 + float(low), 1 + float(high), p, smallest, n, n, why)
+
+
+def _unpaired(reason: str, n: int, ratio: float = math.nan) -> Judgement:
+    return Judgement("ambiguous", ratio, math.nan, math.nan, 1.0, math.nan, n, n, reason)
