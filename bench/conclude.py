@@ -45,6 +45,8 @@ def show_plan(
             {
                 **cell.part,
                 "state": state,
+                "config": cell.config,
+                "versions": cell.versions,
                 "predicted_s": cell.predicted_s,
                 "predicted_bytes": cell.predicted_bytes,
             }

@@ -76,18 +76,17 @@ def judge(
     return verdicts
 
 
-def spent(look: int, alpha: float = ALPHA, looks: Sequence[int] = LOOKS) -> float:
-    """The part of `alpha` that the look at `look` processes a side may use.
+def spent(count: int, before: int = 0, alpha: float = ALPHA, most: int = LOOKS[-1]) -> float:
+    """The part of `alpha` that a look at `count` processes a side may use after one at `before`.
 
-    Lan and DeMets (1983), spending function alpha·ln(1 + (e - 1)·t) of the share t of the samples:
-    it gives early looks enough to stop a clear case.
+    Lan and DeMets (1983), spending function alpha·ln(1 + (e - 1)·t) of the share t of the `most`
+    processes that there can be: it gives early looks enough to stop a clear case.
     """
 
-    def upto(count: int) -> float:
-        return alpha * math.log1p((math.e - 1) * count / looks[-1])
+    def upto(processes: int) -> float:
+        return alpha * math.log1p((math.e - 1) * min(processes / most, 1.0))
 
-    place = list(looks).index(look)
-    return upto(look) - (upto(looks[place - 1]) if place else 0.0)
+    return upto(count) - upto(before)
 
 
 def ratio_interval(

@@ -1,0 +1,1 @@
+"""Two revisions of this project against each other, in turns, until the verdict is safe."""

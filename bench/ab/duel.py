@@ -1,0 +1,114 @@
+"""Base and head in turns, A B B A, until every metric is decided, or samples or time run out."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.ab.sample import Sample, Side, take
+from bench.report.compare.sequential import Sequential
+from bench.report.compare.statistics import least_processes
+
+Request = Mapping[str, Any]
+SEPARATOR = " · "
+CALL, FIRST_TOKEN = "time of a call", "time to first token"
+
+
+@dataclass
+class Cell:
+    """A cell under comparison: how it is asked of each side, and what went wrong."""
+
+    name: str
+    requests: tuple[Request, Request]
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why the duel ended, and what it took: processes a side, seconds."""
+
+    reason: str
+    rounds: int
+    seconds: float
+
+
+@dataclass
+class Duel:
+    """One process a side and cell each round; `seen` is told of every sample as it comes."""
+
+    sides: tuple[Side, Side]
+    cells: Sequence[Cell]
+    floors: Mapping[str, float] = field(default_factory=dict)
+    timeout: float = 900.0
+    budget: float | None = None
+    seen: Callable[[int, Cell, Sample], None] = lambda *_: None
+    say: Callable[[str], None] = lambda _: None
+
+    def run(self) -> tuple[Sequential, Ending]:
+        """The rule with its verdicts, and how the duel ended."""
+        self._begin = time.monotonic()
+        rule = Sequential(self._warm_up(), self.floors)
+        rounds, longest = 0, 0.0
+        for look in rule.looks:
+            while rounds < look:
+                started = time.monotonic()
+                if self.budget is not None and started - self._begin + longest > self.budget:
+                    if rounds >= least_processes(max(len(rule.metrics), 1)):
+                        rule.look(rounds)
+                    return rule, self._ending(f"the budget of {self.budget:g} s is spent", rounds)
+                self._round(rule, swapped=rounds % 2 == 1)
+                rounds += 1
+                longest = max(longest, time.monotonic() - started)
+            rule.look(rounds)
+            self.say(f"{rounds} a side: {len(rule.decided)} of {len(rule.metrics)} metrics decided")
+            if not self._running(rule):
+                break
+        told = "every metric is decided" if not rule.open else "all samples are taken"
+        return rule, self._ending(told, rounds)
+
+    def _ending(self, reason: str, rounds: int) -> Ending:
+        return Ending(reason, rounds, time.monotonic() - self._begin)
+
+    def _warm_up(self) -> list[str]:
+        """An uncounted process a side: it compiles, fills caches, and tells the metrics."""
+        metrics: list[str] = []
+        for cell in self.cells:
+            pair = self._pair(cell, (0, 1))
+            metrics += [name for name in pair[0] if name in pair[1]] if pair else []
+        return metrics
+
+    def _running(self, rule: Sequential) -> list[Cell]:
+        """Cells with a metric that needs more samples."""
+        waiting = {metric.rpartition(SEPARATOR)[0] for metric in rule.open}
+        return [cell for cell in self.cells if cell.failure is None and cell.name in waiting]
+
+    def _round(self, rule: Sequential, *, swapped: bool) -> None:
+        for cell in self._running(rule):
+            pair = self._pair(cell, (1, 0) if swapped else (0, 1))
+            if pair is None:
+                continue
+            for metric in rule.metrics:
+                if metric in pair[0] and metric in pair[1]:
+                    rule.add(metric, pair[0][metric], pair[1][metric])
+
+    def _pair(self, cell: Cell, order: Sequence[int]) -> list[dict[str, list[float]]] | None:
+        """What a process of each side timed, base first; None, and why in the cell, on failure."""
+        timed: list[dict[str, list[float]]] = [{}, {}]
+        for place in order:
+            sample = take(self.sides[place], cell.requests[place], self.timeout)
+            self.seen(place, cell, sample)
+            if not sample.ok:
+                reason = sample.payload.get("reason")
+                cell.failure = f"{self.sides[place].name} {sample.payload['status']}: {reason}"
+                return None
+            timed[place] = timed_in(cell.name, sample.payload)
+        return timed
+
+
+def timed_in(cell: str, payload: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Raw samples in seconds of what is timed in a result, by the names that findings bear."""
+    found = {
+        CALL: (payload.get("timing") or {}).get("samples_s"),
+        FIRST_TOKEN: (payload.get("latency") or {}).get("ttft_samples_s"),
+    }
+    return {cell + SEPARATOR + name: samples for name, samples in found.items() if samples}
