@@ -1,0 +1,205 @@
+"""`python -m bench.selftest`: how often this instrument's verdicts are wrong, on this machine.
+
+Takes a pool of fresh-process samples of real steps, plain and 5 % and 10 % slower, in turns;
+draws comparisons from contiguous blocks of it through the whole sequential rule; runs a few live;
+does the same for scores over seeds; and prints false positives, power and time, with other tools'
+rules on the same samples. The noise that it saw becomes the floor of later comparisons here.
+
+Exit code 0: the targets are met (at most 1 % false positives, 10 % found in 95 %, 5 % in 80 %,
+where processes differ by no more than 1.5 %); 1: one is missed; 2: bad input; 130: interrupted.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.ab.duel import Cell, Duel
+from bench.ab.sample import Side, plan
+from bench.environment import describe
+from bench.errors import BadInput, one_line
+from bench.report.sheet import Entry, Sheet, show, to_markdown
+from bench.selftest import pool as pools
+from bench.selftest import quality, summary
+from bench.selftest.floors import write_floors
+from bench.selftest.rehearse import Outcome, rehearse
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = (("transformer", "train"), ("mamba", "decode"))
+QUIET = 0.015  # coefficient of variation up to which the targets are promised
+TARGETS = {0.0: 0.01, 0.05: 0.80, 0.10: 0.95}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    top = argparse.ArgumentParser(
+        prog="python -m bench.selftest",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--rounds", type=int, default=40, help="rounds of four processes a cell (40)")
+    top.add_argument("--comparisons", type=int, default=1000, help="drawn of each kind (1000)")
+    top.add_argument("--live", type=int, default=1, help="live comparisons of each kind (1)")
+    top.add_argument(
+        "--seeds", type=int, default=10, help="seeds of the score's pool (10; 0: none)"
+    )
+    top.add_argument("--seed", type=int, default=0, help="of the drawing")
+    top.add_argument("--pool", type=Path, metavar="FILE", help="a saved pool instead of a new one")
+    top.add_argument(
+        "--output", type=Path, default=Path("results/selftest"), metavar="DIR",
+        help="where the pool and the report are written (results/selftest)",
+    )  # fmt: skip
+    top.add_argument(
+        "--noise", type=Path, default=Path("results/noise.json"), metavar="FILE",
+        help="where the floors of later comparisons are kept (results/noise.json)",
+    )  # fmt: skip
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the selftest; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (BadInput, OSError) as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check(options)
+    begin = time.monotonic()
+    pool = pools.Pool.load(options.pool) if options.pool else _collect(options)
+    outcomes = [rehearse(pool, slowdown, options.comparisons, options.seed) for slowdown in TARGETS]
+    taken = [process.wall_s for found in pool.processes.values() for process in found]
+    sheets = [
+        summary.noise(pool),
+        summary.power(outcomes, sum(taken) / len(taken)),
+        summary.rivals(pool, options.comparisons, options.seed),
+    ]
+    if options.live:
+        sheets.append(_live(options.live))
+    if options.seeds:
+        sheets.append(_scores(options))
+    missed = _missed(pool, outcomes)
+    console = Console(highlight=False)
+    for sheet in sheets:
+        show(sheet, console)
+        console.print()
+    said = "; ".join(missed) or "every target is met"
+    console.print(f"{said}. {time.monotonic() - begin:.0f} s in all.", soft_wrap=True)
+    text = "\n".join([*(to_markdown(sheet) for sheet in sheets), said + "."])
+    (options.output / "selftest.md").write_text(text + "\n", encoding="utf-8")
+    write_floors(pool, options.comparisons, options.seed, options.noise)
+    return 1 if missed else 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    least = {"rounds": 20, "comparisons": 1, "live": 0, "seeds": 0}
+    for name, smallest in least.items():
+        if getattr(options, name) < smallest:
+            raise BadInput(
+                f"--{name}={getattr(options, name)} is too small; allowed: from {smallest}."
+            )
+    if 0 < options.seeds < quality.SEEDS:
+        raise BadInput(
+            f"--seeds={options.seeds} is too small; allowed: 0, or from {quality.SEEDS}."
+        )
+    options.output.mkdir(parents=True, exist_ok=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _requests(cells: Sequence[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    """The request of each cell by its name."""
+    side = Side("selftest", ROOT)
+    found = {}
+    for model, scenario in cells:
+        (cell,) = plan(side, [f"model={model}", "task=text", f"scenario={scenario}"])
+        found[f"{model} · text · {scenario}"] = cell
+    return found
+
+
+def _collect(options: argparse.Namespace) -> pools.Pool:
+    requests = _requests(CELLS)
+    about = {"environment": describe(next(iter(requests.values()))["threads"])}
+    pool = pools.collect(ROOT, requests, options.rounds, about, _say)
+    pool.save(options.output / "pool.json")
+    return pool
+
+
+def _live(times: int) -> Sheet:
+    """Real comparisons, as `bench.ab` runs them, of the first cell."""
+    (name, request), *_ = _requests(CELLS[:1]).items()
+    rows = []
+    for slowdown in TARGETS:
+        for _ in range(times):
+            sides = (Side("base", ROOT), Side("head", ROOT, slowdown=slowdown))
+            rule, ending = Duel(sides, [Cell(name, (request, request))], say=_say).run()
+            for metric, judgement in rule.verdicts().items():
+                kind = "A/A" if slowdown == 0 else f"{slowdown:.0%} slower"
+                rows.append(
+                    [Entry(kind), Entry(metric), Entry(judgement.verdict), Entry(judgement.why),
+                     Entry(ending.rounds), summary.seconds(ending.seconds)]
+                )  # fmt: skip
+    heads = ["head", "metric", "verdict", "why", "processes a side", "s"]
+    return Sheet("Live comparisons", heads, rows)
+
+
+def _scores(options: argparse.Namespace) -> Sheet:
+    """False positives and power of the verdict on scores."""
+    ((name, request),) = _requests([("transformer", "quality")]).items()
+    found = quality.collect(ROOT, request, options.seeds, _say)
+    rows = [
+        [Entry(kind), Entry(f"{name} · score"),
+         summary.percent(_shift(found.plain, other)),
+         summary.percent(quality.rehearse(found, other, options.comparisons, options.seed))]
+        for kind, other in (
+            ("one thread instead of all", found.rounding),
+            (f"{quality.LESS:.0%} of the training items", found.less),
+        )
+    ]  # fmt: skip
+    return Sheet(
+        f"Scores: {options.comparisons} comparisons of {quality.SEEDS} of {options.seeds} seeds",
+        ["head", "metric", "mean change", "called"],
+        rows,
+        [f"{found.seconds:.0f} s of training and scoring."],
+    )
+
+
+def _shift(base: dict[int, float], head: dict[int, float]) -> float:
+    return sum(head.values()) / sum(base.values()) - 1
+
+
+def _missed(pool: pools.Pool, outcomes: Sequence[Outcome]) -> list[str]:
+    """Targets that were promised and not met."""
+    loud = summary.loud(pool, QUIET)
+    for metric, noise in loud.items():
+        _say(f"{metric}: processes differ by {noise:.1%}, where nothing is promised")
+    missed = []
+    for outcome in outcomes:
+        target = TARGETS[outcome.slowdown]
+        if outcome.slowdown == 0.0:
+            if (rate := outcome.any_called / outcome.comparisons) > target:
+                missed.append(f"A/A: {rate:.1%} false positives, {target:.0%} allowed")
+            continue
+        shares = {name: outcome.share(name, "slower") for name in outcome.verdicts}
+        missed += [
+            f"{outcome.slowdown:.0%} on {name}: found in {found:.0%}, {target:.0%} promised"
+            for name, found in shares.items()
+            if found < target and name not in loud
+        ]
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The noise of A/A comparisons on this machine, kept as the floor of later ones."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bench.environment import machine_key
+from bench.report.compare.statistics import LOOKS, ratio_interval
+from bench.selftest.pool import Pool
+from bench.selftest.rehearse import pairs
+
+SHARE = 0.99  # of A/A comparisons whose ratio lies within the floor
+
+
+def write_floors(pool: Pool, comparisons: int, seed: int, path: Path) -> None:
+    """Merge the floors of this machine into the file; a rename replaces it."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known.setdefault(machine_key(), {}).update(floors(pool, comparisons, seed))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def floors(pool: Pool, comparisons: int, seed: int) -> dict[str, float]:
+    """By metric, the relative change that 1 in 100 A/A comparisons at the first look exceeds."""
+    draw = np.random.default_rng(seed)
+    found = {}
+    for metric in pool.processes:
+        changes = []
+        for _ in range(comparisons):
+            drawn = list(pairs(pool, metric, 0.0, draw, LOOKS[0]))
+            ratio, _, _ = ratio_interval([b for b, _ in drawn], [h for _, h in drawn])
+            changes.append(max(ratio, 1 / ratio) - 1)
+        found[metric] = float(np.quantile(changes, SHARE))
+    return found

@@ -1,0 +1,161 @@
+"""The statistics of a comparison against formulas, enumeration and SciPy."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.report.compare.statistics import (
+    ALPHA,
+    LOOKS,
+    holm,
+    judge,
+    judge_paired,
+    least_processes,
+    ratio_interval,
+    spent,
+)
+
+Processes = list[np.ndarray]
+
+
+def processes(
+    draw: np.random.Generator, count: int, mean: float, between: float = 0.015, calls: int = 15
+) -> Processes:
+    """Log-normal process means with log-normal calls inside."""
+    levels = mean * np.exp(draw.normal(0, between, count))
+    return [level * np.exp(draw.normal(0, 0.002, calls)) for level in levels]
+
+
+def test_the_interval_is_as_wide_as_students_where_values_are_normal() -> None:
+    draw = np.random.default_rng(1)
+    ratios = []
+    for _ in range(40):
+        base, head = processes(draw, 12, 1.0), processes(draw, 12, 1.1)
+        _, low, high = ratio_interval(base, head)
+        logs = [np.log([np.median(p) for p in side]) for side in (base, head)]
+        welch = stats.ttest_ind(logs[1], logs[0]).confidence_interval(0.95)
+        ratios.append(math.log(high / low) / (welch.high - welch.low))
+    # Student's has 22 degrees of freedom here and ours 11, the price of resampling each side.
+    wider = stats.t.isf(0.025, 11) / stats.t.isf(0.025, 22)
+    assert np.mean(ratios) == pytest.approx(wider, rel=0.05)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_interval_covers_the_truth_as_often_as_it_says(paired: bool) -> None:
+    draw = np.random.default_rng(2)
+    hits, times = 0, 400
+    for _ in range(times):
+        drift = np.exp(np.linspace(0, 0.3, 10)) if paired else np.ones(10)
+        base = [p * d for p, d in zip(processes(draw, 10, 1.0), drift, strict=True)]
+        head = [p * d for p, d in zip(processes(draw, 10, 1.05), drift, strict=True)]
+        _, low, high = ratio_interval(base, head, paired=paired)
+        hits += low <= 1.05 <= high
+        assert not paired or high / low < 1.06  # drift of 30 % does not widen it
+    assert stats.binomtest(hits, times, 0.95).pvalue > 1e-3
+
+
+def test_medians_are_resampled_as_by_drawing_with_replacement() -> None:
+    draw = np.random.default_rng(3)
+    samples = np.exp(draw.normal(0, 0.1, 9))
+    exact = [np.median(draw.choice(samples, 9)) for _ in range(20_000)]
+    _, low, high = ratio_interval([samples, samples], [np.ones(9), np.ones(9)], level=0.5)
+    # Two equal processes: the mean of two independent resampled medians, quartiles of its inverse
+    # (with two processes the tail of 25 % is widened, which is undone here).
+    pairs = np.exp(np.log(exact).reshape(2, -1).mean(0))
+    tail = stats.norm.cdf(-math.sqrt(2) * stats.t.isf(0.25, 1))
+    expected = 1 / np.quantile(pairs, (1 - tail, tail))
+    assert (low, high) == pytest.approx(tuple(expected), rel=2e-3)
+
+
+def test_unequal_pairs_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 and 3 processes are no pairs"):
+        ratio_interval([[1.0]] * 2, [[1.0]] * 3, paired=True)
+
+
+def test_holm_as_in_its_paper() -> None:
+    # Holm (1979): the smallest p times m, the next times m - 1, and never less than the one before.
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert found == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+
+
+def test_the_error_is_spent_once() -> None:
+    parts = [spent(n, before) for before, n in itertools.pairwise((0, *LOOKS))]
+    assert sum(parts) == pytest.approx(ALPHA)
+    assert parts[0] == pytest.approx(ALPHA * math.log(1 + (math.e - 1) * 0.5))
+    assert all(part > 0 for part in parts)
+
+
+def test_the_least_number_of_processes() -> None:
+    # Two-sided 0.002 needs 7 against 7, as 2 / C(14, 7) = 0.00058 and 2 / C(12, 6) = 0.0022.
+    assert least_processes(1, 0.002) == 7
+    exact = stats.mannwhitneyu(range(6), range(10, 16), method="exact").pvalue
+    assert exact == pytest.approx(2 / math.comb(12, 6))
+
+
+def test_too_few_processes_are_never_judged() -> None:
+    one = [[1.0] * 9] * 4
+    (found,) = judge({"step": (one, [[9.0] * 9] * 4)}).values()
+    assert found.verdict == "ambiguous"
+    assert "4 against 4" in found.why
+    assert "5 against 5 could" in found.why
+    (none,) = judge({"step": ([], one)}).values()
+    assert (none.verdict, none.why) == ("ambiguous", "one side has no samples")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "noise", "verdict"),
+    [
+        (1.0, 0.01, "same"),
+        (1.1, 0.01, "slower"),
+        (1 / 1.1, 0.01, "faster"),
+        (1.0, 0.2, "ambiguous"),
+    ],
+)
+def test_verdicts(ratio: float, noise: float, verdict: str) -> None:
+    draw = np.random.default_rng(4)
+    pair = processes(draw, 14, 1.0, noise), processes(draw, 14, ratio, noise)
+    (found,) = judge({"step": pair}).values()
+    assert found.verdict == verdict
+    assert found.low < found.ratio < found.high
+    assert found.smallest > 0.02
+
+
+def test_a_floor_hides_what_noise_can_do() -> None:
+    draw = np.random.default_rng(5)
+    pair = processes(draw, 14, 1.0, 0.005), processes(draw, 14, 1.04, 0.005)
+    assert judge({"step": pair})["step"].verdict == "slower"
+    assert judge({"step": pair}, floors={"step": 0.06})["step"].verdict == "same"
+
+
+def test_many_metrics_are_corrected_for() -> None:
+    draw = np.random.default_rng(6)
+    pair = processes(draw, 6, 1.0, 0.001), processes(draw, 6, 1.1, 0.001)
+    assert judge({"step": pair})["step"].verdict == "slower"
+    several = judge({f"step {k}": pair for k in range(6)})
+    assert {found.verdict for found in several.values()} == {"ambiguous"}
+
+
+def test_scores_of_paired_seeds_as_students_test() -> None:
+    draw = np.random.default_rng(7)
+    base = {seed: 2.0 + draw.normal(0, 0.05) for seed in range(6)}
+    head = {seed: value + 0.1 + draw.normal(0, 0.01) for seed, value in base.items()}
+    found = judge_paired(base, head, better="lower")
+    assert found.verdict == "worse"
+    assert judge_paired(base, head, better="higher").verdict == "better"
+    expected = stats.ttest_rel(list(head.values()), list(base.values()))
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval(0.99)
+    mean = np.mean(list(base.values()))
+    assert (found.low, found.high) == pytest.approx(
+        (1 + interval.low / mean, 1 + interval.high / mean)
+    )
+
+
+def test_equal_scores_are_the_same_at_one_seed() -> None:
+    assert judge_paired({0: 1.7}, {0: 1.7}, better="lower").verdict == "same"
+    changed = judge_paired({0: 1.7}, {0: 1.8}, better="lower")
+    assert (changed.verdict, changed.n_base) == ("ambiguous", 1)
+    assert judge_paired({0: 1.7}, {1: 1.7}, better="lower").why == "no seed was run on both sides"
