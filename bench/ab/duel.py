@@ -1,11 +1,15 @@
-"""Base and head in turns, A B B A, until every metric is decided, or samples or time run out."""
+"""Pairs of fresh processes, base and head in turns, until every metric is decided.
+
+Or until the samples or the time run out. Who leads a pair alternates, so that the order of the
+timed slices is A B A B …, then B A B A …: what the first of two has or lacks is on both sides.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.ab.sample import Sample, Side, take
+from bench.ab.sample import Sample, Side, take_pair
 from bench.report.compare.sequential import Sequential
 from bench.report.compare.statistics import least_processes
 
@@ -73,7 +77,7 @@ class Duel:
         """An uncounted process a side: it compiles, fills caches, and tells the metrics."""
         metrics: list[str] = []
         for cell in self.cells:
-            pair = self._pair(cell, (0, 1))
+            pair = self._pair(cell, swapped=False)
             metrics += [name for name in pair[0] if name in pair[1]] if pair else []
         return metrics
 
@@ -84,25 +88,27 @@ class Duel:
 
     def _round(self, rule: Sequential, *, swapped: bool) -> None:
         for cell in self._running(rule):
-            pair = self._pair(cell, (1, 0) if swapped else (0, 1))
+            pair = self._pair(cell, swapped=swapped)
             if pair is None:
                 continue
             for metric in rule.metrics:
                 if metric in pair[0] and metric in pair[1]:
                     rule.add(metric, pair[0][metric], pair[1][metric])
 
-    def _pair(self, cell: Cell, order: Sequence[int]) -> list[dict[str, list[float]]] | None:
-        """What a process of each side timed, base first; None, and why in the cell, on failure."""
-        timed: list[dict[str, list[float]]] = [{}, {}]
-        for place in order:
-            sample = take(self.sides[place], cell.requests[place], self.timeout)
+    def _pair(
+        self, cell: Cell, *, swapped: bool
+    ) -> tuple[dict[str, list[float]], dict[str, list[float]]] | None:
+        """What a process of each side timed; None, and why in the cell, where one failed."""
+        samples = take_pair(self.sides, cell.requests, self.timeout, second_leads=swapped)
+        for place, sample in enumerate(samples):
             self.seen(place, cell, sample)
-            if not sample.ok:
+            if not sample.ok and cell.failure is None:
                 reason = sample.payload.get("reason")
                 cell.failure = f"{self.sides[place].name} {sample.payload['status']}: {reason}"
-                return None
-            timed[place] = timed_in(cell.name, sample.payload)
-        return timed
+        if cell.failure is not None:
+            return None
+        base, head = (timed_in(cell.name, sample.payload) for sample in samples)
+        return base, head
 
 
 def timed_in(cell: str, payload: Mapping[str, Any]) -> dict[str, list[float]]:

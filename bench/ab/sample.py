@@ -1,12 +1,13 @@
-"""One sample: a cell measured in a fresh interpreter of a checkout."""
+"""A pair of samples: a cell in a fresh interpreter of each of two checkouts."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,47 +46,86 @@ class Sample:
         return self.payload.get("status") == "ok"
 
 
-def take(side: Side, request: Mapping[str, Any], timeout: float) -> Sample:
-    """Measure `request` (a cell as the runner hands it to a worker) once, and wait for it.
+def take_pair(
+    sides: tuple[Side, Side],
+    requests: tuple[Mapping[str, Any], Mapping[str, Any]],
+    timeout: float,
+    *,
+    second_leads: bool = False,
+) -> tuple[Sample, Sample]:
+    """Measure a request (a cell as the runner hands it to a worker) once on each side.
 
-    Raises BadInput where the checkout refuses its input; whatever else goes wrong is a sample whose
-    status is "failed", with the reason.
+    The two processes set up at the same time and then time their calls in turns, never at once;
+    `second_leads` says who begins. Raises BadInput where a checkout refuses its input; whatever
+    else goes wrong is a sample whose status is "failed", with the reason.
     """
     begin = time.monotonic()
-    command = [sys.executable, "-P", str(DRIVER), str(side.root), str(side.slowdown)]
-    with tempfile.TemporaryDirectory(prefix="archbench-") as folder:
-        log = Path(folder, LOG)
+    first, second = os.pipe(), os.pipe()
+    ends = ((first[0], second[1]), (second[0], first[1]))  # inbox and outbox of each side
+    with contextlib.ExitStack() as stack:
+        children = [
+            stack.enter_context(_child(side, request, end, leads=(place == 1) == second_leads))
+            for place, (side, request, end) in enumerate(zip(sides, requests, ends, strict=True))
+        ]
+        for descriptor in (*first, *second):
+            os.close(descriptor)  # the children's copies are theirs: one that dies is noticed
+        samples = [
+            Sample(child.wait(begin + timeout, timeout), time.monotonic() - begin)
+            for child in children
+        ]
+    for side, sample in zip(sides, samples, strict=True):
+        if sample.payload["status"] == "bad_input":
+            raise BadInput(one_line(f"{side.name}: {sample.payload['reason']}"))
+    return samples[0], samples[1]
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A running driver and the folder that it works in."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def wait(self, deadline: float, timeout: float) -> dict[str, Any]:
+        """What it left when it ended, or why there is nothing."""
         try:
-            with open(log, "wb") as stream:
-                done = subprocess.run(
-                    command,
-                    input=json.dumps(request).encode(),
-                    cwd=folder,
-                    env=environment(int(request["threads"])),
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    timeout=timeout,
-                )
-            payload = _result(Path(folder), done.returncode)
+            code = self.process.wait(max(deadline - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
-            payload = _failed(f"time-out: not finished after {timeout:g} s")
-    if payload["status"] == "bad_input":
-        raise BadInput(one_line(f"{side.name}: {payload['reason']}"))
-    return Sample(payload, time.monotonic() - begin)
+            self.process.kill()
+            return _failed(f"time-out: not finished after {timeout:g} s")
+        path = self.folder / "result.json"
+        if code == 0 and path.exists():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        said = text.strip().splitlines()
+        return _failed(f"crash: exit code {code}" + (f": {said[-1]}" if said else ""))
+
+
+@contextlib.contextmanager
+def _child(
+    side: Side, request: Mapping[str, Any], ends: tuple[int, int], *, leads: bool
+) -> Iterator[_Child]:
+    options = {"inbox": ends[0], "outbox": ends[1], "leads": leads, "slowdown": side.slowdown}
+    command = [sys.executable, "-P", str(DRIVER), str(side.root), json.dumps(options)]
+    with tempfile.TemporaryDirectory(prefix="archbench-") as name:
+        folder = Path(name)
+        (folder / "cell.json").write_text(json.dumps(request), encoding="utf-8")
+        with open(folder / "cell.json", "rb") as asked, open(folder / LOG, "wb") as log:
+            process = subprocess.Popen(
+                command, stdin=asked, stdout=log, stderr=log, cwd=folder, pass_fds=ends,
+                env=environment(int(request["threads"])),
+            )  # fmt: skip
+        try:
+            yield _Child(process, folder)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def environment(threads: int) -> dict[str, str]:
     """Variables of a measured process: the same on both sides, hashing fixed."""
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
     return {**kept, **worker_environment(threads), "PYTHONHASHSEED": "0"}
-
-
-def _result(folder: Path, code: int) -> dict[str, Any]:
-    path = folder / "result.json"
-    if code == 0 and path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    said = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return _failed(f"crash: exit code {code}" + (f": {said[-1]}" if said else ""))
 
 
 def _failed(reason: str) -> dict[str, Any]:

@@ -16,6 +16,10 @@ import torch
 EXACT_RANKS = 1000  # samples up to which 2^-n is a float and the binomial is summed
 
 
+def turn() -> None:
+    """Called before every timed call; a comparison replaces it to make two processes take turns."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """When to stop. Times in seconds; `relative_error` is the half-width of the interval."""
@@ -101,6 +105,7 @@ def measure(
     narrow, look = False, limits.min_samples
     while not narrow:
         before()
+        turn()
         samples.append(clock(call))
         elapsed = time.perf_counter() - begin
         over = elapsed >= limits.max_seconds

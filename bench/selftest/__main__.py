@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--rounds", type=int, default=40, help="rounds of four processes a cell (40)")
+    top.add_argument("--rounds", type=int, default=40, help="rounds of three pairs a cell (40)")
     top.add_argument("--comparisons", type=int, default=1000, help="drawn of each kind (1000)")
     top.add_argument("--live", type=int, default=1, help="live comparisons of each kind (1)")
     top.add_argument(
@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     pool = pools.Pool.load(options.pool) if options.pool else _collect(options)
     outcomes = [rehearse(pool, slowdown, options.comparisons, options.seed) for slowdown in TARGETS]
-    taken = [process.wall_s for found in pool.processes.values() for process in found]
+    taken = [pair.wall_s for found in pool.pairs.values() for pair in found]
     sheets = [
         summary.noise(pool),
         summary.power(outcomes, sum(taken) / len(taken)),
@@ -172,7 +172,10 @@ def _scores(options: argparse.Namespace) -> Sheet:
         f"Scores: {options.comparisons} comparisons of {quality.SEEDS} of {options.seeds} seeds",
         ["head", "metric", "mean change", "called"],
         rows,
-        [f"{found.seconds:.0f} s of training and scoring."],
+        [
+            f"{found.repeated} of {options.seeds} seeds gave the same score to the last digit when "
+            f"run twice. {found.seconds:.0f} s of training and scoring."
+        ],
     )
 
 

@@ -28,11 +28,11 @@ def floors(pool: Pool, comparisons: int, seed: int) -> dict[str, float]:
     """By metric, the relative change that 1 in 100 A/A comparisons at the first look exceeds."""
     draw = np.random.default_rng(seed)
     found = {}
-    for metric in pool.processes:
+    for metric in pool.pairs:
         changes = []
         for _ in range(comparisons):
             drawn = list(pairs(pool, metric, 0.0, draw, LOOKS[0]))
-            ratio, _, _ = ratio_interval([b for b, _ in drawn], [h for _, h in drawn])
+            ratio, _, _ = ratio_interval(*map(list, zip(*drawn, strict=True)))
             changes.append(max(ratio, 1 / ratio) - 1)
         found[metric] = float(np.quantile(changes, SHARE))
     return found

@@ -1,4 +1,4 @@
-"""A pool of fresh-process samples of one step, plain and slowed down, taken in turns."""
+"""A pool of pairs of fresh processes: plain against plain, and against slowed-down ones."""
 
 import json
 import time
@@ -8,38 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from bench.ab.duel import timed_in
-from bench.ab.sample import Side, take
+from bench.ab.sample import Side, take_pair
 from bench.errors import BadInput
 
-# One round: twice plain, once each slowdown, mirrored every other round, so that drift is shared.
-ORDER = (0.0, 0.05, 0.10, 0.0)
+SLOWDOWNS = (0.0, 0.05, 0.10)  # of the second of a pair
 
 
 @dataclass(frozen=True)
-class Process:
-    """Samples in seconds of one process; `slowdown` is the share that was injected."""
+class Pair:
+    """Samples in seconds of two processes that took turns; `slowdown` is that of the second."""
 
     slowdown: float
-    round: int
-    started_s: float
+    plain: list[float]
+    other: list[float]
     wall_s: float
-    samples: list[float]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Processes of each metric in the order in which they ran."""
+    """Pairs of each metric in the order in which they ran."""
 
-    processes: dict[str, list[Process]]
+    pairs: dict[str, list[Pair]]
     about: dict[str, Any]
 
-    def of(self, metric: str, slowdown: float) -> list[list[Process]]:
-        """Processes of one kind by round."""
-        rounds: dict[int, list[Process]] = {}
-        for process in self.processes[metric]:
-            if process.slowdown == slowdown:
-                rounds.setdefault(process.round, []).append(process)
-        return [rounds[number] for number in sorted(rounds)]
+    def of(self, metric: str, slowdown: float) -> list[Pair]:
+        """The pairs of one kind."""
+        return [pair for pair in self.pairs[metric] if pair.slowdown == slowdown]
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,11 +44,10 @@ class Pool:
         """A saved pool; BadInput where the file holds none."""
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            processes = {
-                metric: [Process(**process) for process in found]
-                for metric, found in raw["processes"].items()
+            pairs = {
+                metric: [Pair(**pair) for pair in found] for metric, found in raw["pairs"].items()
             }
-            return Pool(processes, raw["about"])
+            return Pool(pairs, raw["about"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadInput(f"--pool={path} holds no pool of samples ({error!r}).") from error
 
@@ -66,24 +59,29 @@ def collect(
     about: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> Pool:
-    """Measure each cell of `requests` in `rounds` rounds of four fresh processes.
+    """Measure a pair of each kind of each cell in `rounds` rounds.
 
     A process that fails ends it: BadInput with the reason, since there is nothing to test then.
     """
     begin = time.monotonic()
-    processes: dict[str, list[Process]] = {}
+    pairs: dict[str, list[Pair]] = {}
     for number in range(-1, rounds):  # the first round warms caches up and is thrown away
-        order = ORDER if number % 2 == 0 else ORDER[::-1]
         for cell, request in requests.items():
-            for slowdown in order if number >= 0 else (0.0,):
-                started = time.monotonic()
-                sample = take(Side("selftest", root, slowdown=slowdown), request, timeout=600)
-                if not sample.ok:
-                    raise BadInput(f"{cell}: {sample.payload.get('reason')}")
-                for metric, samples in timed_in(cell, sample.payload).items():
-                    process = Process(slowdown, number, started - begin, sample.wall_s, samples)
-                    if number >= 0:
-                        processes.setdefault(metric, []).append(process)
+            for slowdown in SLOWDOWNS if number >= 0 else SLOWDOWNS[:1]:
+                sides = Side("plain", root), Side("other", root, slowdown=slowdown)
+                samples = take_pair(
+                    sides, (request, request), timeout=600, second_leads=number % 2 == 1
+                )
+                for side, sample in zip(sides, samples, strict=True):
+                    if not sample.ok:
+                        raise BadInput(f"{cell}, {side.name}: {sample.payload.get('reason')}")
+                if number < 0:
+                    continue
+                plain, other = (timed_in(cell, sample.payload) for sample in samples)
+                wall = max(sample.wall_s for sample in samples)
+                for metric in plain:
+                    pair = Pair(slowdown, plain[metric], other[metric], wall)
+                    pairs.setdefault(metric, []).append(pair)
         if number >= 0:
             say(f"round {number + 1} of {rounds}: {time.monotonic() - begin:.0f} s")
-    return Pool(processes, {**about, "seconds": time.monotonic() - begin})
+    return Pool(pairs, {**about, "seconds": time.monotonic() - begin})

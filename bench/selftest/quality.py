@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ab.sample import Side, take
+from bench.ab.sample import Side, take_pair
 from bench.errors import BadInput
 from bench.report.compare.statistics import judge_paired
 
@@ -22,36 +22,46 @@ SEEDS = 5  # a side in one comparison
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores by seed of the three variants; `better` is higher or lower."""
+    """Scores by seed of the three variants; `better` is higher or lower.
+
+    `repeated` counts the seeds whose plain run, done twice, gave the same score to the last digit.
+    """
 
     plain: dict[int, float]
     rounding: dict[int, float]
     less: dict[int, float]
     better: str
+    repeated: int
     seconds: float
 
 
 def collect(
     root: Path, request: Mapping[str, Any], seeds: int, say: Callable[[str], None]
 ) -> Scores:
-    """Train and score every seed three times."""
+    """Train and score every seed: plain against each of the two variants."""
     begin = time.monotonic()
-    plain, rounding, less = dict[int, float](), dict[int, float](), dict[int, float]()
-    better = "lower"
+    found: dict[str, dict[int, float]] = {"plain": {}, "rounding": {}, "less": {}}
+    better, repeated = "lower", 0
     for seed in range(seeds):
+        plain = _with(request, seed)
         variants = {
-            "plain": (plain, _with(request, seed)),
-            "rounding": (rounding, _with(request, seed, threads=1)),
-            "less": (less, _with(request, seed, share=LESS)),
+            "rounding": _with(request, seed, threads=1),
+            "less": _with(request, seed, share=LESS),
         }
-        for found, asked in variants.values():
-            sample = take(Side("selftest", root), asked, timeout=900)
-            if not sample.ok:
-                raise BadInput(f"quality: {sample.payload.get('reason')}")
-            found[seed] = float(sample.payload["quality"]["value"])
-            better = str(sample.payload["quality"]["better"])
+        twice = []
+        for name, other in variants.items():
+            sides = Side("plain", root), Side(name, root)
+            samples = take_pair(sides, (plain, other), timeout=900)
+            for side, sample in zip(sides, samples, strict=True):
+                if not sample.ok:
+                    raise BadInput(f"quality, {side.name}: {sample.payload.get('reason')}")
+                score = sample.payload["quality"]
+                found[side.name][seed], better = float(score["value"]), str(score["better"])
+            twice.append(found["plain"][seed])
+        repeated += twice[0] == twice[1]
         say(f"seed {seed + 1} of {seeds}: {time.monotonic() - begin:.0f} s")
-    return Scores(plain, rounding, less, better, time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    return Scores(found["plain"], found["rounding"], found["less"], better, repeated, seconds)
 
 
 def _with(

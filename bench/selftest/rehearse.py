@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.report.compare.sequential import Sequential
-from bench.selftest.pool import Pool, Process
+from bench.selftest.pool import Pool
 
-BLOCK = 5  # rounds that stay together, so that what drifts on this machine stays in a comparison
-Pair = tuple[Sequence[float], Sequence[float]]
+BLOCK = 5  # pairs that stay together, so that what drifts on this machine stays in a comparison
+Drawn = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass
@@ -28,15 +28,13 @@ class Outcome:
         return self.verdicts[metric][verdict] / self.comparisons
 
 
-def rehearse(
-    pool: Pool, slowdown: float, comparisons: int, seed: int, *, alone: str | None = None
-) -> Outcome:
+def rehearse(pool: Pool, slowdown: float, comparisons: int, seed: int) -> Outcome:
     """Run `comparisons` of plain against slowed-down processes; slowdown 0 is A/A.
 
-    All metrics of the pool form one comparison, or the metric `alone` does.
+    All metrics of the pool form one comparison.
     """
     draw = np.random.default_rng(seed)
-    metrics = [alone] if alone else list(pool.processes)
+    metrics = list(pool.pairs)
     outcome = Outcome(slowdown)
     for _ in range(comparisons):
         rule = Sequential(metrics)
@@ -62,40 +60,23 @@ def rehearse(
 
 def pairs(
     pool: Pool, metric: str, slowdown: float, draw: np.random.Generator, count: int
-) -> Iterator[Pair]:
-    """`count` pairs (base, head) from contiguous blocks of rounds, in an order A B B A.
+) -> Iterator[Drawn]:
+    """`count` pairs (base, head) from contiguous blocks of the pool.
 
-    A round holds two plain processes. In A/A they face each other; otherwise a slowed-down one
-    faces one of them, so that both kinds use the pool alike.
+    In A/A either process may play the head.
     """
-    plain, slowed = pool.of(metric, 0.0), pool.of(metric, slowdown)
-    start = Start(draw, len(plain), count)
-    flip = bool(draw.integers(2))
-    for place, number in enumerate(start.rounds()):
-        first, second = _ordered(plain[number], swapped=bool(place % 2) != flip)
-        head = second if slowdown == 0.0 else slowed[number][0]
-        yield first.samples, head.samples
+    found = pool.of(metric, slowdown)
+    flip = slowdown == 0.0 and bool(draw.integers(2))
+    for number in blocks(draw, len(found), count):
+        pair = found[number]
+        yield (pair.other, pair.plain) if flip else (pair.plain, pair.other)
 
 
-def _ordered(processes: Sequence[Process], *, swapped: bool) -> tuple[Process, Process]:
-    first, second = processes
-    return (second, first) if swapped else (first, second)
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the blocks of one comparison begin."""
-
-    draw: np.random.Generator
-    available: int
-    wanted: int
-
-    def rounds(self) -> Iterator[int]:
-        """Numbers of rounds, `BLOCK` contiguous ones at a time."""
-        given = 0
-        while given < self.wanted:
-            begin = int(self.draw.integers(max(self.available - BLOCK + 1, 1)))
-            for number in range(begin, min(begin + BLOCK, self.available)):
-                if given < self.wanted:
-                    yield number
-                    given += 1
+def blocks(draw: np.random.Generator, available: int, wanted: int) -> Iterator[int]:
+    """`wanted` numbers below `available`, `BLOCK` contiguous ones at a time."""
+    given = 0
+    while given < wanted:
+        begin = int(draw.integers(max(available - BLOCK + 1, 1)))
+        for number in range(begin, min(begin + BLOCK, available, begin + wanted - given)):
+            yield number
+            given += 1

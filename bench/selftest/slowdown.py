@@ -1,13 +1,12 @@
-"""A slowdown of a known share, injected into every timed call of this process."""
+"""A slowdown of a known share, injected into every timed call of a process."""
 
 import time
 from collections.abc import Callable
+from types import ModuleType
 
-from bench.meters import time as meter
 
-
-def slow_down(share: float) -> None:
-    """Make each timed call on a CPU take `share` longer, by work that fills one core.
+def slow_down(meter: ModuleType, share: float) -> None:
+    """Make each call that `meter` (`bench.meters.time`) times on a CPU take `share` longer.
 
     The time is added inside the clock's window, in proportion to the call's own.
     """
@@ -21,6 +20,6 @@ def slow_down(share: float) -> None:
             while time.perf_counter() < end:
                 pass
 
-        return clock(longer)
+        return float(clock(longer))
 
-    meter._cpu_clock = slowed
+    meter._cpu_clock = slowed  # type: ignore[attr-defined]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from bench.report.compare.statistics import LOOKS, ratio_interval
+from bench.report.compare.statistics import LOOKS
 from bench.report.sheet import Entry, Sheet
-from bench.selftest.pool import Pool, Process
+from bench.selftest.pool import Pair, Pool
 from bench.selftest.rehearse import Outcome
 from bench.selftest.rivals import RULES, called
 
@@ -23,53 +23,51 @@ REDUCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
 def noise(pool: Pool) -> Sheet:
     """How far fresh processes of the plain step lie apart, by what sums a process up."""
     rows = []
-    for metric in pool.processes:
-        plain = [process for found in pool.of(metric, 0.0) for process in found]
-        cells = [percent(_variation(plain, reduce)) for reduce in REDUCTIONS.values()]
-        rows.append([Entry(metric), Entry(len(plain)), *cells, percent(_gain(pool, metric))])
-    heads = [f"CV of {name}" for name in REDUCTIONS]
+    for metric in pool.pairs:
+        pairs = pool.of(metric, 0.0)
+        for name, reduce in REDUCTIONS.items():
+            apart, turns = variation(pairs, reduce)
+            head = [Entry(metric), Entry(name), Entry(len(pairs))]
+            rows.append(
+                [
+                    *head,
+                    percent(apart),
+                    percent(turns),
+                    Entry(apart / turns, f"{apart / turns:.1f}"),
+                ]
+            )
     return Sheet(
         "Noise between fresh processes",
-        ["metric", "processes", *heads, "interval in turns / apart"],
+        ["metric", "summed up by", "pairs", "CV of processes", "CV in turns", "gain"],
         rows,
         [
-            "CV: coefficient of variation. The last column is the width of the ratio's interval "
-            "when processes that ran side by side are kept together, over the width when not."
+            "CV: coefficient of variation. In turns: of the ratio of two processes that alternate, "
+            "over the root of two, so that it stands beside that of processes each on its own."
         ],
     )
 
 
+def variation(
+    pairs: Sequence[Pair], reduce: Callable[[Sequence[float]], float]
+) -> tuple[float, float]:
+    """Coefficient of variation of processes alone, and of what turns leave of it."""
+    logs = np.log([[reduce(pair.plain), reduce(pair.other)] for pair in pairs])
+    return float(logs[:, 0].std(ddof=1)), float((logs[:, 1] - logs[:, 0]).std(ddof=1) / 2**0.5)
+
+
 def loud(pool: Pool, limit: float) -> dict[str, float]:
-    """Metrics whose plain processes vary by more than `limit`, by the medians."""
-    found = {}
-    for metric in pool.processes:
-        plain = [process for round in pool.of(metric, 0.0) for process in round]
-        found[metric] = _variation(plain, REDUCTIONS["median"])
+    """Metrics whose plain processes vary by more than `limit` in turns, by the medians."""
+    median = REDUCTIONS["median"]
+    found = {metric: variation(pool.of(metric, 0.0), median)[1] for metric in pool.pairs}
     return {metric: value for metric, value in found.items() if value > limit}
 
 
-def _variation(processes: Sequence[Process], reduce: Callable[[Sequence[float]], float]) -> float:
-    values = [reduce(process.samples) for process in processes]
-    return statistics.stdev(values) / statistics.fmean(values)
-
-
-def _gain(pool: Pool, metric: str) -> float:
-    """Width of the interval with pairs over that without, on A/A."""
-    rounds = pool.of(metric, 0.0)
-    base, head = ([found[place].samples for found in rounds] for place in (0, 1))
-    widths = []
-    for paired in (True, False):
-        _, low, high = ratio_interval(base, head, paired=paired)
-        widths.append(high - low)
-    return widths[0] / widths[1]
-
-
-def power(outcomes: Sequence[Outcome], seconds_a_process: float) -> Sheet:
+def power(outcomes: Sequence[Outcome], seconds_a_pair: float) -> Sheet:
     """False positives and power of the whole sequential rule."""
     rows = []
     for outcome in outcomes:
         n = outcome.comparisons
-        cost = 2 * statistics.fmean(outcome.processes) * seconds_a_process
+        cost = statistics.fmean(outcome.processes) * seconds_a_pair
         together = [share(outcome.any_called, n), Entry(""), Entry(""), Entry("")]
         if len(outcome.verdicts) > 1:
             rows.append([_kind(outcome), Entry("any metric"), Entry(n), *together, seconds(cost)])
@@ -91,7 +89,7 @@ def rivals(pool: Pool, comparisons: int, seed: int) -> Sheet:
     """Other tools' rules on the same samples, at one look with the most processes of ours."""
     rows = []
     for name, rule in RULES.items():
-        for metric in pool.processes:
+        for metric in pool.pairs:
             shares = [
                 percent(called(rule, pool, metric, slowdown, comparisons, LOOKS[-1], seed))
                 for slowdown in (0.0, 0.05, 0.10)

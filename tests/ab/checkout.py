@@ -13,9 +13,11 @@ print("words before the document")
 print(json.dumps({"plan": plan}))
 """
 ERRORS = "class BadInput(ValueError): pass\n"
+TIME = "def turn(): pass\n"
 WORKER = """
 import random
 from bench.errors import BadInput
+from bench.meters import time
 def run_cell(cell, workdir):
     behaviour, mean = {behaviour!r}, {mean}
     print("noise on the standard output")
@@ -26,7 +28,10 @@ def run_cell(cell, workdir):
     if behaviour == "fail":
         return {{"status": "failed", "reason": "NaN"}}
     level = mean * random.gauss(1, 0.005)
-    samples = [level * random.gauss(1, 0.002) for _ in range(9)]
+    samples = []
+    for _ in range(9):
+        time.turn()
+        samples.append(level * random.gauss(1, 0.002))
     return {{"status": "ok", "timing": {{"samples_s": samples, "unit": "tokens"}}}}
 """
 
@@ -42,6 +47,9 @@ def write(root: Path, behaviour: str = "good", mean: float = 1.0) -> None:
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").write_text("")
     (package / "__main__.py").write_text(MAIN)
+    (package / "meters").mkdir(exist_ok=True)
+    (package / "meters" / "__init__.py").write_text("")
+    (package / "meters" / "time.py").write_text(TIME)
     (package / "errors.py").write_text(ERRORS)
     (package / "worker.py").write_text(WORKER.format(behaviour=behaviour, mean=mean))
 
