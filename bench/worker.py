@@ -13,7 +13,7 @@ from torch import nn
 from bench.errors import BadInput, describe, one_line
 from bench.meters.time import Limits
 from bench.parameters import count
-from bench.scenarios.context import Context, Unsupported
+from bench.scenarios.base import Context, Unsupported
 from bench.sizes import fit
 from bench.targets import check_targets
 from bench.training import Recipe

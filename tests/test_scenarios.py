@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from bench.meters.time import Limits
 from bench.scenarios import decode, prefill, quality, sample, train, tune
-from bench.scenarios.context import Context, Unsupported
+from bench.scenarios.base import Context, Unsupported
 from bench.tasks.base import Quality
 from bench.tasks.base import quality as scored
 from bench.training import Diverged, Recipe, Trainer

@@ -10,21 +10,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from bench.ab.duel import Cell, Duel
-from bench.ab.findings import findings
-from bench.ab.keep import record_of, stores
+from bench.ab.duel import SEPARATOR, Cell, Duel
+from bench.ab.keep import make_stores, record_of
 from bench.ab.sample import Sample, Side, plan
 from bench.ab.trees import HERE, sides
 from bench.checks import parse_duration
+from bench.environment import machine_key
 from bench.errors import BadInput, one_line
-from bench.report.compare.verdict import exit_code
-from bench.store import StoreError
+from bench.report.compare.cells import name_of
+from bench.report.compare.compare import compare
+from bench.report.compare.floors import read_floors
+from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
+from bench.store import Record, StoreError
 
 DEFAULT = ("model=transformer", "task=text", "scenario=train")
-SAME = ("model", "size", "task", "scenario", "seed", "device", "dtype", "threads", "compile")
+NOISE = Path("results/noise.json")
+SCORED = "quality"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m bench.ab",
         description=__doc__,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--base", required=True, metavar="REV", help="commit, branch or tag")
@@ -44,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
         "--results", type=Path, default=Path("results/ab"), metavar="DIR",
         help="where the records of both sides are kept (results/ab)",
     )  # fmt: skip
+    top.add_argument(
+        "--noise", type=Path, default=NOISE, metavar="FILE",
+        help=f"floors that `python -m bench.selftest` found ({NOISE})",
+    )  # fmt: skip
+    add_outputs(top)
     top.add_argument("cells", nargs="*", metavar="KEY=VALUE", help=f"default: {' '.join(DEFAULT)}")
     return top
 
@@ -65,28 +76,35 @@ def _run(options: argparse.Namespace) -> int:
     budget = parse_duration("--budget", options.budget)
     if not options.timeout > 0:
         raise BadInput(f"--timeout={options.timeout:g} is too small; allowed: seconds above 0.")
+    check_outputs(options)
+    floors = read_floors(options.noise, machine_key(), given=options.noise != NOISE)
     with sides(options.base, options.head) as both:
         cells, alone = _cells(both, options.cells or DEFAULT)
-        kept = stores(options.results, both)
+        stores = make_stores(options.results, both)
+        kept: tuple[list[Record], list[Record]] = ([], [])
 
         def keep(place: int, cell: Cell, sample: Sample) -> None:
-            kept[place].write(record_of(both[place], cell.requests[place], sample))
+            record = record_of(both[place], cell.requests[place], sample)
+            stores[place].write(record)
+            kept[place].append(record)
 
-        duel = Duel(both, cells, timeout=options.timeout, budget=budget, seen=keep, say=_say)
+        duel = Duel(both, cells, floors, options.timeout, budget, keep, _say)
         rule, ending = duel.run()
-    found = findings(rule, cells)
-    console = Console(highlight=False)
-    for finding in found:
-        console.print(f"{finding.verdict}: {finding.reason}", soft_wrap=True)
-    for name in alone:
-        console.print(f"on one side alone: {name}", soft_wrap=True)
-    console.print(f"{ending.reason}; {ending.rounds} a side, {ending.seconds:.0f} s")
-    return exit_code(found)
+    times = {}
+    for name, judgement in rule.verdicts().items():
+        cell, _, metric = name.rpartition(SEPARATOR)
+        times[cell, metric] = judgement
+    notes = [
+        f"{ending.reason}; {ending.rounds} pairs of processes, {ending.seconds:.0f} s",
+        f"records: {stores[0].root.parent}",
+        *(f"on one side alone: {name}" for name in alone),
+    ]
+    return emit(compare(*kept, times=times), options, Console(highlight=False), notes)
 
 
 def _cells(both: tuple[Side, Side], words: Sequence[str]) -> tuple[list[Cell], list[str]]:
     """The cells that both sides have, and the names of those that one side has alone."""
-    found = [{_name(request): request for request in plan(side, words)} for side in both]
+    found = [_named(plan(side, words)) for side in both]
     common = [name for name in found[0] if name in found[1]]
     if not common:
         raise BadInput("no cell is there on both sides; see `python -m bench plan=true` of each.")
@@ -94,10 +112,18 @@ def _cells(both: tuple[Side, Side], words: Sequence[str]) -> tuple[list[Cell], l
     return cells, sorted(found[0].keys() ^ found[1].keys())
 
 
-def _name(request: dict[str, object]) -> str:
-    names = [str(request[key]) for key in SAME[:4] if request.get(key)]
-    words = [f"{key}={request[key]}" for key in SAME[4:] if request.get(key)]
-    return " · ".join(names) + " (" + " ".join(words) + ")"
+def _named(requests: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Requests by the name of their cell; seeds are kept apart where there are scores to pair.
+
+    A timed cell is taken at its first seed: its processes are the repetitions.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for request in requests:
+        name = name_of({"cell": request})
+        if name in found and request["scenario"] == SCORED:
+            name = f"{name} seed {request['seed']}"
+        found.setdefault(name, request)
+    return found
 
 
 def _say(text: str) -> None:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.ab.sample import Sample, Side, take_pair
+from bench.report.compare.metrics import timed
 from bench.report.compare.sequential import Sequential
 from bench.report.compare.statistics import least_processes
 
 Request = Mapping[str, Any]
 SEPARATOR = " · "
-CALL, FIRST_TOKEN = "time of a call", "time to first token"
 
 
 @dataclass
@@ -112,9 +112,5 @@ class Duel:
 
 
 def timed_in(cell: str, payload: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Raw samples in seconds of what is timed in a result, by the names that findings bear."""
-    found = {
-        CALL: (payload.get("timing") or {}).get("samples_s"),
-        FIRST_TOKEN: (payload.get("latency") or {}).get("ttft_samples_s"),
-    }
-    return {cell + SEPARATOR + name: samples for name, samples in found.items() if samples}
+    """Raw samples in seconds of what is timed in a result, by cell and metric."""
+    return {cell + SEPARATOR + name: samples for name, samples in timed(payload).items()}

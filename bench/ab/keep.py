@@ -43,7 +43,7 @@ def record_of(side: Side, request: Mapping[str, Any], sample: Sample) -> Record:
     return cast(Record, record | {k: v for k, v in payload.items() if k not in record})
 
 
-def stores(folder: Path, sides: tuple[Side, Side]) -> tuple[Store, Store]:
+def make_stores(folder: Path, sides: tuple[Side, Side]) -> tuple[Store, Store]:
     """The two stores of a duel, named after what is compared: FOLDER/BASE..HEAD/{base,head}."""
     names = [(side.commit or "none")[:12] + ("+" if side.dirty else "") for side in sides]
     root = folder / "..".join(names)

@@ -7,7 +7,7 @@ other carry that difference in full; two that alternate many times a second shar
 import os
 import time
 
-SLICE_S = 0.05
+SLICE_S = 0.005
 READY, BATON = b"r", b"b"
 
 

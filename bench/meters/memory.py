@@ -5,8 +5,9 @@ mode until the storage dies; on CUDA the allocator's own peak is read. Both say 
 not what the process holds; the process's high-water mark stands beside them.
 """
 
+import dataclasses
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -54,6 +55,21 @@ def nbytes(tensors: Iterable[Tensor | None]) -> int:
         if t is not None
     }
     return sum(storages.values())
+
+
+def tensors_in(state: object) -> Iterator[Tensor]:
+    """Every tensor that a state holds: in lists, tuples, dictionaries and dataclasses."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from tensors_in(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from tensors_in(value)
+    elif dataclasses.is_dataclass(state) and not isinstance(state, type):
+        for field in dataclasses.fields(state):
+            yield from tensors_in(getattr(state, field.name))
 
 
 def peak_of(

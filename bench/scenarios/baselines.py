@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.scenarios.context import Context, scores
+from bench.scenarios.base import Context, scores
 
 
 def run(context: Context) -> dict[str, Any]:

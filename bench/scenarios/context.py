@@ -1,123 +1,142 @@
-"""What every scenario is given, and the parts of a record that it gives back."""
+"""Time of reading a context and of writing one symbol after it, and the state, against its length.
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
+A point that would not fit the time or the memory that is left is predicted from the points before
+it and skipped with the reason; once a point has run out of memory, longer ones are skipped too.
+"""
+
+import dataclasses
+import gc
+import time
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import psutil
 
-from bench.meters.time import Limits
-from bench.tasks.base import Quality, Task
-from bench.training import Recipe, autocast
+from bench.errors import OUT_OF_MEMORY, describe
+from bench.meters.memory import nbytes, peak_of, tensors_in
+from bench.meters.time import Limits, Timing, measure
+from bench.protocol import Recurrent
+from bench.scenarios.base import Context, Unsupported
+from bench.scenarios.writing import Writer
 
-# What a model is asked for when a task of this kind scores it; see `bench.protocol`.
-SCORED_BY = {
-    "language": ("log_prob",),
-    "classify": ("classify", "readout", "view", "forwards_per_image"),
-    "generate": ("log_prob",),
-}
-
-
-class Unsupported(Exception):
-    """This cell cannot be: the message says what the model or the task does not offer."""
+Point = dict[str, Any]
+ROOM = 0.8  # share of the free memory that a point may be predicted to need
+UNTIMED = 2  # readings at a point that are no samples: for the peak, and cold
 
 
-@dataclass(frozen=True)
-class Context:
-    """One cell, ready to run."""
-
-    task: Task
-    build: Callable[[], nn.Module]  # a fresh model, initialised from the cell's seed
-    config: dict[str, Any]  # the cell's resolved configuration
-    recipe: Recipe
-    limits: Limits
-    device: torch.device
-    dtype: torch.dtype
-    workdir: Path  # for artefacts
-
-    @property
-    def kind(self) -> str:
-        return self.task.kind
-
-    @property
-    def scenario(self) -> dict[str, Any]:
-        return self.config["scenario"]
-
-    @property
-    def items(self) -> int:
-        """Training items of this task in this suite, else of tasks of its kind."""
-        items = self.config["suite"]["items"]
-        name = self.config["task"]["name"]
-        found = items.get(name, items.get(self.kind))
-        if found is None:
-            raise ValueError(
-                f"suite.items names neither task {name!r} nor kind {self.kind!r}; "
-                f"it has: {', '.join(items)}"
-            )
-        return int(found)
-
-    @property
-    def batch_size(self) -> int:
-        return int(self.config["task"]["batch_size"])
-
-    def on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self.device) for name, value in batch.items()}
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """For a model that was trained in a short dtype, whose parameters are in float32."""
-        return autocast(self.device, self.dtype)
-
-    def require_trainable(self) -> None:
-        """Refuse to train in float16, whose small gradients vanish without loss scaling."""
-        if self.dtype == torch.float16:
-            raise Unsupported(
-                "dtype=float16 needs loss scaling in training, which the recipe does not do; "
-                "allowed for training: float32, bfloat16"
-            )
-
-    def require_scorable(self, model: nn.Module) -> None:
-        """Refuse a model that could be trained but not scored, before it is trained."""
-        lacking = [name for name in SCORED_BY.get(self.kind, ()) if not hasattr(model, name)]
-        if lacking:
-            raise Unsupported(
-                f"the model has no {', '.join(lacking)}, by which tasks of kind '{self.kind}' "
-                "score it (bench/protocol.py)"
-            )
-
-    def require_compiled(self, model: nn.Module, call: Callable[[], object]) -> None:
-        """With compile=true, refuse to measure a `call` that does not go through forward.
-
-        Forward alone is compiled: all else would carry a label that it does not deserve.
-        """
-        if not self.config["compile"]:
-            return
-        seen: list[None] = []
-        handle = model.register_forward_pre_hook(lambda *_: seen.append(None))
-        with torch.compiler.set_stance("force_eager"):
-            call()
-        handle.remove()
-        if not seen:
-            raise Unsupported(
-                f"compile=true compiles the forward pass, which {self.scenario['name']} of this "
-                f"model does not go through; allowed: compile=false"
-            )
-
-    def inference_model(self) -> nn.Module:
-        """A fresh model in evaluation mode with its weights in the cell's dtype."""
-        return self.build().to(self.dtype).eval()
+def run(context: Context) -> dict[str, Any]:
+    model = context.inference_model()
+    if not isinstance(model, Recurrent):
+        raise Unsupported("the model has no prefill and step, so no state follows a context")
+    lengths = sorted({int(length) for length in context.scenario["lengths"]})
+    if not lengths or lengths[0] < 1:
+        raise ValueError(f"scenario.lengths={lengths}: allowed are lengths from 1")
+    sweep = _Sweep(context, model)
+    points = [sweep.point(length) for length in lengths]
+    done = [point for point in points if point["status"] == "ok"]
+    if not done:
+        raise RuntimeError(points[0]["reason"])
+    longest = done[-1]
+    failed = [point["at"] for point in points if point["status"] == "failed"]
+    slack = [point["at"] for point in done if not point["valid"]]
+    reason = f"median not narrow enough at {', '.join(map(str, slack))}" if slack else None
+    return {
+        "figures": {
+            "context": longest["at"],
+            "context_prefill_per_s": sweep.batch * longest["at"] / longest["prefill_s"],
+            "context_decode_per_s": sweep.batch / longest["step_s"],
+        },
+        "sweep": {
+            "axis": "context",
+            "batch": sweep.batch,
+            "largest": longest["at"],
+            "smallest_failed": failed[0] if failed else None,
+            "points": points,
+        },
+        "validity": {"valid": not slack, "reason": reason},
+    }
 
 
-def count_units(context: Context, batch: dict[str, Tensor]) -> int:
-    """Tokens or images of a batch, whichever the task counts."""
-    if context.kind == "language":
-        return batch["tokens"].numel()
-    return batch["pixels"].shape[0]
+class _Sweep:
+    """Measures lengths in rising order within what is left of the time."""
+
+    def __init__(self, context: Context, model: Any) -> None:
+        self.context, self.model = context, model
+        self.batch = int(context.scenario["batch_size"])
+        self.deadline = time.monotonic() + float(context.scenario["max_seconds"])
+        self.done: list[Point] = []
+        self.failure: str | None = None
+
+    def point(self, length: int) -> Point:
+        """What was measured at `length`, or why nothing was."""
+        if reason := self._hopeless(length):
+            return {"at": length, "status": "skipped", "reason": reason}
+        try:
+            found = self._measured(length)
+        except (MemoryError, RuntimeError) as error:
+            reason = describe(error)
+            if not reason.startswith(OUT_OF_MEMORY):
+                raise
+            self.failure = f"{length} symbols ran out of memory"
+            return {"at": length, "status": "failed", "reason": reason}
+        finally:
+            gc.collect()  # a state may be part of a cycle, and the next one is larger
+        self.done.append(found)
+        return found
+
+    def _hopeless(self, length: int) -> str | None:
+        if self.failure:
+            return self.failure
+        if len(self.done) < 2:
+            return None
+        left = self.deadline - time.monotonic()
+        calls = UNTIMED + self._limits().warmup + self._limits().min_samples
+        seconds = self._expected("prefill_s", length) * calls
+        if seconds > left:
+            return f"about {seconds:.0f} s needed, {max(left, 0):.0f} s left of max_seconds"
+        needed, free = self._expected("peak_bytes", length), psutil.virtual_memory().available
+        if self.context.device.type == "cpu" and needed > ROOM * free:
+            return f"about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
+        return None
+
+    def _expected(self, name: str, length: int) -> float:
+        """A figure at a longer length, growing on as fast as it did last, and at least in line."""
+        before, last = self.done[-2:]
+        doubling = max(last[name] / before[name], 1.0) ** (length / last["at"] - 1)
+        return float(last[name]) * max(doubling, length / last["at"])
+
+    def _limits(self) -> Limits:
+        seconds = float(self.context.scenario["point_seconds"]) / 2  # reading and writing
+        return dataclasses.replace(
+            self.context.limits,
+            max_seconds=seconds,
+            min_seconds=min(self.context.limits.min_seconds, seconds),
+        )
+
+    def _measured(self, length: int) -> Point:
+        tokens = self.context.task.example(self.batch, length)["tokens"].to(self.context.device)
+        writer = Writer(self.model, tokens, int(self.context.scenario["steps"]))
+        memory = peak_of(writer.read, self.model, self.context.device)
+        reading = measure(writer.read, self._limits(), self.context.device)
+        writer.ready()
+        held = nbytes(tensors_in(writer.state))
+        writing = measure(writer.write, self._limits(), self.context.device, before=writer.ready)
+        return {
+            "at": length,
+            "status": "ok",
+            **_interval("prefill", reading),
+            **_interval("step", writing),
+            "valid": reading.valid and writing.valid,
+            "state_bytes": held,
+            "stated_bytes": self.model.state_bytes(self.batch, length, self.context.dtype),
+            "peak_bytes": memory["peak_bytes"],
+        }
 
 
-def scores(quality: Quality) -> dict[str, Any]:
-    """A score as it stands in a record; items and artefacts are files beside it."""
-    names = ("metric", "value", "better", "bound", "stderr", "n_items", "secondary", "notes")
-    return {name: getattr(quality, name) for name in names}
+def _interval(name: str, timing: Timing) -> Point:
+    low, high = timing.interval_s
+    return {
+        f"{name}_s": timing.median_s,
+        f"{name}_ci_low_s": low,
+        f"{name}_ci_high_s": high,
+        f"{name}_n": len(timing.samples_s),
+    }

@@ -2,35 +2,11 @@
 
 from typing import Any
 
-import torch
-
 from bench.meters.memory import peak_of
 from bench.meters.time import measure
 from bench.protocol import Recurrent
-from bench.scenarios.context import Context, Unsupported
-
-
-class _Writer:
-    """Writes symbol after symbol; reads its prompt again after `length` of them."""
-
-    def __init__(self, model: Recurrent, prompt: torch.Tensor, length: int) -> None:
-        self.model = model
-        self.prompt = prompt
-        self.length = length
-        self.written = length
-
-    @torch.no_grad()
-    def ready(self) -> None:
-        if self.written >= self.length:
-            logits, self.state = self.model.prefill(self.prompt)
-            self.token = logits[:, -1].argmax(-1)
-            self.written = 0
-
-    @torch.no_grad()
-    def write(self) -> None:
-        logits, self.state = self.model.step(self.token, self.state)
-        self.token = logits.argmax(-1)
-        self.written += 1
+from bench.scenarios.base import Context, Unsupported
+from bench.scenarios.writing import Writer
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -40,7 +16,7 @@ def run(context: Context) -> dict[str, Any]:
     scenario = context.scenario
     batch = int(scenario["batch_size"])
     prompt = context.task.example(batch, int(scenario["prompt"]))["tokens"].to(context.device)
-    writer = _Writer(model, prompt, int(scenario["tokens"]))
+    writer = Writer(model, prompt, int(scenario["tokens"]))
 
     def first() -> None:
         writer.ready()

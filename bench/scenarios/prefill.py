@@ -8,7 +8,7 @@ from torch import nn
 from bench.meters.memory import peak_of
 from bench.meters.time import measure
 from bench.protocol import Recurrent
-from bench.scenarios.context import Context, count_units
+from bench.scenarios.base import Context, count_units
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.torch import save_model
 from torch import nn
 
-from bench.scenarios.context import Context, scores
+from bench.scenarios.base import Context, scores
 from bench.training import Curve, train
 
 

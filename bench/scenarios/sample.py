@@ -7,7 +7,7 @@ import torch
 from bench.meters.memory import peak_of
 from bench.meters.time import measure
 from bench.protocol import Sampler, Stateful
-from bench.scenarios.context import Context, Unsupported
+from bench.scenarios.base import Context, Unsupported
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 
 from bench.meters.memory import nbytes, peak_of
 from bench.meters.time import measure
-from bench.scenarios.context import Context, count_units
+from bench.scenarios.base import Context, count_units
 from bench.training import Trainer
 
 

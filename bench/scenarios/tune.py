@@ -8,7 +8,7 @@ import dataclasses
 import math
 from typing import Any
 
-from bench.scenarios.context import Context
+from bench.scenarios.base import Context
 from bench.scenarios.quality import fit
 from bench.training import Diverged
 

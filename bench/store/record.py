@@ -184,7 +184,9 @@ class PointPart(TypedDict, total=False):
     step_ci_low_s: float
     step_ci_high_s: float
     step_n: int
-    state_bytes: int
+    valid: bool
+    state_bytes: int  # held by the tensors of the state
+    stated_bytes: int  # what the model's formula says
     peak_bytes: int
 
 

@@ -241,10 +241,15 @@ def judge_paired(
     sign = 1 if better == "higher" else -1
     if low > floor or high < -floor:
         verdict = "better" if sign * change.mean() > 0 else "worse"
-        why = f"{said} excludes a change of {floor * scale:.2g}"
+        why = f"{said} lies beyond {floor:.1%}"
+    elif -floor < low and high < floor:
+        verdict, why = "same", f"{said} lies within {floor:.1%}"
     else:
         verdict = "ambiguous"
-        why = f"{said} includes no change; a change of {smallest:.1%} could have been found"
+        why = (
+            f"{said} is neither within {floor:.1%} nor beyond; "
+            f"the smallest change that could have been found is {smallest:.1%}"
+        )
     return Judgement(verdict, ratio, 1 + float(low), 1 + float(high), p, smallest, n, n, why)
 
 

@@ -12,6 +12,7 @@ EXIT_CODES = {
     "ambiguous": 14,  # the samples cannot tell
     "better": 15,  # a score got better
     "faster": 16,
+    "new": 17,  # base does not have the cell
     "same": 0,
 }
 VERDICTS = tuple(EXIT_CODES)

@@ -1,0 +1,73 @@
+"""`compare BASE HEAD`: what changed between two sets of records, and what cannot be told.
+
+Cells are matched by what was asked. Times are judged over processes (see
+bench/report/compare/statistics.py), exact figures exactly, scores by paired seeds. To measure two
+revisions on one machine in turns, which says far more, use `python -m bench.ab`.
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.report.commands.reading import Subcommands, read
+from bench.report.compare.compare import compare
+from bench.report.compare.floors import read_floors
+from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
+from bench.report.compare.statistics import WITHIN
+from bench.report.compare.verdict import Finding
+from bench.store import Record, StoreError
+
+
+def add(commands: Subcommands) -> None:
+    """The arguments of the command."""
+    parser = commands.add_parser(
+        "compare",
+        help="base against head, with a verdict for each metric of each cell",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("base", type=Path, metavar="BASE", help="results folder, or a record")
+    parser.add_argument("head", type=Path, metavar="HEAD", help="results folder, or a record")
+    parser.add_argument(
+        "--pinned", type=Path, metavar="PATH",
+        help="records of a release, compared too: many small steps below the floor add up",
+    )  # fmt: skip
+    parser.add_argument(
+        "--within", type=float, default=WITHIN, metavar="SHARE",
+        help=f"an interval inside this is called same (default: {WITHIN})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--noise", type=Path, metavar="FILE",
+        help="floors that `python -m bench.selftest` found (default: noise.json beside BASE)",
+    )  # fmt: skip
+    add_outputs(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare and write; returns the exit code of the gravest verdict."""
+    check_outputs(options)
+    if not 0 < options.within < 1:
+        raise StoreError(f"--within={options.within:g} is no share; allowed: above 0 and below 1")
+    head, _ = read([options.head])
+    found = _against(options.base, head, options)
+    if options.pinned:
+        found += [
+            Finding(**{**vars(finding), "metric": f"{finding.metric} (against the pinned)"})
+            for finding in _against(options.pinned, head, options)
+        ]
+    return emit(found, options, Console(highlight=False))
+
+
+def _against(path: Path, head: list[Record], options: argparse.Namespace) -> list[Finding]:
+    base, _ = read([path])
+    machine = (head[0].get("environment") or {}).get("machine_key") or ""
+    floors = read_floors(options.noise or _beside(path), machine, given=options.noise is not None)
+    return compare(base, head, floors=floors, within=options.within)
+
+
+def _beside(path: Path) -> Path:
+    folder = path if path.is_dir() else path.parent.parent
+    return folder / "noise.json"

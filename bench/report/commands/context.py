@@ -1,0 +1,112 @@
+"""`context [PATHS…]`: reading, writing and state against the length of the context, with fits."""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.report.fits import ContextFit, crossover
+from bench.report.formats import MISSING, significant
+from bench.report.sheet import Entry, Sheet, show
+from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
+from bench.store import StoreError
+from bench.store.record import PointPart
+
+HEADS = ["model", "context", "read ms", "± %", "written ms/token", "± %", "state KiB", "peak MiB"]
+FIT_HEADS = ["model", "a ms", "b µs/token", "c ns/token²", "c, 95 %", "growth", "exponent", "state"]
+
+
+def add(commands: Subcommands) -> None:
+    """The arguments of the command."""
+    parser = commands.add_parser(
+        "context", help="time and state against the length of the context, with fits"
+    )
+    parser.set_defaults(run=run)
+    add_paths(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the sheets; returns the exit code."""
+    records, _ = read(options.paths)
+    blocks = sweep_blocks(records)
+    if not blocks:
+        raise StoreError("no record has a context sweep; run `python -m bench suite=context` first")
+    console = Console(highlight=False)
+    for block in blocks:
+        for sheet in (points(block), fits(block.sweeps), crossings(block.sweeps)):
+            show(sheet, console)
+            console.print()
+    return 0
+
+
+def points(block: SweepBlock) -> Sheet:
+    """Every point, and the reason where there is none."""
+    rows, notes = [], []
+    for sweep in block.sweeps:
+        for point in sweep.points:
+            state, peak = point["state_bytes"] / 1024, point["peak_bytes"] / 2**20
+            rows.append(
+                [Entry(sweep.model), Entry(point["at"]),
+                 *_timed(point, "prefill"), *_timed(point, "step"),
+                 Entry(state, significant(state)), Entry(peak, significant(peak))]
+            )  # fmt: skip
+        for point in sweep.missing:
+            reason = point.get("reason")
+            notes.append(f"{sweep.model} at {point['at']}: {point['status']}, {reason}")
+    return Sheet(f"Context sweep · {block.heading}", HEADS, rows, notes)
+
+
+def _timed(point: PointPart, name: str) -> list[Entry]:
+    values: dict[str, Any] = dict(point)
+    median = float(values[f"{name}_s"])
+    half = (values[f"{name}_ci_high_s"] - values[f"{name}_ci_low_s"]) / 2 / median
+    return [Entry(median, significant(median * 1e3)), Entry(half, f"{100 * half:.1f}")]
+
+
+def fits(block: Sequence[Sweep]) -> Sheet:
+    """Coefficients of a + b·T + c·T² and what they say."""
+    rows = []
+    for sweep in block:
+        state = Entry("grows" if sweep.state_grows else "constant")
+        if (fit := sweep.fit) is None:
+            rows.append([Entry(sweep.model), *[Entry(None)] * 6, state])
+            continue
+        bounds = f"[{fit.c_low * 1e9:.3g}, {fit.c_high * 1e9:.3g}]"
+        rows.append(
+            [Entry(sweep.model), _scaled(fit.a, 1e3), _scaled(fit.b, 1e6), _scaled(fit.c, 1e9),
+             Entry(bounds), Entry(growth(fit)), Entry(fit.exponent, f"{fit.exponent:.2f}"), state]
+        )  # fmt: skip
+    return Sheet(
+        "Time of reading T symbols, fitted as a + b·T + c·T²", FIT_HEADS, rows,
+        ["Quadratic: the interval of c lies above zero. Exponent: of the last octave."],
+    )  # fmt: skip
+
+
+def growth(fit: ContextFit) -> str:
+    """The verdict on c."""
+    if fit.c_low > 0:
+        return "quadratic"
+    return "linear" if fit.c_high > 0 else "below linear"
+
+
+def _scaled(value: float, scale: float) -> Entry:
+    return Entry(value, f"{value * scale:.3g}")
+
+
+def crossings(block: Sequence[Sweep]) -> Sheet:
+    """From which length on which family is faster."""
+    rows = []
+    fitted = [(sweep.model, sweep.fit) for sweep in block if sweep.fit is not None]
+    for (name, fit), (rival, other) in itertools.combinations(fitted, 2):
+        low, high = max(fit.lengths[0], other.lengths[0]), min(fit.lengths[-1], other.lengths[-1])
+        length = crossover(fit, other)
+        winners = [name if fit.at(T) < other.at(T) else rival for T in (low, high)]
+        rows.append(
+            [Entry(f"{name}, {rival}"), Entry(f"{low} to {high}"), Entry(winners[0]),
+             Entry(length, f"{length:.0f}" if length else MISSING), Entry(winners[1])]
+        )  # fmt: skip
+    heads = ["models", "measured", "faster when short", "crossover", "faster when long"]
+    return Sheet("Which reads faster", heads, rows)

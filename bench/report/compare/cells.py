@@ -1,0 +1,106 @@
+"""Which cells of base and head stand side by side, and whether they may be compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.report.select import code_key, overrides
+from bench.store.record import Record, created
+
+NAMES = ("model", "size", "task", "scenario")
+AXES = ("device", "dtype", "threads", "compile", "suite")
+SERVER = "fork server"
+
+
+@dataclass
+class Side:
+    """The records of one cell, all of the newest source that made any of them."""
+
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def good(self) -> list[Record]:
+        return [record for record in self.records if record["status"] == "ok"]
+
+
+@dataclass
+class Cell:
+    """One cell on both sides; a side may be empty. Seeds are repetitions."""
+
+    name: str
+    base: Side
+    head: Side
+
+
+def match(base: Sequence[Record], head: Sequence[Record]) -> list[Cell]:
+    """Cells of both sides by what was asked: model, size, task, scenario, axes and overrides.
+
+    The device, the dtype and the like are part of the name, so that a cell that ran elsewhere is
+    another cell. What was not asked (machine, data, backend) is looked at by `obstacle`.
+    """
+    sides = [_by_name(base), _by_name(head)]
+    names = sorted(sides[0].keys() | sides[1].keys())
+    return [Cell(name, *(side.get(name, Side()) for side in sides)) for name in names]
+
+
+def newest(records: Sequence[Record]) -> list[Record]:
+    """The records that the newest source of each cell made."""
+    return [record for side in _by_name(records).values() for record in side.records]
+
+
+def _by_name(records: Sequence[Record]) -> dict[str, Side]:
+    found: dict[str, Side] = {}
+    for record in sorted(records, key=lambda r: (created(r), r["id"]), reverse=True):
+        side = found.setdefault(name_of(record), Side())
+        if not side.records or code_key(record) == code_key(side.records[0]):
+            side.records.append(record)
+    return found
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """What a finding calls a cell: model · size · task · scenario, then what its axes are."""
+    cell = record["cell"]
+    words = [str(cell[name]) for name in NAMES if cell.get(name)]
+    axes = [f"{axis}={cell[axis]}" for axis in AXES if cell.get(axis)]
+    return " · ".join(words) + f" ({' '.join([*axes, *overrides(record)])})"  # type: ignore[arg-type]
+
+
+def obstacle(cell: Cell) -> str | None:
+    """Why figures of the two sides must not be set against each other, or None.
+
+    Another version of a package or of the source is what a comparison is for, and no obstacle.
+    """
+    before, after = (_circumstances(side.good[0]) for side in (cell.base, cell.head))
+    differing = [
+        f"{name}: {before[name]} and {after[name]}"
+        for name in before
+        if None not in (before[name], after[name]) and before[name] != after[name]
+    ]
+    return "; ".join(differing) or None
+
+
+def _circumstances(record: Record) -> dict[str, Any]:
+    cell, versions = record["cell"], record.get("versions") or {}
+    environment, data = record.get("environment") or {}, record.get("data") or {}
+    return {
+        "machine": environment.get("machine_key"),
+        "GPU": environment.get("gpu"),
+        "data": data.get("sha256"),
+        "suite version": versions.get("suite"),
+        "task version": versions.get("task"),
+        "backend": cell.get("backend"),
+        "kernel": cell.get("kernel"),
+    }
+
+
+def layouts(records: Sequence[Record]) -> list[list[Record]]:
+    """Records by process layout: those of one list count as one sample.
+
+    Children of one fork server share its memory layout. Records that do not say where they come
+    from are taken for children of a single server.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        layout = (record.get("environment") or {}).get("layout")
+        groups.setdefault(str(layout), []).append(record)
+    return list(groups.values())

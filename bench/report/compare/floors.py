@@ -1,0 +1,22 @@
+"""The noise that A/A comparisons saw on a machine, by metric."""
+
+import json
+from pathlib import Path
+
+from bench.store import StoreError
+
+
+def read_floors(path: Path, machine: str, *, given: bool) -> dict[str, float]:
+    """Floors of `machine` in a file of `python -m bench.selftest`; none where there is no file.
+
+    Raises StoreError where a file that was `given` is missing, or where one cannot be understood.
+    """
+    if not path.exists() and not given:
+        return {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return {str(metric): float(value) for metric, value in known.get(machine, {}).items()}
+    except OSError as error:
+        raise StoreError(f"'{path}' cannot be read ({error.strerror or error})") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreError(f"'{path}' holds no floors of noise ({error})") from error

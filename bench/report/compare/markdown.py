@@ -1,0 +1,37 @@
+"""A comparison as Markdown for a pull request: the verdict, what matters, the rest folded away."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from bench.report.compare.sheet import sheet
+from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.sheet import to_markdown as table
+
+QUIET = ("same", "new")
+
+
+def headline(findings: Sequence[Finding], fail_on: Collection[str]) -> str:
+    """One sentence: how many findings of each verdict, and which of them fail."""
+    counts = Counter(finding.verdict for finding in findings)
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in EXIT_CODES if counts[verdict])
+    failing = [verdict for verdict in EXIT_CODES if counts[verdict] and verdict in fail_on]
+    if not findings:
+        return "Nothing to compare."
+    return f"{'Fails' if failing else 'Passes'}: {said}." + (
+        f" Fails on {', '.join(failing)}." if failing else ""
+    )
+
+
+def to_markdown(findings: Sequence[Finding], fail_on: Collection[str], notes: Sequence[str]) -> str:
+    """The whole report."""
+    loud = [finding for finding in findings if finding.verdict not in QUIET]
+    quiet = [finding for finding in findings if finding.verdict in QUIET]
+    parts = ["## Archbench", "", f"**{headline(findings, fail_on)}**", ""]
+    if loud:
+        parts += [table(sheet("What changed or cannot be told", loud)), ""]
+        parts += [f"- {finding.reason}" for finding in loud]
+        parts.append("")
+    if quiet:
+        parts += ["<details>", f"<summary>{len(quiet)} without a change</summary>", ""]
+        parts += [table(sheet("The same", quiet)), "</details>", ""]
+    return "\n".join([*parts, *(f"{note}  " for note in notes)]).rstrip() + "\n"

@@ -1,0 +1,114 @@
+"""Where a comparison goes: the flags that every comparing command has, and what they write."""
+
+import argparse
+import json
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.report.compare.exchange import bencher, benchmark_action, document
+from bench.report.compare.github import add_summary, annotations
+from bench.report.compare.junit import to_junit
+from bench.report.compare.markdown import headline, to_markdown
+from bench.report.compare.sheet import sheet
+from bench.report.compare.verdict import EXIT_CODES, FAIL_ON, Finding, exit_code
+from bench.report.sheet import show
+from bench.store import StoreError
+
+CODES = ", ".join(f"{code} {verdict}" for verdict, code in EXIT_CODES.items() if code)
+EPILOG = f"""\
+exit code: 0 nothing that is failed on; of several, the gravest: {CODES}; 2 bad input;
+130 interrupted.
+"""
+FILES = ("markdown", "junit", "json", "benchmark_json", "bencher")
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Flags for verdicts that fail and for the files that are written."""
+    parser.add_argument(
+        "--fail-on", default=",".join(FAIL_ON), metavar="VERDICT,…",
+        help=f"verdicts that fail, or none (default: {','.join(FAIL_ON)})",
+    )  # fmt: skip
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="for a pull request")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every finding")
+    parser.add_argument(
+        "--benchmark-json", type=Path, metavar="FILE",
+        help="for github-action-benchmark (tool: customSmallerIsBetter)",
+    )  # fmt: skip
+    parser.add_argument("--bencher", type=Path, metavar="FILE", help="Bencher Metric Format")
+    parser.add_argument(
+        "--github", action="store_true", help="annotations, and the summary of the step"
+    )
+
+
+def failing(text: str) -> tuple[str, ...]:
+    """The verdicts of --fail-on; StoreError for a word that is none."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if words == ["none"]:
+        return ()
+    for word in words:
+        if word not in EXIT_CODES:
+            raise StoreError(
+                f"--fail-on={word} is no verdict; allowed: {', '.join(EXIT_CODES)}, none"
+            )
+    return tuple(words)
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Refuse a file that cannot be written before anything is measured."""
+    failing(options.fail_on)
+    for name in FILES:
+        if (path := getattr(options, name)) is not None and not path.parent.is_dir():
+            flag = name.replace("_", "-")
+            raise StoreError(f"--{flag}={path}: its folder does not exist; give one that does")
+
+
+def emit(
+    findings: Sequence[Finding],
+    options: argparse.Namespace,
+    console: Console,
+    notes: Sequence[str] = (),
+) -> int:
+    """Print the findings and write what was asked for; returns the exit code."""
+    fail_on = failing(options.fail_on)
+    code = exit_code(findings, fail_on)
+    show(sheet("Base against head", findings, notes), console)
+    for finding in findings:
+        if finding.verdict not in ("same", "new"):
+            console.print(f"{finding.verdict}: {finding.reason}", soft_wrap=True)
+    console.print(headline(findings, fail_on), soft_wrap=True)
+    _write(findings, options, fail_on, notes, code)
+    if options.github:
+        for line in annotations(findings, fail_on):
+            print(line)
+        add_summary(to_markdown(findings, fail_on, notes))
+    return code
+
+
+def _write(
+    findings: Sequence[Finding],
+    options: argparse.Namespace,
+    fail_on: Collection[str],
+    notes: Sequence[str],
+    code: int,
+) -> None:
+    contents = {
+        options.markdown: lambda: to_markdown(findings, fail_on, notes).encode(),
+        options.junit: lambda: to_junit(findings, fail_on),
+        options.json: lambda: _json(document(findings, code)),
+        options.benchmark_json: lambda: _json(benchmark_action(findings)),
+        options.bencher: lambda: _json(bencher(findings)),
+    }
+    for path, content in contents.items():
+        if path is None:
+            continue
+        try:
+            path.write_bytes(content())
+        except OSError as error:
+            raise StoreError(f"'{path}' cannot be written ({error.strerror or error})") from error
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n"

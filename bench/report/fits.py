@@ -1,0 +1,87 @@
+"""How time grows with the length of the context: t(T) = a + b·T + c·T².
+
+Attention reads every earlier symbol for each new one, so that c is what it costs; a recurrence has
+none. Lengths span orders of magnitude and so do times: the fit minimises relative errors.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class ContextFit:
+    """Coefficients in seconds, seconds a symbol and seconds a symbol squared.
+
+    `c_low` and `c_high` bound c at 95 %; `exponent` is log2 of the ratio over the last octave.
+    """
+
+    a: float
+    b: float
+    c: float
+    c_low: float
+    c_high: float
+    exponent: float | None
+    lengths: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    def at(self, length: float) -> float:
+        """The fitted time in seconds."""
+        return self.a + self.b * length + self.c * length**2
+
+
+def fit_context(lengths: Sequence[int], seconds: Sequence[float]) -> ContextFit | None:
+    """The fit, or None with fewer than four lengths: three points fit three coefficients exactly.
+
+    Weighted least squares with weights 1/t², which is ordinary least squares of t(T)/t = 1; the
+    interval of c is Student's with n - 3 degrees of freedom (Draper and Smith 1998, chapter 5).
+    """
+    n = len(lengths)
+    if n < 4:
+        return None
+    order = np.argsort(lengths)
+    T = np.asarray(lengths, dtype=float)[order]
+    t = np.asarray(seconds, dtype=float)[order]
+    scale = T[-1]  # powers of a length near one, so that the normal equations are well conditioned
+    x = T / scale
+    design = np.stack([np.ones(n), x, x**2], 1) / t[:, None]  # (n, 3)
+    found, *_ = np.linalg.lstsq(design, np.ones(n), rcond=None)
+    residual = design @ found - 1
+    variance = float(residual @ residual) / (n - 3)
+    error = math.sqrt(variance * np.linalg.inv(design.T @ design)[2, 2])
+    half = stats.t.isf((1 - LEVEL) / 2, n - 3) * error
+    a, b, c = found / np.array([1.0, scale, scale**2])
+    return ContextFit(
+        a=float(a), b=float(b), c=float(c),
+        c_low=float(c - half / scale**2), c_high=float(c + half / scale**2),
+        exponent=_exponent(T, t), lengths=tuple(int(v) for v in T),
+        seconds=tuple(float(v) for v in t),
+    )  # fmt: skip
+
+
+def _exponent(T: np.ndarray, t: np.ndarray) -> float:
+    """Slope in log-log over the last octave: 1 is linear, 2 quadratic."""
+    return float(np.log(t[-1] / t[-2]) / np.log(T[-1] / T[-2]))
+
+
+def crossover(one: ContextFit, other: ContextFit) -> float | None:
+    """The shortest length that both were measured around at which one overtakes the other.
+
+    None where they do not cross within the lengths of both: further out is extrapolation.
+    """
+    low = max(one.lengths[0], other.lengths[0])
+    high = min(one.lengths[-1], other.lengths[-1])
+    if low >= high:
+        return None
+    grid = np.geomspace(low, high, 512)
+    gap = np.array([one.at(T) - other.at(T) for T in grid])
+    turns = np.flatnonzero(np.sign(gap[:-1]) * np.sign(gap[1:]) < 0)
+    if not len(turns):
+        return None
+    place = turns[0]
+    return float(optimize.brentq(lambda T: one.at(T) - other.at(T), grid[place], grid[place + 1]))

@@ -1,0 +1,1 @@
+"""Figures for slides, from records alone; one file a figure."""

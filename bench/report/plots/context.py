@@ -1,0 +1,99 @@
+"""Reading, writing and state against the length of the context."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.report.plots.figure import Request
+from bench.report.plots.style import canvas, label_ends, look, save
+from bench.report.sweeps import Sweep, sweep_blocks
+
+NEEDS = "a context sweep (python -m bench suite=context)"
+
+
+def draw(request: Request) -> list[Path]:
+    """Three figures for each block of sweeps."""
+    paths = []
+    for number, block in enumerate(sweep_blocks(request.records)):
+        ending = f"-{number + 1}" if number else ""
+        for name, (title, curves) in FIGURES.items():
+            with canvas(title, block.heading) as (figure, axes):
+                curves(axes, block.sweeps)
+                axes.set_xlabel("context (bytes of text)")
+                paths += save(figure, request.folder, f"context-{name}{ending}", request.formats)
+    return paths
+
+
+def _logarithmic(axes: Any, lengths: Sequence[int]) -> None:
+    """Octaves along the context, decades along the rest."""
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.minorticks_off()
+
+
+def _lengths(sweeps: Sequence[Sweep]) -> list[int]:
+    return sorted({point["at"] for sweep in sweeps for point in sweep.points})
+
+
+def _reading(axes: Any, sweeps: Sequence[Sweep]) -> None:
+    """Points with their intervals, the fit through them, the exponent of the last octave."""
+    _logarithmic(axes, _lengths(sweeps))
+    labels = []
+    for sweep in sweeps:
+        color, last = look(sweep.family).color, sweep.points[-1]
+        _points(axes, sweep, "prefill", line="none" if sweep.fit else "-")
+        text = sweep.model
+        if sweep.fit is not None:
+            T = np.geomspace(sweep.fit.lengths[0], sweep.fit.lengths[-1], 200)
+            axes.plot(T, [1e3 * sweep.fit.at(length) for length in T], color=color)
+            text += f"  T^{sweep.fit.exponent:.2f}"
+        labels.append((last["at"], 1e3 * last["prefill_s"], text, color))
+    axes.set_ylabel("time to read it (ms)")
+    label_ends(axes, labels)
+
+
+def _writing(axes: Any, sweeps: Sequence[Sweep]) -> None:
+    _logarithmic(axes, _lengths(sweeps))
+    labels = []
+    for sweep in sweeps:
+        _points(axes, sweep, "step", line="-")
+        last = sweep.points[-1]
+        labels.append((last["at"], 1e3 * last["step_s"], sweep.model, look(sweep.family).color))
+    axes.set_ylabel("time to write one more byte (ms)")
+    label_ends(axes, labels)
+
+
+def _state(axes: Any, sweeps: Sequence[Sweep]) -> None:
+    _logarithmic(axes, _lengths(sweeps))
+    labels = []
+    for sweep in sweeps:
+        style = look(sweep.family)
+        lengths = [point["at"] for point in sweep.points]
+        kib = [point["state_bytes"] / 1024 for point in sweep.points]
+        axes.plot(lengths, kib, color=style.color, marker=style.marker)
+        labels.append((lengths[-1], kib[-1], sweep.model, style.color))
+    axes.set_ylabel("state of one sequence (KiB)")
+    label_ends(axes, labels)
+
+
+def _points(axes: Any, sweep: Sweep, name: str, line: str) -> None:
+    """Medians in ms with their 95 % intervals."""
+    style = look(sweep.family)
+    values: list[dict[str, Any]] = [dict(point) for point in sweep.points]
+    middle = np.array([point[f"{name}_s"] for point in values])
+    below = middle - [point[f"{name}_ci_low_s"] for point in values]
+    above = np.array([point[f"{name}_ci_high_s"] for point in values]) - middle
+    axes.errorbar(
+        [point["at"] for point in values], 1e3 * middle, yerr=1e3 * np.array([below, above]),
+        color=style.color, marker=style.marker, linestyle=line, elinewidth=2,
+    )  # fmt: skip
+
+
+FIGURES: dict[str, tuple[str, Callable[[Any, Sequence[Sweep]], None]]] = {
+    "read": ("Time to read a context, with a + b·T + c·T²", _reading),
+    "write": ("Writing one more byte after a context", _writing),
+    "state": ("What a sequence carries along", _state),
+}

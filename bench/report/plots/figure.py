@@ -1,0 +1,28 @@
+"""What the drawing command and the figures agree on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.store import Record
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw from, and where to."""
+
+    records: Sequence[Record]
+    roots: Sequence[Path]  # artefact folders
+    folder: Path
+    formats: Sequence[str]
+
+
+class Kind(Protocol):
+    """A file of this package: `NEEDS` says in words what records must hold to be drawn."""
+
+    NEEDS: str
+
+    def draw(self, request: Request) -> list[Path]:
+        """Write the figures; none where no record has what they show."""
+        ...

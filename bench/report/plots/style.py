@@ -1,0 +1,126 @@
+"""How every figure looks: 16:9, large, one colour and one marker a family, labels at the lines.
+
+The colours are Okabe and Ito's (2008, "Color Universal Design"), which people with the common
+colour vision deficiencies tell apart; markers say the same once more, for those who print in grey.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.store import StoreError
+
+SIZE = (13.333, 7.5)  # inches, as a slide of 16:9
+FORMATS = ("svg", "pdf", "png")
+FAMILIES = {
+    "transformer": ("#0072B2", "o"),  # blue
+    "moe": ("#56B4E9", "s"),  # sky blue
+    "mamba": ("#D55E00", "^"),  # vermilion
+    "mamba2": ("#E69F00", "v"),  # orange
+    "rwkv": ("#009E73", "D"),  # bluish green
+    "resnet": ("#CC79A7", "P"),  # reddish purple
+    "diffusion": ("#000000", "X"),
+    "dit": ("#7F7F7F", "*"),
+}
+FURTHER = (("#8C6D31", "h"), ("#843C39", "<"), ("#637939", ">"), ("#7B4173", "d"))
+SETTINGS: dict[str, Any] = {
+    "figure.figsize": SIZE,
+    "font.size": 18,
+    "axes.titlesize": 22,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 20,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "lines.linewidth": 3,
+    "lines.markersize": 10,
+    "errorbar.capsize": 4,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "archbench",  # the same bytes from the same records
+    "pdf.fonttype": 42,
+    "savefig.dpi": 150,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker of a family."""
+
+    color: str
+    marker: str
+
+
+def look(family: str) -> Look:
+    """The same for a family in every figure; families that are not ours get a further one."""
+    if family in FAMILIES:
+        return Look(*FAMILIES[family])
+    number = int(hashlib.sha256(family.encode()).hexdigest(), 16)
+    return Look(*FURTHER[number % len(FURTHER)])
+
+
+@contextmanager
+def canvas(title: str, caption: str) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes with this project's settings; `caption` stands small below."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(SETTINGS):
+        figure = Figure(layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(title, pad=16)
+        figure.supxlabel(caption, fontsize=11, color="#555555", x=0.01, ha="left")
+        yield figure, axes
+
+
+def save(figure: Any, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
+    """Write `name`.svg and so on; no date goes into the files."""
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    paths = [folder / f"{name}.{ending}" for ending in formats]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, ending in zip(paths, formats, strict=True):
+            figure.savefig(path, metadata=dates[ending])
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"output folder '{folder}' cannot be written ({reason})") from error
+    return paths
+
+
+def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each (x, y, text, colour) right of the axes, moved apart where they would collide."""
+    if not labels:
+        return
+    axes.figure.draw_without_rendering()  # heights are known once everything has its place
+    to_axes = axes.transData + axes.transAxes.inverted()
+    order = sorted(labels, key=lambda label: to_axes.transform((label[0], label[1]))[1])
+    wanted = np.array([to_axes.transform((x, y))[1] for x, y, _, _ in order])
+    height = SETTINGS["font.size"] / 72 * axes.figure.dpi * 1.2 / axes.bbox.height
+    for (x, y, text, color), at in zip(order, spread(wanted, height), strict=True):
+        axes.annotate(
+            text, (x, y), xytext=(1.03, at), textcoords="axes fraction", color=color, va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 1, "alpha": 0.6, "shrinkB": 7},
+        )  # fmt: skip
+
+
+def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
+    """Rising positions at least `gap` apart, as near to the wanted ones as least squares can.
+
+    Pool adjacent violators: neighbours that collide share their mean.
+    """
+    offsets = gap * np.arange(len(wanted))
+    pools: list[list[float]] = []
+    for value in wanted - offsets:
+        pools.append([value])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    return np.concatenate([np.full(len(pool), np.mean(pool)) for pool in pools]) + offsets

@@ -1,0 +1,124 @@
+"""Which findings records lead to."""
+
+from typing import Any
+
+import pytest
+
+from bench.report.compare.compare import compare
+from bench.report.compare.verdict import EXIT_CODES, Finding, exit_code
+from tests.factories import make_record
+from tests.report.compare.records import scores, steps
+
+STEP = "time of a call"
+
+
+def by_metric(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.metric: finding for finding in findings}
+
+
+def test_a_slower_step_is_told_with_its_numbers() -> None:
+    found = by_metric(compare(steps(10), steps(10, 0.022, draw=1)))[STEP]
+    assert found.verdict == "slower"
+    assert found.base == pytest.approx(0.02, rel=0.01)
+    assert found.ratio == pytest.approx(1.1, rel=0.01)
+    assert found.head == pytest.approx(found.base * found.ratio)  # type: ignore[operator]
+    assert "transformer · nano · text · train" in found.reason
+    assert STEP in found.reason
+    assert exit_code([found]) == EXIT_CODES["slower"]
+
+
+def test_equal_and_faster() -> None:
+    assert by_metric(compare(steps(10), steps(10, draw=1)))[STEP].verdict == "same"
+    assert by_metric(compare(steps(10), steps(10, 0.018, draw=1)))[STEP].verdict == "faster"
+
+
+def test_children_of_one_server_are_one_sample() -> None:
+    base, head = steps(10), steps(10, 0.03, draw=1)
+    for record in head:
+        record["environment"]["layout"] = "server"
+    found = by_metric(compare(base, head))[STEP]
+    assert (found.verdict, found.n_base, found.n_head) == ("ambiguous", 10, 1)
+    assert "can never be significant" in found.reason
+
+
+def test_records_that_do_not_say_are_taken_for_one_server() -> None:
+    head = steps(10, 0.03, draw=1)
+    for record in head:
+        del record["environment"]["layout"]
+    assert by_metric(compare(steps(10), head))[STEP].n_head == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"machine": "other"}, "machine: machine-1 and other"),
+        ({"backend": "mamba_ssm"}, "backend: torch and mamba_ssm"),
+        ({"suite_version": 2}, "suite version: 1 and 2"),
+        ({"task_version": 2}, "task version: 1 and 2"),
+    ],
+)
+def test_what_was_not_measured_alike_is_not_compared(changes: dict[str, Any], words: str) -> None:
+    (found,) = compare(steps(10), steps(10, 0.03, draw=1, **changes))
+    assert found.verdict == "not comparable"
+    assert words in found.reason
+    assert exit_code([found]) == EXIT_CODES["not comparable"]
+
+
+def test_other_data_is_not_compared() -> None:
+    head = steps(10)
+    for record in head:
+        record["data"]["sha256"] = "e" * 64
+    assert compare(steps(10), head)[0].verdict == "not comparable"
+
+
+def test_another_package_is_what_a_comparison_is_for() -> None:
+    head = steps(10, draw=1, packages={"torch": "3.0"})
+    assert by_metric(compare(steps(10), head))[STEP].verdict == "same"
+
+
+def test_exact_figures_are_compared_exactly() -> None:
+    memory = {"parameters_bytes": 1000, "peak_bytes": 5000, "method": "tensor storages"}
+    base = steps(10, memory=memory)
+    head = steps(10, draw=1, memory={**memory, "peak_bytes": 5001})
+    found = by_metric(compare(base, head))
+    assert found["parameter bytes"].verdict == "same"
+    assert found["peak bytes of tensors"].verdict == "changed"
+    assert "was 5000 and is 5001" in found["peak bytes of tensors"].reason
+    assert exit_code(found.values()) == 0
+    assert exit_code(found.values(), ["changed"]) == EXIT_CODES["changed"]
+
+
+def test_scores_are_compared_by_seed() -> None:
+    base = {seed: 2.0 + 0.1 * seed for seed in range(5)}
+    worse = {seed: value + 0.08 + 0.001 * seed for seed, value in base.items()}
+    found = by_metric(compare(scores(base), scores(worse)))["bits_per_byte"]
+    assert found.verdict == "worse"
+    assert (found.base, found.n_base) == (pytest.approx(2.2), 5)
+    assert by_metric(compare(scores(base), scores(base)))["bits_per_byte"].verdict == "same"
+
+
+def test_cells_that_came_went_and_broke() -> None:
+    base, head = steps(1), steps(1, draw=1)
+    other = steps(1, model="mamba")
+    assert [f.verdict for f in compare(base, head + other) if "mamba" in f.cell] == ["new"]
+    gone = [f for f in compare(base + other, head) if "mamba" in f.cell]
+    assert [f.verdict for f in gone] == ["not comparable"]
+    broken = [make_record(status="failed", reason="NaN loss")]
+    (found,) = compare(base, broken)
+    assert found.verdict == "worse"
+    assert "NaN loss" in found.reason
+    (found,) = compare(broken, head)
+    assert found.verdict == "not comparable"
+
+
+def test_only_the_newest_source_of_a_side_counts() -> None:
+    old = steps(10, 0.05, created="2026-11-01T00:00:00+00:00", source="old")
+    found = by_metric(compare(old + steps(10), steps(10, draw=1)))[STEP]
+    assert (found.verdict, found.n_base) == ("same", 10)
+
+
+def test_the_gravest_stands_first() -> None:
+    head = steps(10, 0.03, draw=1) + steps(1, model="mamba")
+    verdicts = [finding.verdict for finding in compare(steps(10), head)]
+    assert verdicts == sorted(verdicts, key=list(EXIT_CODES).index)
+    assert verdicts[0] == "slower"

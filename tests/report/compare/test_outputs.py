@@ -1,0 +1,160 @@
+"""What a comparison writes, against the formats of those who read it."""
+
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+
+from bench.report.__main__ import main
+from bench.report.compare.exchange import bencher, benchmark_action, document
+from bench.report.compare.github import annotations
+from bench.report.compare.junit import to_junit
+from bench.report.compare.markdown import to_markdown
+from bench.report.compare.verdict import Finding
+from bench.store import Store
+from tests.report.compare.records import scores, steps
+
+FINDINGS = [
+    Finding("mamba · text", "time of a call", "slower", "it is 10 % slower: a, b\nsecond line", "s",
+            0.02, 0.022, 1.1, 1.08, 1.12, 0.001, 10, 10, 0.04),
+    Finding("mamba · text", "state bytes", "changed", "was 5 and is 6", "exact", 5.0, 6.0, 1.2),
+    Finding("mamba · text", "bits_per_byte", "ambiguous", "one seed | cannot tell", "bits_per_byte",
+            2.0, 2.1, 1.05, math.nan, math.nan),
+    Finding("rwkv · text", "time of a call", "same", "within 5 %", "s", 0.1, 0.1, 1.0, 0.99, 1.01),
+]  # fmt: skip
+FAIL_ON = ("slower",)
+# The schema that Bencher publishes (https://bencher.dev/docs/reference/bencher-metric-format).
+METRIC = {
+    "type": "object",
+    "properties": {name: {"type": "number"} for name in ("value", "lower_value", "upper_value")},
+    "required": ["value"],
+    "additionalProperties": False,
+}
+BMF = {
+    "type": "object",
+    "patternProperties": {".+": {"type": "object", "patternProperties": {".+": METRIC}}},
+}
+
+
+def test_markdown_says_first_what_fails() -> None:
+    text = to_markdown(FINDINGS, FAIL_ON, ["a note"])
+    lines = text.splitlines()
+    assert lines[2] == "**Fails: 1 slower, 1 changed, 1 ambiguous, 1 same. Fails on slower.**"
+    assert text.index("10 % slower") < text.index("<details>")
+    assert r"one seed | cannot tell" in text
+    assert text.endswith("a note\n")
+
+
+def test_junit_counts_what_it_holds() -> None:
+    root = ElementTree.fromstring(to_junit(FINDINGS, FAIL_ON))
+    assert (root.tag, root.get("tests"), root.get("failures")) == ("testsuites", "4", "1")
+    suites = root.findall("testsuite")
+    assert [suite.get("name") for suite in suites] == ["mamba · text", "rwkv · text"]
+    for suite in suites:
+        cases = suite.findall("testcase")
+        assert int(suite.get("tests", "")) == len(cases)
+        assert int(suite.get("failures", "")) == len(suite.findall("testcase/failure"))
+        assert int(suite.get("skipped", "")) == len(suite.findall("testcase/skipped"))
+        assert all(case.get("classname") and case.get("name") for case in cases)
+    (failure,) = root.findall("testsuite/testcase/failure")
+    assert failure.get("type") == "slower"
+
+
+def test_annotations_are_escaped_for_github() -> None:
+    lines = annotations(FINDINGS, FAIL_ON)
+    assert lines[0] == (
+        "::error title=slower%3A time of a call::it is 10 %25 slower: a, b%0Asecond line"
+    )
+    assert [line.partition(" ")[0] for line in lines] == ["::error", "::warning", "::warning"]
+
+
+def test_bencher_reads_it() -> None:
+    found = json.loads(json.dumps(bencher(FINDINGS), allow_nan=False))
+    jsonschema.validate(found, BMF)
+    latency = found["mamba · text"]["latency"]
+    assert latency["value"] == pytest.approx(0.022e9)  # nanoseconds
+    assert latency["lower_value"] < latency["value"] < latency["upper_value"]
+    assert all(len(name) <= 64 for measures in found.values() for name in measures)
+
+
+def test_benchmark_action_reads_it() -> None:
+    found = json.loads(json.dumps(benchmark_action(FINDINGS), allow_nan=False))
+    assert all({"name", "unit", "value"} <= entry.keys() for entry in found)
+    assert all(isinstance(entry["value"], float) for entry in found)
+    assert {entry["unit"] for entry in found} == {"s", "exact"}  # scores are not smaller-is-better
+
+
+def test_the_document_is_strict_json() -> None:
+    text = json.dumps(document(FINDINGS, 10), allow_nan=False)
+    assert json.loads(text)["findings"][2]["low"] is None
+
+
+def store(folder: Path, records: list) -> Path:
+    for record in records:
+        Store(folder).write(record)
+    return folder
+
+
+def test_the_command_writes_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = store(tmp_path / "base", steps(10) + scores({0: 2.0}))
+    head = store(tmp_path / "head", steps(10, 0.03, draw=1) + scores({0: 2.0}))
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    files = {name: tmp_path / f"{name}.out"
+             for name in ("markdown", "junit", "json", "benchmark-json", "bencher")}  # fmt: skip
+    flags = [f"--{name}={path}" for name, path in files.items()]
+    assert main(["compare", str(base), str(head), "--github", *flags]) == 10
+    said = capsys.readouterr().out
+    assert "::error title=slower" in said
+    assert summary.read_text() == files["markdown"].read_text()
+    assert json.loads(files["json"].read_text())["exit_code"] == 10
+    assert all(path.stat().st_size > 10 for path in files.values())
+    assert main(["compare", str(base), str(head), "--fail-on=none"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--fail-on=slowest"], "--fail-on=slowest is no verdict; allowed: slower"),
+        (["--junit=/nowhere/x.xml"], "--junit=/nowhere/x.xml: its folder does not exist"),
+        (["--within=2"], "--within=2 is no share"),
+        (["--noise=/nowhere/noise.json"], "/nowhere/noise.json' cannot be read"),
+        (["--pinned=/nowhere"], "'/nowhere' does not exist"),
+    ],
+)
+def test_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+) -> None:
+    base = store(tmp_path / "base", steps(1))
+    assert main(["compare", str(base), str(base), *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_floors_of_this_machine_are_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, head = store(tmp_path / "b", steps(10)), store(tmp_path / "h", steps(10, 0.021, draw=1))
+    assert main(["compare", str(base), str(head)]) == 10
+    name = "transformer · nano · text · train (device=cpu dtype=float32 threads=2 suite=quick)"
+    floors = {"machine-1": {f"{name} · time of a call": 0.08}}
+    (base / "noise.json").write_text(json.dumps(floors))
+    assert main(["compare", str(base), str(head)]) == 0
+    (base / "noise.json").write_text("[1]")
+    assert main(["compare", str(base), str(head)]) == 2
+    assert "holds no floors of noise" in capsys.readouterr().err
+
+
+def test_creep_is_seen_against_the_pinned_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = store(tmp_path / "last", steps(10, 0.0206, draw=2))
+    pinned = store(tmp_path / "pinned", steps(10))
+    head = store(tmp_path / "head", steps(10, 0.021, draw=1))
+    assert main(["compare", str(last), str(head)]) == 0
+    assert main(["compare", str(last), str(head), f"--pinned={pinned}"]) == 10
+    assert "against the pinned" in capsys.readouterr().out
