@@ -57,7 +57,7 @@ class Duel:
             while rounds < look:
                 started = time.monotonic()
                 if self.budget is not None and started - self._begin + longest > self.budget:
-                    if rounds >= least_processes(max(len(rule.metrics), 1)):
+                    if rounds >= least_processes(max(len(rule.metrics), 1), paired=True):
                         rule.look(rounds)
                     return rule, self._ending(f"the budget of {self.budget:g} s is spent", rounds)
                 self._round(rule, swapped=rounds % 2 == 1)

@@ -17,6 +17,7 @@ from bench.errors import BadInput, one_line
 
 DRIVER = Path(__file__).with_name("driver.py")
 LOG = "log.txt"
+WINDOW_S = 2.0  # in which the two processes of a pair take turns
 # What a process of the user's carries along and what a measured one may not: the environment lies
 # on the stack, and its size shifts addresses (Mytkowicz et al. 2009, "Producing wrong data without
 # doing anything obviously wrong!"), so both sides get the same few variables.
@@ -145,4 +146,11 @@ def plan(side: Side, arguments: Sequence[str]) -> list[dict[str, Any]]:
             f"{side.name}: this revision's plan has no configurations, so its cells cannot be run "
             "alone; allowed: revisions whose `plan=true output=json` prints them."
         )
-    return [cell for cell in cells if not cell["state"].startswith("unsupported")]
+    return [_steady(cell) for cell in cells if not cell["state"].startswith("unsupported")]
+
+
+def _steady(cell: dict[str, Any]) -> dict[str, Any]:
+    """The cell with a window of fixed length, so that both of a pair time equally long."""
+    config, suite = cell["config"], cell["config"]["suite"]
+    measure = {**suite.get("measure", {}), "min_seconds": WINDOW_S, "max_seconds": WINDOW_S}
+    return {**cell, "config": {**config, "suite": {**suite, "measure": measure}}}

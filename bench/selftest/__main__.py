@@ -22,6 +22,7 @@ from bench.ab.duel import Cell, Duel
 from bench.ab.sample import Side, plan
 from bench.environment import describe
 from bench.errors import BadInput, one_line
+from bench.report.compare.cells import name_of
 from bench.report.sheet import Entry, Sheet, show, to_markdown
 from bench.selftest import pool as pools
 from bench.selftest import quality, summary
@@ -125,7 +126,7 @@ def _requests(cells: Sequence[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     found = {}
     for model, scenario in cells:
         (cell,) = plan(side, [f"model={model}", "task=text", f"scenario={scenario}"])
-        found[f"{model} · text · {scenario}"] = cell
+        found[name_of({"cell": cell})] = cell
     return found
 
 

@@ -7,8 +7,9 @@ have to agree before a difference is called:
    calls (Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time", section 9; percentile
    points widened for small samples as in Hesterberg 2015, arXiv:1411.5279, section 4.4.1) lies
    wholly beyond 1 + floor, and
-2. Mann-Whitney's test of the processes' medians, exact where they are few and corrected over all
-   metrics after Holm (1979), is significant at what this look may spend of `ALPHA`.
+2. a rank test of the processes' medians, exact where they are few and corrected over all metrics
+   after Holm (1979), is significant at what this look may spend of `ALPHA`: Mann-Whitney's (1947),
+   or Wilcoxon's signed-rank test (1945) where processes ran in pairs.
 
 Samples are times or other figures of which less is better.
 """
@@ -62,11 +63,11 @@ def judge(
     of a metric, `FLOOR` is the least. `paired` says that the processes of both sides ran in turns,
     so that the i-th of one stands beside the i-th of the other and slow drift cancels.
     """
-    p = holm({name: _second_vote(base, head) for name, (base, head) in pairs.items()})
+    p = holm({name: _second_vote(base, head, paired) for name, (base, head) in pairs.items()})
     verdicts = {}
     for name, (base, head) in pairs.items():
         floor = max(FLOOR, (floors or {}).get(name, 0.0))
-        if reason := _too_few(len(base), len(head), len(pairs), alpha):
+        if reason := _too_few(len(base), len(head), len(pairs), alpha, paired):
             verdicts[name] = _unjudged(base, head, p[name], reason)
         else:
             interval = ratio_interval(base, head, paired=paired)
@@ -139,11 +140,14 @@ def _widened(tail: float, n: int) -> float:
     return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.isf(tail, n - 1)))
 
 
-def _second_vote(base: Processes, head: Processes) -> float:
-    """Two-sided p of Mann-Whitney's test of the processes' medians."""
+def _second_vote(base: Processes, head: Processes, paired: bool) -> float:
+    """Two-sided p of the rank test of the processes' medians."""
     if not base or not head:
         return 1.0
-    return float(stats.mannwhitneyu(_medians(base), _medians(head)).pvalue)
+    if not paired:
+        return float(stats.mannwhitneyu(_medians(base), _medians(head)).pvalue)
+    change = _medians(head) - _medians(base)
+    return float(stats.wilcoxon(change).pvalue) if change.any() else 1.0
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
@@ -156,17 +160,22 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def least_processes(metrics: int, alpha: float = ALPHA) -> int:
+def least_p(n_base: int, n_head: int, paired: bool = False) -> float:
+    """The smallest two-sided p of the rank test: one order, or one row of signs, among all."""
+    return 2 / 2**n_base if paired else 2 / math.comb(n_base + n_head, n_base)
+
+
+def least_processes(metrics: int, alpha: float = ALPHA, paired: bool = False) -> int:
     """Processes a side from which on the second vote can be significant at all."""
-    return next(n for n in range(2, 100) if metrics * 2 / math.comb(2 * n, n) <= alpha)
+    return next(n for n in range(2, 100) if metrics * least_p(n, n, paired) <= alpha)
 
 
-def _too_few(n_base: int, n_head: int, metrics: int, alpha: float) -> str | None:
+def _too_few(n_base: int, n_head: int, metrics: int, alpha: float, paired: bool) -> str | None:
     if min(n_base, n_head) == 0:
         return "one side has no samples"
-    if metrics * 2 / math.comb(n_base + n_head, n_base) <= alpha:
+    if metrics * least_p(n_base, n_head, paired) <= alpha:
         return None
-    least = least_processes(metrics, alpha)
+    least = least_processes(metrics, alpha, paired)
     return (
         f"{n_base} against {n_head} processes can never be significant at {alpha:.2g} "
         f"over {metrics} metrics; {least} against {least} could"

@@ -159,3 +159,17 @@ def test_equal_scores_are_the_same_at_one_seed() -> None:
     changed = judge_paired({0: 1.7}, {0: 1.8}, better="lower")
     assert (changed.verdict, changed.n_base) == ("ambiguous", 1)
     assert judge_paired({0: 1.7}, {1: 1.7}, better="lower").why == "no seed was run on both sides"
+
+
+def test_pairs_are_judged_by_their_differences() -> None:
+    draw = np.random.default_rng(8)
+    drift = np.exp(draw.normal(0, 0.1, 14))
+    base = [p * d for p, d in zip(processes(draw, 14, 1.0, 0.005), drift, strict=True)]
+    head = [p * d for p, d in zip(processes(draw, 14, 1.05, 0.005), drift, strict=True)]
+    assert judge({"step": (base, head)})["step"].verdict == "ambiguous"
+    found = judge({"step": (base, head)}, paired=True)["step"]
+    assert found.verdict == "slower"
+    logs = [np.log([np.median(p) for p in side]) for side in (head, base)]
+    assert found.p == pytest.approx(stats.wilcoxon(logs[0], logs[1], method="exact").pvalue)
+    assert least_processes(1, 0.002, paired=True) == 10  # 2 / 2^10 = 0.00195
+    assert judge({"step": (base, base)}, paired=True)["step"].verdict == "same"
