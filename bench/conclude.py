@@ -59,12 +59,16 @@ def conclude(
     records: Sequence[Record], store: Store, stream: TextIO, exit_code: int, *, as_json: bool
 ) -> None:
     """The table, and the JSON document where it was asked for."""
+    from bench.report.commands.context import show_sheets
     from bench.report.table import build, to_json
     from bench.report.terminal import show
 
     table = build(records, store.artefacts)
     if records:
-        show(table, Console(file=stream, highlight=False))
+        console = Console(file=stream, highlight=False)
+        if table.blocks:
+            show(table, console)
+        show_sheets(records, console)
     failed = [record for record in records if record["status"] == "failed"]
     if failed:
         print(f"{len(failed)} of {len(records)} cells failed:", file=stream)

@@ -5,7 +5,6 @@ mode until the storage dies; on CUDA the allocator's own peak is read. Both say 
 not what the process holds; the process's high-water mark stands beside them.
 """
 
-import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -58,7 +57,7 @@ def nbytes(tensors: Iterable[Tensor | None]) -> int:
 
 
 def tensors_in(state: object) -> Iterator[Tensor]:
-    """Every tensor that a state holds: in lists, tuples, dictionaries and dataclasses."""
+    """Every tensor that a state holds: in lists, tuples, dictionaries and objects' attributes."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, Mapping):
@@ -67,9 +66,8 @@ def tensors_in(state: object) -> Iterator[Tensor]:
     elif isinstance(state, list | tuple):
         for value in state:
             yield from tensors_in(value)
-    elif dataclasses.is_dataclass(state) and not isinstance(state, type):
-        for field in dataclasses.fields(state):
-            yield from tensors_in(getattr(state, field.name))
+    elif hasattr(state, "__dict__") and not isinstance(state, type | nn.Module):
+        yield from tensors_in(vars(state))
 
 
 def peak_of(

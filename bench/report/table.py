@@ -10,6 +10,8 @@ from bench.report.layout import Table
 from bench.report.select import select
 from bench.store.record import Record
 
+# Scenarios that have a command of their own in place of columns here.
+OWN_SHEETS = ("context", "frontier", "ceilings")
 Roots = Sequence[Path] | Path | str | None
 
 
@@ -28,8 +30,9 @@ def build(
         roots = [Path(artefact_root)]
     else:
         roots = [Path(root) for root in artefact_root]
+    shown = [r for r in records if r["cell"]["scenario"] not in OWN_SHEETS]
     blocks = [
-        BlockBuilder(s, roots, stale or everything, everything).build() for s in select(records)
+        BlockBuilder(s, roots, stale or everything, everything).build() for s in select(shown)
     ]
     contexts = {block.context for block in blocks}
     if len(contexts) == 1:

@@ -40,6 +40,7 @@ def run(context: Context) -> dict[str, Any]:
     slack = [point["at"] for point in done if not point["valid"]]
     reason = f"median not narrow enough at {', '.join(map(str, slack))}" if slack else None
     return {
+        "timing": {"unit": context.task.unit},
         "figures": {
             "context": longest["at"],
             "context_prefill_per_s": sweep.batch * longest["at"] / longest["prefill_s"],

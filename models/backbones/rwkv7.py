@@ -60,7 +60,8 @@ class Block(nn.Module):
         x = x + mixed
         ffn_in = self.ln2(x)
         x = x + self.ffn(ffn_in, state.channel_mix)
-        return x, v_first, LayerState(att_in[:, -1], wkv, ffn_in[:, -1])
+        # Copies: a view of the last position would keep the inputs of the whole context alive.
+        return x, v_first, LayerState(att_in[:, -1].clone(), wkv, ffn_in[:, -1].clone())
 
 
 class RWKV7(nn.Module):

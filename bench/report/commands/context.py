@@ -12,10 +12,12 @@ from bench.report.fits import ContextFit, crossover
 from bench.report.formats import MISSING, significant
 from bench.report.sheet import Entry, Sheet, show
 from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
-from bench.store import StoreError
+from bench.store import Record, StoreError
 from bench.store.record import PointPart
 
 HEADS = ["model", "context", "read ms", "± %", "written ms/token", "± %", "state KiB", "peak MiB"]
+STEEP = 1.5  # exponent of the last octave, half-way between a line and a square
+EVEN = 1.05  # ratio of two times up to which neither is called faster
 FIT_HEADS = ["model", "a ms", "b µs/token", "c ns/token²", "c, 95 %", "growth", "exponent", "state"]
 
 
@@ -31,15 +33,19 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the sheets; returns the exit code."""
     records, _ = read(options.paths)
-    blocks = sweep_blocks(records)
-    if not blocks:
+    if not show_sheets(records, Console(highlight=False)):
         raise StoreError("no record has a context sweep; run `python -m bench suite=context` first")
-    console = Console(highlight=False)
+    return 0
+
+
+def show_sheets(records: Sequence[Record], console: Console) -> bool:
+    """Print what the sweeps among `records` say; False where there is none."""
+    blocks = sweep_blocks(records)
     for block in blocks:
         for sheet in (points(block), fits(block.sweeps), crossings(block.sweeps)):
-            show(sheet, console)
             console.print()
-    return 0
+            show(sheet, console)
+    return bool(blocks)
 
 
 def points(block: SweepBlock) -> Sheet:
@@ -81,15 +87,18 @@ def fits(block: Sequence[Sweep]) -> Sheet:
         )  # fmt: skip
     return Sheet(
         "Time of reading T symbols, fitted as a + b·T + c·T²", FIT_HEADS, rows,
-        ["Quadratic: the interval of c lies above zero. Exponent: of the last octave."],
+        [
+            "Exponent: of the last octave. Quadratic: the interval of c lies above zero and the "
+            f"exponent above {STEEP}; bent line: c alone does, as where a cache overflows."
+        ],
     )  # fmt: skip
 
 
 def growth(fit: ContextFit) -> str:
-    """The verdict on c."""
-    if fit.c_low > 0:
-        return "quadratic"
-    return "linear" if fit.c_high > 0 else "below linear"
+    """The verdict on c; caches that overflow bend a line a little, which is no quadratic term."""
+    if fit.c_low <= 0:
+        return "linear"
+    return "quadratic" if fit.exponent is not None and fit.exponent > STEEP else "bent line"
 
 
 def _scaled(value: float, scale: float) -> Entry:
@@ -103,10 +112,17 @@ def crossings(block: Sequence[Sweep]) -> Sheet:
     for (name, fit), (rival, other) in itertools.combinations(fitted, 2):
         low, high = max(fit.lengths[0], other.lengths[0]), min(fit.lengths[-1], other.lengths[-1])
         length = crossover(fit, other)
-        winners = [name if fit.at(T) < other.at(T) else rival for T in (low, high)]
+        ratios = [fit.at(T) / other.at(T) for T in (low, high)]
+        winners = [_faster(name, rival, ratio) for ratio in ratios]
         rows.append(
             [Entry(f"{name}, {rival}"), Entry(f"{low} to {high}"), Entry(winners[0]),
              Entry(length, f"{length:.0f}" if length else MISSING), Entry(winners[1])]
         )  # fmt: skip
     heads = ["models", "measured", "faster when short", "crossover", "faster when long"]
     return Sheet("Which reads faster", heads, rows)
+
+
+def _faster(name: str, rival: str, ratio: float) -> str:
+    if 1 / EVEN < ratio < EVEN:
+        return "neither"
+    return name if ratio < 1 else rival

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.report.plots.figure import Request
 from bench.report.plots.style import canvas, label_ends, look, save
-from bench.report.sweeps import Sweep, sweep_blocks
+from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
 
 NEEDS = "a context sweep (python -m bench suite=context)"
 
@@ -19,11 +19,22 @@ def draw(request: Request) -> list[Path]:
     for number, block in enumerate(sweep_blocks(request.records)):
         ending = f"-{number + 1}" if number else ""
         for name, (title, curves) in FIGURES.items():
-            with canvas(title, block.heading) as (figure, axes):
+            with canvas(title, _caption(block)) as (figure, axes):
                 curves(axes, block.sweeps)
                 axes.set_xlabel("context (bytes of text)")
                 paths += save(figure, request.folder, f"context-{name}{ending}", request.formats)
     return paths
+
+
+def _caption(block: SweepBlock) -> str:
+    """Where it was measured, and which points are missing."""
+    missing = [
+        f"{sweep.model} at {sweep.missing[0]['at']:,}: {sweep.missing[0]['status']}"
+        for sweep in block.sweeps
+        if sweep.missing
+    ]
+    reasons = f"\nNot measured from there on: {'; '.join(missing)}." if missing else ""
+    return block.heading + reasons
 
 
 def _logarithmic(axes: Any, lengths: Sequence[int]) -> None:
@@ -43,13 +54,13 @@ def _reading(axes: Any, sweeps: Sequence[Sweep]) -> None:
     _logarithmic(axes, _lengths(sweeps))
     labels = []
     for sweep in sweeps:
-        color, last = look(sweep.family).color, sweep.points[-1]
+        color, last = look(sweep.model, sweep.family).color, sweep.points[-1]
         _points(axes, sweep, "prefill", line="none" if sweep.fit else "-")
         text = sweep.model
         if sweep.fit is not None:
             T = np.geomspace(sweep.fit.lengths[0], sweep.fit.lengths[-1], 200)
             axes.plot(T, [1e3 * sweep.fit.at(length) for length in T], color=color)
-            text += f"  T^{sweep.fit.exponent:.2f}"
+            text += f"  $T^{{{sweep.fit.exponent:.2f}}}$"
         labels.append((last["at"], 1e3 * last["prefill_s"], text, color))
     axes.set_ylabel("time to read it (ms)")
     label_ends(axes, labels)
@@ -61,7 +72,9 @@ def _writing(axes: Any, sweeps: Sequence[Sweep]) -> None:
     for sweep in sweeps:
         _points(axes, sweep, "step", line="-")
         last = sweep.points[-1]
-        labels.append((last["at"], 1e3 * last["step_s"], sweep.model, look(sweep.family).color))
+        labels.append(
+            (last["at"], 1e3 * last["step_s"], sweep.model, look(sweep.model, sweep.family).color)
+        )
     axes.set_ylabel("time to write one more byte (ms)")
     label_ends(axes, labels)
 
@@ -70,7 +83,7 @@ def _state(axes: Any, sweeps: Sequence[Sweep]) -> None:
     _logarithmic(axes, _lengths(sweeps))
     labels = []
     for sweep in sweeps:
-        style = look(sweep.family)
+        style = look(sweep.model, sweep.family)
         lengths = [point["at"] for point in sweep.points]
         kib = [point["state_bytes"] / 1024 for point in sweep.points]
         axes.plot(lengths, kib, color=style.color, marker=style.marker)
@@ -81,7 +94,7 @@ def _state(axes: Any, sweeps: Sequence[Sweep]) -> None:
 
 def _points(axes: Any, sweep: Sweep, name: str, line: str) -> None:
     """Medians in ms with their 95 % intervals."""
-    style = look(sweep.family)
+    style = look(sweep.model, sweep.family)
     values: list[dict[str, Any]] = [dict(point) for point in sweep.points]
     middle = np.array([point[f"{name}_s"] for point in values])
     below = middle - [point[f"{name}_ci_low_s"] for point in values]

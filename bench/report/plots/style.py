@@ -58,10 +58,14 @@ class Look:
     marker: str
 
 
-def look(family: str) -> Look:
-    """The same for a family in every figure; families that are not ours get a further one."""
-    if family in FAMILIES:
-        return Look(*FAMILIES[family])
+def look(model: str, family: str) -> Look:
+    """The same for a model in every figure; a model that is not ours takes its family's look.
+
+    A family that is not ours either gets one of `FURTHER`, always the same one.
+    """
+    for name in (model, family):
+        if name in FAMILIES:
+            return Look(*FAMILIES[name])
     number = int(hashlib.sha256(family.encode()).hexdigest(), 16)
     return Look(*FURTHER[number % len(FURTHER)])
 

@@ -1,0 +1,88 @@
+"""The context sweep on real models: states, skipped points, memory that runs out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.meters.time import Limits
+from bench.scenarios import context as scenario
+from bench.scenarios.base import Context, Unsupported
+from bench.training import Recipe
+from tests.zoo import build
+
+
+class Bytes:
+    kind, unit = "language", "tokens"
+
+    def example(self, batch: int, length: int) -> dict[str, torch.Tensor]:
+        return {"tokens": torch.randint(256, (batch, length))}
+
+
+def cell(model: Any, tmp_path: Path, **changes: Any) -> Context:
+    settings = {
+        "name": "context", "batch_size": 1, "lengths": [16, 32, 64], "steps": 4,
+        "point_seconds": 0.1, "max_seconds": 60.0, **changes,
+    }  # fmt: skip
+    return Context(
+        task=Bytes(), build=lambda: model, config={"scenario": settings, "compile": False},  # type: ignore[arg-type]
+        recipe=Recipe(0.01, 0.5, 0.0, 0.6, 1.0), limits=Limits(1, 3, 0.0, 0.1, 1.0),
+        device=torch.device("cpu"), dtype=torch.float32, workdir=tmp_path,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["transformer", "moe", "mamba", "mamba2", "rwkv", "resnet"])
+def test_states_are_what_the_formula_says(name: str, tmp_path: Path) -> None:
+    found = scenario.run(cell(build(name, "language"), tmp_path, lengths=[40, 80, 160]))
+    points = found["sweep"]["points"]
+    assert [point["status"] for point in points] == ["ok"] * 3
+    for point in points:
+        assert point["state_bytes"] == pytest.approx(point["stated_bytes"], rel=0.02)
+    grows = points[-1]["stated_bytes"] > points[0]["stated_bytes"]
+    assert grows == (name in ("transformer", "moe"))
+    assert found["figures"]["context"] == 160
+
+
+def test_time_that_would_not_suffice_is_not_begun(tmp_path: Path) -> None:
+    model = build("mamba", "language")
+    found = scenario.run(cell(model, tmp_path, lengths=[16, 32, 1 << 22], max_seconds=20.0))
+    last = found["sweep"]["points"][-1]
+    assert last["status"] == "skipped"
+    assert "needed" in last["reason"]
+    assert found["sweep"]["largest"] == 32
+
+
+def test_running_out_of_memory_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("transformer", "language")
+    prefill = model.prefill
+
+    def limited(tokens: torch.Tensor, state: Any = None) -> Any:
+        if tokens.shape[1] >= 32:
+            torch.empty(1 << 60)  # what the allocator says for itself
+        return prefill(tokens, state)
+
+    monkeypatch.setattr(model, "prefill", limited)
+    found = scenario.run(cell(model, tmp_path))
+    assert [point["status"] for point in found["sweep"]["points"]] == ["ok", "failed", "skipped"]
+    assert found["sweep"]["smallest_failed"] == 32
+    assert "out of memory" in found["sweep"]["points"][1]["reason"]
+    assert "32 symbols ran out of memory" in found["sweep"]["points"][2]["reason"]
+
+
+def test_other_errors_are_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("transformer", "language")
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(model, "prefill", broken)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        scenario.run(cell(model, tmp_path))
+
+
+def test_what_has_no_state_is_unsupported(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="no prefill and step"):
+        scenario.run(cell(build("diffusion", "language"), tmp_path))
