@@ -6,6 +6,7 @@ it and skipped with the reason; once a point has run out of memory, longer ones 
 
 import dataclasses
 import gc
+import math
 import time
 from typing import Any
 
@@ -100,10 +101,10 @@ class _Sweep:
         return None
 
     def _expected(self, name: str, length: int) -> float:
-        """A figure at a longer length, growing on as fast as it did last, and at least in line."""
+        """A figure at a longer length, by the power law through the last two, at least a line."""
         before, last = self.done[-2:]
-        doubling = max(last[name] / before[name], 1.0) ** (length / last["at"] - 1)
-        return float(last[name]) * max(doubling, length / last["at"])
+        power = math.log(last[name] / before[name]) / math.log(last["at"] / before["at"])
+        return float(last[name]) * (length / last["at"]) ** max(power, 1.0)
 
     def _limits(self) -> Limits:
         seconds = float(self.context.scenario["point_seconds"]) / 2  # reading and writing
