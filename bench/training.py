@@ -95,14 +95,38 @@ class Trainer:
         self._set_rate()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device, self.dtype):
-            loss = self.model(**batch).loss
+        loss = self.loss(batch)
         loss.backward()
+        self.update()
+        self.done += 1
+        return loss.detach()
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The forward pass alone."""
+        with autocast(self.device, self.dtype):
+            return self.model(**batch).loss
+
+    def update(self) -> None:
+        """Clip the gradients that are there and step both optimizers."""
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         for optimizer in self.optimizers:
             optimizer.step()
-        self.done += 1
-        return loss.detach()
+
+    def moments(self) -> list[Tensor]:
+        """Every tensor that the optimizers keep from step to step."""
+        states = [state for o in self.optimizers for state in o.state.values()]
+        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
+    def moment_bytes(self) -> int:
+        """What `moments` take by the recipe: Muon one moment a weight, AdamW two and a count."""
+        total = 0
+        for optimizer in self.optimizers:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                if isinstance(optimizer, BatchedMuon):
+                    total += parameter.nbytes
+                else:
+                    total += 2 * parameter.nbytes + torch.float32.itemsize
+        return total
 
     def _set_rate(self) -> None:
         left = 1 - self.done / max(self.steps, 1)

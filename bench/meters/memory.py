@@ -1,49 +1,54 @@
 """Memory of one call, in a pass of its own that is not timed.
 
-On a CPU the bytes of every tensor storage that the call makes are followed through a dispatch
-mode until the storage dies; on CUDA the allocator's own peak is read. Both say what tensors need,
-not what the process holds; the process's high-water mark stands beside them.
+On a CPU the peak is that of the allocator's own events, which torch's profiler records: scratch
+inside of operators is among them. On CUDA the allocator's own peak is read. Both say what tensors
+need, not what the process holds; its high-water mark, reset at the pass, stands beside them.
 """
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+EVENTS = "CPU allocator events"
+# The kernel's own switch: 5 resets the high-water mark (proc_pid_clear_refs(5)).
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
 
 class StorageTracker(TorchDispatchMode):
-    """Follows live storages. `peak` is the most bytes alive at once since the start."""
+    """Follows the storages that operators make. `current` is the bytes alive now."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[Tensor | None] = ()) -> None:
         super().__init__()
+        self.known = {t.untyped_storage()._cdata for t in known if t is not None}
         self.live: dict[int, int] = {}
         self.current = 0
-        self.peak = 0
-
-    def watch(self, tensors: Iterable[Tensor]) -> None:
-        """Count the storages of these tensors until they die."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key in self.live:
-                continue
-            size = storage.nbytes()
-            self.live[key] = size
-            self.current += size
-            weakref.finalize(storage, self._drop, key)
-        self.peak = max(self.peak, self.current)
-
-    def _drop(self, key: int) -> None:
-        self.current -= self.live.pop(key, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.watch(t for t in tree_iter(result) if isinstance(t, Tensor))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor):
+                self._watch(tensor.untyped_storage())
         return result
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self.known or key in self.live:
+            return
+        self.live[key] = storage.nbytes()
+        self.current += self.live[key]
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.current -= self.live.pop(key, 0)
 
 
 def nbytes(tensors: Iterable[Tensor | None]) -> int:
@@ -76,9 +81,16 @@ def peak_of(
     device: torch.device,
     others: Iterable[Tensor] = (),
 ) -> dict[str, Any]:
-    """Peak bytes of tensors while `call` runs, those of the model and `others` included."""
-    resident = [*model.parameters(), *model.buffers()]
+    """Peak bytes of tensors while `call` runs, those of the model and `others` included.
+
+    Gradients of the model are dropped first: a training step does so itself, and the profiler does
+    not see the end of what began before it.
+    """
+    for parameter in model.parameters():
+        parameter.grad = None
+    resident = nbytes([*model.parameters(), *model.buffers(), *others])
     result: dict[str, Any] = {"parameters_bytes": nbytes(model.parameters())}
+    reset = reset_process_peak()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -87,18 +99,57 @@ def peak_of(
         result["peak_bytes"] = torch.cuda.max_memory_allocated(device)
         result["reserved_bytes"] = torch.cuda.max_memory_reserved(device)
         result["method"] = "CUDA allocator"
-    else:
-        tracker = StorageTracker()
-        tracker.watch(resident)
-        # No list of the gradients is kept: it would hold them alive when the call drops them.
-        tracker.watch(p.grad for p in model.parameters() if p.grad is not None)
-        tracker.watch(others)
+        result["rss_peak_bytes"] = process_peak() if reset else None
+        return result
+    call()  # without the profiler, whose own memory is no part of the process's mark
+    result["rss_peak_bytes"] = process_peak() if reset else None
+    for parameter in model.parameters():
+        parameter.grad = None
+    result["peak_bytes"] = resident + allocated_peak(call)
+    result["method"] = EVENTS
+    return result
+
+
+def allocated_peak(call: Callable[[], object]) -> int:
+    """The most bytes that torch's CPU allocator gave out at once during `call`, above the start."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    current = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        current += event.nbytes()
+        peak = max(peak, current)
+    return peak
+
+
+def kept_by_forward(call: Callable[[], object], model: nn.Module, known: Iterable[Tensor]) -> int:
+    """Bytes that the forward pass of `model` leaves alive for the backward pass, outputs included.
+
+    `call` runs forward once; `known` are tensors that were there before, beside the model's own.
+    """
+    tracker = StorageTracker([*model.parameters(), *model.buffers(), *known])
+    seen: list[int] = []
+    handle = model.register_forward_hook(lambda *_: seen.append(tracker.current))
+    try:
         with tracker:
             call()
-        result["peak_bytes"] = tracker.peak
-        result["method"] = "tensor storages"
-    result["rss_peak_bytes"] = process_peak()
-    return result
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def resident_bytes() -> int:
+    """What the process holds now."""
+    return int(psutil.Process(os.getpid()).memory_info().rss)
+
+
+def reset_process_peak() -> bool:
+    """Let the high-water mark start anew; False where the system has no such switch."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def process_peak() -> int | None:

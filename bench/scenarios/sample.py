@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 
-from bench.meters.memory import peak_of
 from bench.meters.time import measure
 from bench.protocol import Sampler, Stateful
-from bench.scenarios.base import Context, Unsupported
+from bench.scenarios.base import Context, Unsupported, speed
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -27,13 +26,11 @@ def run(context: Context) -> dict[str, Any]:
     context.require_compiled(model, call)
     timing = measure(call, context.limits, context.device)
     units = example["tokens"].numel() if context.kind == "language" else batch
-    figures: dict[str, Any] = {"sample_per_s": units / timing.median_s}
+    found = speed(context, model, call, timing, units)
     if isinstance(model, Stateful):
-        figures["state_context"] = context.task.symbols_per_item
-        figures["state_bytes"] = model.state_bytes(1, figures["state_context"], context.dtype)
-    return {
-        "timing": timing.as_record(units, context.task.unit),
-        "figures": figures,
-        "memory": peak_of(call, model, context.device),
-        "validity": {"valid": timing.valid, "reason": timing.reason},
-    }
+        state_context = context.task.symbols_per_item
+        found["figures"] |= {
+            "state_context": state_context,
+            "state_bytes": model.state_bytes(1, state_context, context.dtype),
+        }
+    return found

@@ -2,12 +2,15 @@
 
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from bench.meters.memory import nbytes, peak_of
+from bench.meters.flops import Counted, count, settle
+from bench.meters.memory import kept_by_forward, nbytes
 from bench.meters.time import measure
-from bench.scenarios.base import Context, count_units
+from bench.scenarios.base import Context, count_units, speed, stated_flops
 from bench.training import Trainer
+
+PASSES = 3  # backward costs two forward passes: gradients of the inputs and of the weights
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -21,23 +24,34 @@ def run(context: Context) -> dict[str, Any]:
         trainer.step(batch)
 
     timing = measure(step, context.limits, context.device)
-    units = count_units(context, batch)
-    moments = [
-        value
-        for optimizer in trainer.optimizers
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    ]
-    memory = peak_of(step, model, context.device, others=moments)
-    memory["gradients_bytes"] = nbytes(p.grad for p in model.parameters())
-    memory["optimizer_bytes"] = nbytes(moments)
-    # What is left of the peak when all that outlives the step is taken away.
-    lasting = ("parameters_bytes", "gradients_bytes", "optimizer_bytes")
-    memory["activations_bytes"] = memory["peak_bytes"] - sum(memory[key] for key in lasting)
-    return {
-        "timing": timing.as_record(units, context.task.unit),
-        "figures": {"train_per_s": units / timing.median_s},
-        "memory": memory,
-        "validity": {"valid": timing.valid, "reason": timing.reason},
+    gradients = nbytes(p.grad for p in model.parameters())
+    moments = trainer.moments()
+    found = speed(context, model, step, timing, count_units(context, batch), others=moments)
+    found["memory"] |= {
+        "gradients_bytes": gradients,
+        "optimizer_bytes": nbytes(moments),
+        "activations_bytes": kept_by_forward(
+            lambda: trainer.loss(batch), model, [*batch.values(), *moments]
+        ),
+        "predicted": {
+            "gradients_bytes": sum(p.nbytes for p in model.parameters() if p.requires_grad),
+            "optimizer_bytes": trainer.moment_bytes(),
+        },
     }
+    found["cost"] = _cost(context, trainer, batch)
+    return found
+
+
+def _cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Forward and backward against the model's formula, then what the optimizer adds."""
+    gradients = count(lambda: trainer.loss(batch).backward())
+    forward = stated_flops(context, trainer.model, batch)
+    passes = PASSES * getattr(trainer.model, "train_draws", 1)
+    cost = settle(gradients, None if forward is None else passes * forward)
+    update: Counted = count(trainer.update)
+    cost["counted"] += update.flops
+    cost["bytes_moved"] += update.bytes_moved
+    for name in ("flops", "formula"):
+        if cost[name] is not None:
+            cost[name] += update.flops
+    return cost

@@ -31,7 +31,7 @@ def exact(record: Mapping[str, Any]) -> dict[str, float]:
     """Figures without noise; the peak of tensors is one where their storages are counted."""
     found = {name: value_at(record, path) for name, path in EXACT.items()}
     memory = record.get("memory") or {}
-    if memory.get("method") == "tensor storages":
+    if memory.get("method") == "CPU allocator events":
         found["peak bytes of tensors"] = memory.get("peak_bytes")
     return {name: float(value) for name, value in found.items() if value is not None}
 
