@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the type alone: the checks need nothing of Hydra
 
 DTYPES = ("float32", "bfloat16", "float16")
 OUTPUTS = ("table", "json")
+ISOLATIONS = ("server", "fresh")
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -42,6 +43,10 @@ def check_runner(config: "DictConfig") -> None:
     limit = config.memory_limit_gib
     if limit is not None and not limit > 0:
         raise BadInput(f"memory_limit_gib={limit} is too small; allowed: GiB above 0, or null.")
+    if config.isolation not in ISOLATIONS:
+        raise unknown("isolation", config.isolation, ISOLATIONS)
+    if not config.repeats > 0:
+        raise BadInput(f"repeats={config.repeats} is too small; allowed: integers from 1.")
     if not config.results.strip():
         raise BadInput("results= is empty; allowed: the path of a folder.")
     parse_duration("budget", config.budget)

@@ -25,6 +25,8 @@ RUNNER_KEYS = (
     "budget",
     "timeout",
     "memory_limit_gib",
+    "isolation",
+    "repeats",
     "allow_targets",
 )
 
@@ -113,6 +115,8 @@ class Config:
     budget: str | None = MISSING
     timeout: float = MISSING
     memory_limit_gib: float | None = MISSING
+    isolation: str = MISSING
+    repeats: int = MISSING
     allow_targets: list[str] = MISSING
 
 

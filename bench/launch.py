@@ -3,8 +3,10 @@
 The parent sleeps until the child reports or dies. Results come back as JSON, never as pickles. A
 child whose parent dies ends itself: it waits, in a thread, for the pipe to close.
 
-A cell that asks for a data set of the hub starts a fresh interpreter instead: the fork server is
-offline, and libraries read that when they are imported.
+A cell starts a fresh interpreter instead where the user wants it (`isolation=fresh`: children of
+one server share its memory layout, so that verdicts count them as one sample), and where it asks
+for a data set of the hub: the fork server is offline, and libraries read that when they are
+imported.
 """
 
 import faulthandler
@@ -12,6 +14,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -31,6 +34,7 @@ from bench.errors import BadInput, describe, one_line
 ROOT = Path(__file__).resolve().parents[1]
 TICK_S = 5.0
 LOG = "log.txt"
+FORK_SERVER, FRESH = "fork server", "fresh interpreter"
 TRACEBACK = "traceback.txt"
 
 
@@ -42,15 +46,21 @@ class Outcome:
     reason: str | None = None
     payload: dict[str, Any] = field(default_factory=dict)
     wall_s: float = 0.0
+    isolation: str | None = None
+    layout: str | None = None  # equal for processes that share a memory layout
 
 
 class Launcher:
     """Starts one process after another; use as a context."""
 
-    def __init__(self, *, preload: Sequence[str], threads: int, worker: str) -> None:
+    def __init__(
+        self, *, preload: Sequence[str], threads: int, worker: str, fresh: bool = False
+    ) -> None:
         self.worker = worker
         methods = multiprocessing.get_all_start_methods()
-        self.method = "forkserver" if "forkserver" in methods else "spawn"
+        served = "forkserver" in methods and not fresh
+        self.method = "forkserver" if served else "spawn"
+        self.layout = secrets.token_hex(8)
         self.context: Any = multiprocessing.get_context(self.method)
         self.threads = threads
         self.environment = worker_environment(threads)
@@ -113,6 +123,9 @@ class Launcher:
             self.stop()
             ours.close()
         outcome = _outcome(message, process, timeout)
+        served = context.get_start_method() == "forkserver"
+        outcome.isolation = FORK_SERVER if served else FRESH
+        outcome.layout = self.layout if served else secrets.token_hex(8)
         outcome.wall_s = time.monotonic() - started
         return outcome
 

@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +40,8 @@ class Settings:
     budget: float | None = None
     timeout: float = 900.0
     memory_limit_gib: float | None = None
+    isolation: str = "server"
+    repeats: int = 1
     allow_targets: Sequence[str] = ()
 
 
@@ -59,7 +62,7 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     for cell in cells:
         cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)
     predict(cells, records)
-    finished = {} if settings.force else _finished(records)
+    finished = {} if settings.force else _finished(records, settings.repeats)
     kept, left_out = cells, list[Cell]()
     if settings.budget is not None:
         todo = [cell for cell in cells if cell.key not in finished]
@@ -68,8 +71,9 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     if settings.plan:
         show_plan(kept, left_out, finished, stream, as_json=as_json)
         return 0
-    run = _Run(settings, store, worker, Display(stream, [c for c in kept if c.key not in finished]))
-    done = run.all(kept, finished)
+    todo = _rounds([c for c in kept if c.key not in finished], records, settings)
+    run = _Run(settings, store, worker, Display(stream, todo))
+    done = run.all(kept, todo, finished)
     if left_out:
         names = "; ".join(cell.name for cell in left_out)
         run.display.say(f"left out by budget ({len(left_out)} cells): {names}")
@@ -78,9 +82,26 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     return exit_code
 
 
-def _finished(records: Sequence[Record]) -> dict[str, Record]:
-    """Results that need not be taken again, by key; a later one wins."""
-    return {r["key"]: r for r in records if r["status"] in ("ok", "unsupported")}
+def _finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:
+    """Results that need not be taken again, by key; a later one wins.
+
+    A cell that is to be repeated has its number of results, one that cannot be has one.
+    """
+    results = [r for r in records if r["status"] in ("ok", "unsupported")]
+    counts = Counter(r["key"] for r in results)
+    return {r["key"]: r for r in results if r["status"] != "ok" or counts[r["key"]] >= repeats}
+
+
+def _rounds(cells: Sequence[Cell], records: Sequence[Record], settings: Settings) -> list[Cell]:
+    """What is left to run: every cell as often as it lacks results, in rounds over all cells.
+
+    Rounds spread what drifts on a machine over all cells alike.
+    """
+    counts = Counter(r["key"] for r in records if r["status"] == "ok" and not settings.force)
+    left = {
+        cell.key: 1 if cell.unsupported else settings.repeats - counts[cell.key] for cell in cells
+    }
+    return [cell for number in range(settings.repeats) for cell in cells if left[cell.key] > number]
 
 
 class _Run:
@@ -91,10 +112,11 @@ class _Run:
         self.bad: list[str] = []
         self.bad_tasks: list[Any] = []
 
-    def all(self, cells: Sequence[Cell], finished: Mapping[str, Record]) -> list[Record]:
-        """Every cell's record in the order of the cells, those found and those made now."""
+    def all(
+        self, cells: Sequence[Cell], todo: Sequence[Cell], finished: Mapping[str, Record]
+    ) -> list[Record]:
+        """Every cell's newest record in the order of the cells, those found and those made now."""
         made = {cell.key: finished[cell.key] for cell in cells if cell.key in finished}
-        todo = [cell for cell in cells if cell.key not in made]
         if made:
             self.display.say(
                 f"{len(made)} of {len(cells)} cells are finished already; "
@@ -107,7 +129,10 @@ class _Run:
 
     def _run_all(self, todo: Sequence[Cell], made: dict[str, Record]) -> None:
         threads = max(cell.part["threads"] for cell in todo)
-        launcher = Launcher(preload=preloads(todo), threads=threads, worker=self.worker)
+        launcher = Launcher(
+            preload=preloads(todo), threads=threads, worker=self.worker,
+            fresh=self.settings.isolation == "fresh",
+        )  # fmt: skip
         with launcher, self.display:
             try:
                 for cell in todo:
@@ -201,6 +226,8 @@ class _Run:
                 **describe(cell.part["threads"]),
                 "load_before": load_before,
                 "load_after": load(),
+                "isolation": outcome.isolation,
+                "layout": outcome.layout,
                 **(payload.get("environment") or {}),
             },
             "wall_s": round(outcome.wall_s, 3),

@@ -76,6 +76,8 @@ class EnvironmentPart(TypedDict, total=False):
     platform: str
     packages: dict[str, str]
     threads: int
+    isolation: str  # "fork server" or "fresh interpreter"
+    layout: str  # equal for processes that share a memory layout: one sample for a verdict
     load_before: float
     load_after: float
     steal_before: float  # share of processor time that a hypervisor took, over a short window

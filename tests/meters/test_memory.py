@@ -24,7 +24,7 @@ def test_peak_counts_what_is_alive_at_once() -> None:
     peak = peak_of(call, model, CPU)
     assert peak["peak_bytes"] == pytest.approx(7e6, rel=0.02)
     assert peak["parameters_bytes"] == 1_000_000
-    assert peak["method"] == "tensor storages"
+    assert peak["method"] == "CPU allocator events"
 
 
 def test_views_are_counted_once() -> None:
