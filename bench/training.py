@@ -5,16 +5,19 @@ AdamW takes look-up tables, heads, vectors and convolutions at `adam_ratio` time
 that one number is tuned a family. The rate is constant, then falls linearly to zero.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.muon import BatchedMuon
+from bench.muon import BatchedMuon, muon_bytes
 from bench.parameters import by_role
 
 
@@ -47,6 +50,20 @@ class Curve:
     items: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
+
+    def thinned(self, most: int) -> "Curve":
+        """The same curve in at most `most` points: losses of neighbours become their mean."""
+        width = math.ceil(len(self.items) / most)
+        thin = Curve()
+        before = 0
+        for first in range(0, len(self.items), width):
+            items, losses = self.items[first : first + width], self.loss[first : first + width]
+            weights = [b - a for a, b in itertools.pairwise([before, *items])]
+            before = items[-1]
+            thin.items.append(before)
+            thin.seconds.append(self.seconds[first + len(items) - 1])
+            thin.loss.append(float(np.average(losses, weights=weights)))
+        return thin
 
 
 class Trainer:
@@ -91,18 +108,36 @@ class Trainer:
         self.rates = [group["lr"] for o in self.optimizers for group in o.param_groups]
 
     def step(self, batch: dict[str, Tensor]) -> Tensor:
-        """zero_grad, forward, backward, clip, both optimizers. Returns the loss, detached."""
-        self._set_rate()
+        """One update of the parameters. Returns the loss, detached."""
+        loss = self.forward(batch)
+        self.update(loss)
+        return loss.detach()
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Drop the gradients; the loss, with what backward needs."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.dtype):
-            loss = self.model(**batch).loss
+            loss: Tensor = self.model(**batch).loss
+        return loss
+
+    def update(self, loss: Tensor) -> None:
+        """backward, clip, both optimizers."""
+        self._set_rate()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         for optimizer in self.optimizers:
             optimizer.step()
         self.done += 1
-        return loss.detach()
+
+    def predicted_bytes(self) -> dict[str, int]:
+        """What gradients and optimizers hold by their formulas, from shapes alone."""
+        optimizer = 0
+        for o in self.optimizers:
+            formula = muon_bytes if isinstance(o, BatchedMuon) else adamw_bytes
+            optimizer += formula(o.param_groups)
+        gradients = sum(p.numel() * p.element_size() for p in self.parameters)
+        return {"gradients_bytes": gradients, "optimizer_bytes": optimizer}
 
     def _set_rate(self) -> None:
         left = 1 - self.done / max(self.steps, 1)
@@ -110,6 +145,14 @@ class Trainer:
         groups = [group for o in self.optimizers for group in o.param_groups]
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * max(factor, 0.0)
+
+
+def adamw_bytes(groups: Iterable[dict[str, Any]]) -> int:
+    """Two moments as large as the parameter (Loshchilov and Hutter 2019, algorithm 2), and a count
+    of its steps in float32.
+    """
+    parameters = [p for group in groups for p in group["params"]]
+    return sum(2 * p.numel() * p.element_size() + 4 for p in parameters)
 
 
 def _decays(parameter: nn.Parameter) -> bool:

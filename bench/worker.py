@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from bench.errors import BadInput, describe, one_line
+from bench.meters.process import resident_bytes
 from bench.meters.time import Limits
 from bench.parameters import count
 from bench.scenarios.base import Context, Unsupported
@@ -25,11 +26,15 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     A cell that cannot be, or that fails, is a result: `status` and `reason` say so. Artefacts are
     files left in `workdir`.
     """
+    start = resident_bytes()
     try:
         inside = any(key.startswith("model.") for key in cell.get("overrides", ()))
         # The parent has checked this too; a process that instantiates trusts no one's word for it.
         check_targets(cell["config"], cell.get("allow_targets", ()))
-        return {"status": "ok", "reason": None, **_run(cell["config"], workdir, inside)}
+        parts = _run(cell["config"], workdir, inside)
+        if "memory" in parts:
+            parts["memory"]["rss_start_bytes"] = start
+        return {"status": "ok", "reason": None, **parts}
     except BadInput:
         raise  # the runner's: a mistake of the user is no result
     except Unsupported as error:

@@ -1,73 +1,47 @@
-"""Memory of one call, in a pass of its own that is not timed.
+"""Memory by phase, in a pass of its own that is not timed.
 
-On a CPU the bytes of every tensor storage that the call makes are followed through a dispatch
-mode until the storage dies; on CUDA the allocator's own peak is read. Both say what tensors need,
-not what the process holds; the process's high-water mark stands beside them.
+Which memory: parameters, gradients, the optimizer's state, what forward keeps for backward
+(activations), the state that a sequence carries, and the most that all tensors needed at once. All
+say what tensors need; what the process holds is in `bench.meters.process`.
 """
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
+from bench.meters.allocator import METHODS, Phase, nbytes, run_phases
 
-class StorageTracker(TorchDispatchMode):
-    """Follows live storages. `peak` is the most bytes alive at once since the start."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live: dict[int, int] = {}
-        self.current = 0
-        self.peak = 0
-
-    def watch(self, tensors: Iterable[Tensor]) -> None:
-        """Count the storages of these tensors until they die."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            key = storage._cdata
-            if key in self.live:
-                continue
-            size = storage.nbytes()
-            self.live[key] = size
-            self.current += size
-            weakref.finalize(storage, self._drop, key)
-        self.peak = max(self.peak, self.current)
-
-    def _drop(self, key: int) -> None:
-        self.current -= self.live.pop(key, 0)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.watch(t for t in tree_iter(result) if isinstance(t, Tensor))
-        return result
-
-
-def nbytes(tensors: Iterable[Tensor | None]) -> int:
-    """Bytes of distinct storages."""
-    storages = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-        for t in tensors
-        if t is not None
-    }
-    return sum(storages.values())
+__all__ = ["nbytes", "peak_of", "peak_over", "tensors_in", "tensors_of"]
 
 
 def tensors_in(state: object) -> Iterator[Tensor]:
     """Every tensor that a state holds: in lists, tuples, dictionaries and objects' attributes."""
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from tensors_in(value)
-    elif isinstance(state, list | tuple):
-        for value in state:
-            yield from tensors_in(value)
-    elif hasattr(state, "__dict__") and not isinstance(state, type | nn.Module):
-        yield from tensors_in(vars(state))
+    seen: set[int] = set()
+    pending = [state]
+    while pending:
+        item = pending.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, Mapping):
+            pending += item.values()
+        elif isinstance(item, list | tuple):
+            pending += item
+        elif hasattr(item, "__dict__") and not isinstance(item, type | nn.Module):
+            pending += vars(item).values()
+
+
+def tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and the tensors that modules keep beside them, such as packed weights.
+
+    Gradients are not among them: they hang on the parameters.
+    """
+    for module in model.modules():
+        yield from tensors_in(vars(module))
 
 
 def peak_of(
@@ -75,39 +49,24 @@ def peak_of(
     model: nn.Module,
     device: torch.device,
     others: Iterable[Tensor] = (),
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Peak bytes of tensors while `call` runs, those of the model and `others` included."""
-    resident = [*model.parameters(), *model.buffers()]
-    result: dict[str, Any] = {"parameters_bytes": nbytes(model.parameters())}
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        call()
-        torch.cuda.synchronize(device)
-        result["peak_bytes"] = torch.cuda.max_memory_allocated(device)
-        result["reserved_bytes"] = torch.cuda.max_memory_reserved(device)
-        result["method"] = "CUDA allocator"
-    else:
-        tracker = StorageTracker()
-        tracker.watch(resident)
-        # No list of the gradients is kept: it would hold them alive when the call drops them.
-        tracker.watch(p.grad for p in model.parameters() if p.grad is not None)
-        tracker.watch(others)
-        with tracker:
-            call()
-        result["peak_bytes"] = tracker.peak
-        result["method"] = "tensor storages"
-    result["rss_peak_bytes"] = process_peak()
-    return result
+    """Peak bytes of tensors while `call` runs, those of the model and `others` included.
+
+    What `before` leaves alive, such as a state, counts as well; its own peak does not.
+    """
+    resident = [*tensors_of(model), *others]
+    phases = run_phases({"before": before, "call": call}, resident, device)
+    return peak_over([phases["call"]], model, device)
 
 
-def process_peak() -> int | None:
-    """The process's high-water mark in bytes, where the system tells it (Linux)."""
-    try:
-        with open("/proc/self/status") as status:
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except FileNotFoundError:
-        return None
-    return None
+def peak_over(phases: Iterable[Phase], model: nn.Module, device: torch.device) -> dict[str, Any]:
+    """What a record says of the tensors of a model over `phases`."""
+    phases = list(phases)
+    found = {
+        "parameters_bytes": nbytes(model.parameters()),
+        "peak_bytes": max(phase.peak for phase in phases),
+        "method": METHODS[device.type],
+    }
+    reserved = [phase.reserved for phase in phases if phase.reserved is not None]
+    return found | ({"reserved_bytes": max(reserved)} if reserved else {})

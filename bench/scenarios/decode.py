@@ -1,11 +1,13 @@
-"""Throughput of writing symbol by symbol from a state, greedily, and the size of that state."""
+"""Writing symbol by symbol from a state, greedily: throughput, latencies, the size of the state."""
 
 from typing import Any
 
-from bench.meters.memory import peak_of
+from bench.meters.latency import first_token, percentiles, samples_for
+from bench.meters.memory import nbytes, tensors_in
 from bench.meters.time import measure
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
+from bench.scenarios.measured import inference_memory, predicted, state_figures, throughput
 from bench.scenarios.writing import Writer
 
 
@@ -23,16 +25,23 @@ def run(context: Context) -> dict[str, Any]:
         writer.write()
 
     context.require_compiled(model, first)
-    timing = measure(writer.write, context.limits, context.device, before=writer.ready)
-    writer.ready()
-    state_context = int(scenario["state_context"])
+    writing = measure(
+        writer.write, context.limits, context.device, before=writer.ready, wanted=samples_for(0.99)
+    )
+    # Reading the prompt and choosing the first token, from samples of its own.
+    reading = measure(writer.read, context.limits, context.device)
+    state_bytes = nbytes(tensors_in(writer.state))
+    result = throughput(context, writing, batch, {"time to first token": reading})
+    result["figures"] |= state_figures(context, model, int(scenario["state_context"]))
     return {
-        "timing": timing.as_record(batch, context.task.unit),
-        "figures": {
-            "decode_per_s": batch / timing.median_s,
-            "state_bytes": model.state_bytes(1, state_context, context.dtype),
-            "state_context": state_context,
+        **result,
+        "latency": {
+            **first_token(reading, prompt.shape[1]),
+            **percentiles(writing.samples_s),
         },
-        "memory": peak_of(writer.write, model, context.device),
-        "validity": {"valid": timing.valid, "reason": timing.reason},
+        "memory": {
+            **inference_memory(context, model, writer.write, before=writer.read),
+            "state_bytes": state_bytes,
+            "predicted": predicted(model, context.dtype, prompt),
+        },
     }

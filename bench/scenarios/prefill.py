@@ -3,37 +3,44 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bench.meters.memory import peak_of
+from bench.meters.memory import nbytes, tensors_in
 from bench.meters.time import measure
-from bench.protocol import Recurrent
+from bench.protocol import Recurrent, State
 from bench.scenarios.base import Context, count_units
+from bench.scenarios.measured import inference_memory, predicted, throughput
 
 
 def run(context: Context) -> dict[str, Any]:
     model = context.inference_model()
     batch = context.on_device(context.task.example(context.scenario["batch_size"][context.kind]))
-    units = count_units(context, batch)
 
     @torch.no_grad()
-    def call() -> None:
-        _read(model, context.kind, batch)
+    def read() -> State:
+        return _read(model, context.kind, batch)
 
-    context.require_compiled(model, call)
-    timing = measure(call, context.limits, context.device)
+    context.require_compiled(model, read)
+    timing = measure(read, context.limits, context.device)
+    memory = inference_memory(context, model, read)
+    state = read()
+    if state is not None:
+        memory["state_bytes"] = nbytes(tensors_in(state))
+    memory["predicted"] = predicted(
+        model, context.dtype, None if state is None else batch["tokens"]
+    )
     return {
-        "timing": timing.as_record(units, context.task.unit),
-        "figures": {"prefill_per_s": units / timing.median_s},
-        "memory": peak_of(call, model, context.device),
-        "validity": {"valid": timing.valid, "reason": timing.reason},
+        **throughput(context, timing, count_units(context, batch)),
+        "memory": memory,
     }
 
 
-def _read(model: nn.Module, kind: str, batch: dict[str, torch.Tensor]) -> None:
+def _read(model: nn.Module, kind: str, batch: dict[str, Tensor]) -> State | None:
+    """The state after the batch, where the model keeps one."""
     if kind == "language" and isinstance(model, Recurrent):
-        model.prefill(batch["tokens"])
-    elif kind == "classify":
+        return model.prefill(batch["tokens"])[1]
+    if kind == "classify":
         model.classify(batch["pixels"])  # type: ignore[operator]
     else:
         model(**{name: value for name, value in batch.items() if name != "labels"})
+    return None

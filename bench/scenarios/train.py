@@ -3,10 +3,14 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from bench.meters.memory import nbytes, peak_of
+from bench.meters.allocator import run_phases
+from bench.meters.memory import nbytes, peak_over, tensors_in, tensors_of
+from bench.meters.process import peak_during
 from bench.meters.time import measure
 from bench.scenarios.base import Context, count_units
+from bench.scenarios.measured import predicted, throughput
 from bench.training import Trainer
 
 
@@ -16,28 +20,34 @@ def run(context: Context) -> dict[str, Any]:
     batch = context.on_device(context.task.example(context.batch_size))
     # The rate stays where it is however many steps the measurement takes.
     trainer = Trainer(model, context.recipe, steps=1_000_000, dtype=context.dtype)
-
-    def step() -> None:
-        trainer.step(batch)
-
-    timing = measure(step, context.limits, context.device)
-    units = count_units(context, batch)
-    moments = [
-        value
-        for optimizer in trainer.optimizers
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    ]
-    memory = peak_of(step, model, context.device, others=moments)
-    memory["gradients_bytes"] = nbytes(p.grad for p in model.parameters())
-    memory["optimizer_bytes"] = nbytes(moments)
-    # What is left of the peak when all that outlives the step is taken away.
-    lasting = ("parameters_bytes", "gradients_bytes", "optimizer_bytes")
-    memory["activations_bytes"] = memory["peak_bytes"] - sum(memory[key] for key in lasting)
+    timing = measure(lambda: trainer.step(batch), context.limits, context.device)
     return {
-        "timing": timing.as_record(units, context.task.unit),
-        "figures": {"train_per_s": units / timing.median_s},
-        "memory": memory,
-        "validity": {"valid": timing.valid, "reason": timing.reason},
+        **throughput(context, timing, count_units(context, batch)),
+        "memory": {
+            "rss_peak_bytes": peak_during(lambda: trainer.step(batch)),
+            **step_memory(trainer, batch),
+            "predicted": predicted(model, torch.float32) | trainer.predicted_bytes(),
+        },
+    }
+
+
+def step_memory(trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Bytes of tensors by phase of a step, after one step at least has made the optimizer's."""
+    model, device = trainer.model, trainer.device
+    model.zero_grad(set_to_none=True)
+    moments = list(tensors_in([optimizer.state for optimizer in trainer.optimizers]))
+    losses: list[Tensor] = []
+    phases = run_phases(
+        {
+            "forward": lambda: losses.append(trainer.forward(batch)),
+            "update": lambda: trainer.update(losses.pop()),
+        },
+        [*tensors_of(model), *moments, *batch.values()],
+        device,
+    )
+    return {
+        **peak_over(phases.values(), model, device),
+        "gradients_bytes": nbytes(p.grad for p in model.parameters()),
+        "optimizer_bytes": nbytes(moments),
+        "activations_bytes": phases["forward"].added,
     }
