@@ -9,11 +9,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench.report.commands import baseline, compare, context, plot, table
+from bench.report.commands import baseline, compare, context, latency, memory, plot, table
 from bench.report.commands.reading import errors
 from bench.store import StoreError
 
-COMMANDS = (table, context, plot, compare, baseline)
+COMMANDS = (table, context, latency, memory, plot, compare, baseline)
 
 
 def parser() -> argparse.ArgumentParser:
