@@ -1,4 +1,7 @@
-"""Sections of a record that the timed scenarios share."""
+"""Sections of a record that the timed scenarios share.
+
+A scenario's `run` returns its sections side by side; a further meter adds one there.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
