@@ -53,6 +53,7 @@ class Suite:
     size: str = MISSING
     seeds: list[int] = MISSING
     baselines: bool = MISSING
+    ceilings: bool = False  # measure the machine's own, which a roofline needs
     items: dict[str, int] = MISSING  # training items (windows, images) by task
     validation_items: int | None = MISSING  # None: the whole split
     test_items: int | None = MISSING

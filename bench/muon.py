@@ -68,11 +68,6 @@ class BatchedMuon(torch.optim.Muon):
         return state["momentum_buffer"]
 
 
-def muon_bytes(groups: Iterable[dict[str, Any]]) -> int:
-    """One average of the gradients for each matrix, as large as it."""
-    return sum(p.numel() * p.element_size() for group in groups for p in group["params"])
-
-
 def orthogonalised(
     matrices: Tensor,
     *,

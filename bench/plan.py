@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # Hydra is known to the command line alone
 
 BASELINE = "baseline"
 BASELINES = "baselines"
+MACHINE = "machine"
+CEILINGS = "ceilings"
+MODELLESS = (BASELINES, CEILINGS)
 
 
 class Composer(Protocol):
@@ -51,7 +54,8 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
     axes.setdefault("size", [suite.size])
     axes.setdefault("seed", list(suite.seeds))
     asked = axes.get("scenario")
-    scenarios = asked or [*suite.scenarios, *([BASELINES] if suite.baselines else [])]
+    without = {BASELINES: suite.baselines, CEILINGS: suite.ceilings}
+    scenarios = asked or [*suite.scenarios, *(name for name, wanted in without.items() if wanted)]
     for group, names in (
         *((g, axes[g]) for g in ("model", "task", "size")),
         ("scenario", scenarios),
@@ -81,6 +85,9 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
                 builder.baselines(variant, device, task, axes["model"][0]) for task in axes["task"]
             ]
             cells += [_with(cell, seed=0, **scalars) for cell in rivals]
+        if CEILINGS in scenarios:
+            task, model = axes["task"][0], axes["model"][0]
+            cells.append(_with(builder.ceilings(variant, device, task, model), seed=0, **scalars))
     cells = _unique(cells)
     if not cells:
         raise BadInput(
@@ -119,7 +126,7 @@ class _Builder:
         asked: bool,
     ) -> list[Cell]:
         names = [f"model={model}", f"task={task}", f"size={size}", f"suite={self.request.suite}"]
-        wanted = [name for name in scenarios if name != BASELINES]
+        wanted = [name for name in scenarios if name not in MODELLESS]
         cells: list[Cell] = []
         for scenario in wanted:
             config = self._compose(names, scenario, variant)
@@ -194,6 +201,19 @@ class _Builder:
         plain = finish_task(config, self.request.allow_targets)
         cell = self._cell(plain, device, tuple(kept))
         cell.part["overrides"] = self._telling(kept, names, "", config)
+        return cell
+
+    def ceilings(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
+        """The machine's own ceilings; task and model only complete the composition."""
+        kept = [text for text in variant if _key(text, "scenario.")]
+        names = [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
+        scenario = f"scenario={CEILINGS}"
+        config = self.composer.compose([*names, scenario, *self.request.shared, *kept])
+        plain = finish_task(config, self.request.allow_targets)
+        plain["task"] = {"name": MACHINE, "kind": MACHINE}
+        cell = self._cell(plain, device, tuple(kept))
+        cell.part |= {"family": MACHINE, "model": MACHINE, "backend": "torch"}
+        cell.part["overrides"] = list(kept)
         return cell
 
     def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:

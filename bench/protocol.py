@@ -6,7 +6,8 @@ int64 in [0, levels). Text is bytes as int64 in [0, 256).
 Conventions that any `torch.nn.Module` may follow so that it is counted correctly:
 a module with attribute `unembedding = True` maps hidden vectors to symbols and is not counted as
 matched; a module with a buffer `weight_mask` counts the unmasked weights alone; a module with a
-method `inactive_parameters() -> int` says how many of its parameters one symbol does not use.
+method `inactive_parameters() -> int` says how many of its parameters one symbol does not use; a
+model with an attribute `train_draws` runs as many forward passes in a training step.
 """
 
 from typing import Any, Protocol, runtime_checkable

@@ -8,16 +8,15 @@ that one number is tuned a family. The rate is constant, then falls linearly to 
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.muon import BatchedMuon, muon_bytes
+from bench.muon import BatchedMuon
 from bench.parameters import by_role
 
 
@@ -108,36 +107,47 @@ class Trainer:
         self.rates = [group["lr"] for o in self.optimizers for group in o.param_groups]
 
     def step(self, batch: dict[str, Tensor]) -> Tensor:
-        """One update of the parameters. Returns the loss, detached."""
-        loss = self.forward(batch)
-        self.update(loss)
-        return loss.detach()
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Drop the gradients; the loss, with what backward needs."""
+        """zero_grad, forward, backward, clip, both optimizers. Returns the loss, detached."""
+        self._set_rate()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device, self.dtype):
-            loss: Tensor = self.model(**batch).loss
-        return loss
-
-    def update(self, loss: Tensor) -> None:
-        """backward, clip, both optimizers."""
-        self._set_rate()
+        loss = self.loss(batch)
         loss.backward()
+        self.update()
+        self.done += 1
+        return loss.detach()
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The forward pass alone."""
+        with autocast(self.device, self.dtype):
+            return self.model(**batch).loss
+
+    def update(self) -> None:
+        """Clip the gradients that are there and step both optimizers."""
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
         for optimizer in self.optimizers:
             optimizer.step()
-        self.done += 1
+
+    def moments(self) -> list[Tensor]:
+        """Every tensor that the optimizers keep from step to step."""
+        states = [state for o in self.optimizers for state in o.state.values()]
+        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
+    def moment_bytes(self) -> int:
+        """What `moments` take by the recipe: Muon one moment a weight, AdamW two and a count."""
+        total = 0
+        for optimizer in self.optimizers:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                if isinstance(optimizer, BatchedMuon):
+                    total += parameter.nbytes
+                else:
+                    total += 2 * parameter.nbytes + torch.float32.itemsize
+        return total
 
     def predicted_bytes(self) -> dict[str, int]:
         """What gradients and optimizers hold by their formulas, from shapes alone."""
-        optimizer = 0
-        for o in self.optimizers:
-            formula = muon_bytes if isinstance(o, BatchedMuon) else adamw_bytes
-            optimizer += formula(o.param_groups)
-        gradients = sum(p.numel() * p.element_size() for p in self.parameters)
-        return {"gradients_bytes": gradients, "optimizer_bytes": optimizer}
+        gradients = sum(parameter.nbytes for parameter in self.parameters)
+        return {"gradients_bytes": gradients, "optimizer_bytes": self.moment_bytes()}
 
     def _set_rate(self) -> None:
         left = 1 - self.done / max(self.steps, 1)
@@ -145,14 +155,6 @@ class Trainer:
         groups = [group for o in self.optimizers for group in o.param_groups]
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate * max(factor, 0.0)
-
-
-def adamw_bytes(groups: Iterable[dict[str, Any]]) -> int:
-    """Two moments as large as the parameter (Loshchilov and Hutter 2019, algorithm 2), and a count
-    of its steps in float32.
-    """
-    parameters = [p for group in groups for p in group["params"]]
-    return sum(2 * p.numel() * p.element_size() + 4 for p in parameters)
 
 
 def _decays(parameter: nn.Parameter) -> bool:

@@ -19,6 +19,8 @@ from bench.sizes import fit
 from bench.targets import check_targets
 from bench.training import Recipe
 
+MACHINE = "machine"  # the task of a cell that has none
+
 
 def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """Run a cell and return the parts of its record that only the measured process knows.
@@ -26,15 +28,15 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     A cell that cannot be, or that fails, is a result: `status` and `reason` say so. Artefacts are
     files left in `workdir`.
     """
-    start = resident_bytes()
     try:
         inside = any(key.startswith("model.") for key in cell.get("overrides", ()))
         # The parent has checked this too; a process that instantiates trusts no one's word for it.
         check_targets(cell["config"], cell.get("allow_targets", ()))
-        parts = _run(cell["config"], workdir, inside)
-        if "memory" in parts:
-            parts["memory"]["rss_start_bytes"] = start
-        return {"status": "ok", "reason": None, **parts}
+        started = resident_bytes()
+        payload = _run(cell["config"], workdir, inside)
+        if "memory" in payload:
+            payload["memory"]["rss_start_bytes"] = started
+        return {"status": "ok", "reason": None, **payload}
     except BadInput:
         raise  # the runner's: a mistake of the user is no result
     except Unsupported as error:
@@ -49,6 +51,9 @@ def _run(config: dict[str, Any], workdir: Path, inside: bool) -> dict[str, Any]:
     if config["threads"]:
         torch.set_num_threads(int(config["threads"]))
     device = resolve_device(config["device"]["name"])
+    name = config["scenario"]["name"]
+    if config["task"]["name"] == MACHINE:
+        return dict(_scenario(name).run(_context(None, _no_model, config, device, workdir)))
     task = _task(config["task"])
     payload: dict[str, Any] = {
         "data": {
@@ -58,7 +63,6 @@ def _run(config: dict[str, Any], workdir: Path, inside: bool) -> dict[str, Any]:
             "notes": task.data.notes,
         }
     }
-    name = config["scenario"]["name"]
     model = config.get("model") or {}
     if name == "baselines":
         context = _context(task, _no_model, config, device, workdir)

@@ -9,11 +9,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench.report.commands import baseline, compare, context, latency, memory, plot, table
+from bench.report.commands import (
+    baseline,
+    compare,
+    context,
+    latency,
+    memory,
+    plot,
+    roofline,
+    table,
+)
 from bench.report.commands.reading import errors
 from bench.store import StoreError
 
-COMMANDS = (table, context, latency, memory, plot, compare, baseline)
+COMMANDS = (table, latency, memory, roofline, context, plot, compare, baseline)
 
 
 def parser() -> argparse.ArgumentParser:

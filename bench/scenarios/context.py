@@ -17,7 +17,7 @@ from bench.meters.memory import nbytes, peak_of, tensors_in
 from bench.meters.time import Limits, Timing, measure
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
-from bench.scenarios.writing import Writer
+from bench.scenarios.writing import START, Writer
 
 Point = dict[str, Any]
 ROOM = 0.8  # share of the free memory that a point may be predicted to need
@@ -129,7 +129,7 @@ class _Sweep:
             **_interval("step", writing),
             "valid": reading.valid and writing.valid,
             "state_bytes": held,
-            "stated_bytes": self.model.state_bytes(self.batch, length, self.context.dtype),
+            "stated_bytes": self.model.state_bytes(self.batch, length + START, self.context.dtype),
             "peak_bytes": memory["peak_bytes"],
         }
 

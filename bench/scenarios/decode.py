@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from bench.meters.flops import count, settle
 from bench.meters.latency import first_token, percentiles, samples_for
 from bench.meters.memory import nbytes, tensors_in
 from bench.meters.time import measure
-from bench.protocol import Recurrent
+from bench.protocol import Costed, Recurrent
 from bench.scenarios.base import Context, Unsupported
 from bench.scenarios.measured import inference_memory, predicted, state_figures, throughput
 from bench.scenarios.writing import Writer
@@ -44,4 +45,20 @@ def run(context: Context) -> dict[str, Any]:
             "state_bytes": state_bytes,
             "predicted": predicted(model, context.dtype, prompt),
         },
+        "cost": settle(count(writer.write), step_flops(context, model, batch, prompt.shape[1])),
     }
+
+
+def step_flops(context: Context, model: Recurrent, batch: int, prompt: int) -> int | None:
+    """FLOPs of one more symbol by the model's formula, where it states one.
+
+    Where the state grows, that is what the sequence costs more than the one without the symbol;
+    where it does not, the symbol costs what a sequence of one does (longer ones may be cheaper or
+    dearer a symbol: parallel forms work in chunks).
+    """
+    if not isinstance(model, Costed):
+        return None
+    sizes = [model.state_bytes(batch, length, context.dtype) for length in (prompt, 64 * prompt)]
+    if sizes[0] == sizes[1]:
+        return int(model.flops(batch, 1))
+    return int(model.flops(batch, prompt + 1) - model.flops(batch, prompt))

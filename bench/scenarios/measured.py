@@ -15,8 +15,7 @@ from bench.meters.time import Timing
 from bench.parameters import count
 from bench.protocol import Stateful
 from bench.scenarios.base import Context
-
-START = 1  # the symbol with which a sequence begins: its state has seen it too
+from bench.scenarios.writing import START
 
 
 def throughput(

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.meters.flops import count, settle
 from bench.meters.memory import nbytes, tensors_in
 from bench.meters.time import measure
 from bench.protocol import Recurrent, State
-from bench.scenarios.base import Context, count_units
+from bench.scenarios.base import Context, count_units, stated_flops
 from bench.scenarios.measured import inference_memory, predicted, throughput
 
 
@@ -32,6 +33,7 @@ def run(context: Context) -> dict[str, Any]:
     return {
         **throughput(context, timing, count_units(context, batch)),
         "memory": memory,
+        "cost": settle(count(read), stated_flops(context, model, batch)),
     }
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from bench.meters.flops import count, settle
 from bench.meters.latency import percentiles
 from bench.meters.time import measure
 from bench.protocol import Sampler
@@ -38,4 +39,5 @@ def run(context: Context) -> dict[str, Any]:
             **inference_memory(context, model, draw),
             "predicted": predicted(model, context.dtype),
         },
+        "cost": settle(count(draw), None),
     }

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from bench.meters.allocator import run_phases
-from bench.meters.memory import nbytes, peak_over, tensors_in, tensors_of
+from bench.meters.flops import Counted, count, settle
+from bench.meters.memory import nbytes, peak_over, tensors_of
 from bench.meters.process import peak_during
 from bench.meters.time import measure
-from bench.scenarios.base import Context, count_units
+from bench.scenarios.base import Context, count_units, stated_flops
 from bench.scenarios.measured import predicted, throughput
 from bench.training import Trainer
+
+PASSES = 3  # backward costs two forward passes: gradients of the inputs and of the weights
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -28,6 +31,7 @@ def run(context: Context) -> dict[str, Any]:
             **step_memory(trainer, batch),
             "predicted": predicted(model, torch.float32) | trainer.predicted_bytes(),
         },
+        "cost": _cost(context, trainer, batch),
     }
 
 
@@ -35,12 +39,17 @@ def step_memory(trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
     """Bytes of tensors by phase of a step, after one step at least has made the optimizer's."""
     model, device = trainer.model, trainer.device
     model.zero_grad(set_to_none=True)
-    moments = list(tensors_in([optimizer.state for optimizer in trainer.optimizers]))
+    moments = trainer.moments()
     losses: list[Tensor] = []
+
+    def update() -> None:
+        losses.pop().backward()
+        trainer.update()
+
     phases = run_phases(
         {
-            "forward": lambda: losses.append(trainer.forward(batch)),
-            "update": lambda: trainer.update(losses.pop()),
+            "forward": lambda: losses.append(trainer.loss(batch)),
+            "update": update,
         },
         [*tensors_of(model), *moments, *batch.values()],
         device,
@@ -51,3 +60,18 @@ def step_memory(trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
         "optimizer_bytes": nbytes(moments),
         "activations_bytes": phases["forward"].added,
     }
+
+
+def _cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Forward and backward against the model's formula, then what the optimizer adds."""
+    gradients = count(lambda: trainer.loss(batch).backward())
+    forward = stated_flops(context, trainer.model, batch)
+    passes = PASSES * getattr(trainer.model, "train_draws", 1)
+    cost = settle(gradients, None if forward is None else passes * forward)
+    update: Counted = count(trainer.update)
+    cost["counted"] += update.flops
+    cost["bytes_moved"] += update.bytes_moved
+    for name in ("flops", "formula"):
+        if cost[name] is not None:
+            cost[name] += update.flops
+    return cost

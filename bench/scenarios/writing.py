@@ -5,6 +5,8 @@ from torch import Tensor
 
 from bench.protocol import Recurrent
 
+START = 1  # symbols that a model reads before its prompt
+
 
 class Writer:
     """Writes symbol after symbol; reads its prompt again after `length` of them.

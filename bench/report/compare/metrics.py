@@ -16,8 +16,6 @@ EXACT = {
     "state bytes held": "memory.state_bytes",
     "FLOPs": "cost.flops",
 }
-# Ways to take a peak that repeat it to the byte; the older one did not see scratch in operators.
-FOLLOWED = ("CPU allocator events", "tensor storages")
 
 
 def timed(record: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -33,7 +31,7 @@ def exact(record: Mapping[str, Any]) -> dict[str, float]:
     """Figures without noise; the peak of tensors is one where each of them is followed."""
     found = {name: value_at(record, path) for name, path in EXACT.items()}
     memory = record.get("memory") or {}
-    if memory.get("method") in FOLLOWED:
+    if memory.get("method") == "CPU allocator events":
         found["peak bytes of tensors"] = memory.get("peak_bytes")
     return {name: float(value) for name, value in found.items() if value is not None}
 

@@ -77,7 +77,7 @@ def test_another_package_is_what_a_comparison_is_for() -> None:
 
 
 def test_exact_figures_are_compared_exactly() -> None:
-    memory = {"parameters_bytes": 1000, "peak_bytes": 5000, "method": "tensor storages"}
+    memory = {"parameters_bytes": 1000, "peak_bytes": 5000, "method": "CPU allocator events"}
     base = steps(10, memory=memory)
     head = steps(10, draw=1, memory={**memory, "peak_bytes": 5001})
     found = by_metric(compare(base, head))
