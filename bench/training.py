@@ -5,12 +5,14 @@ AdamW takes look-up tables, heads, vectors and convolutions at `adam_ratio` time
 that one number is tuned a family. The rate is constant, then falls linearly to zero.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,20 @@ class Curve:
     items: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
+
+    def thinned(self, most: int) -> "Curve":
+        """The same curve in at most `most` points: losses of neighbours become their mean."""
+        width = math.ceil(len(self.items) / most)
+        thin = Curve()
+        before = 0
+        for first in range(0, len(self.items), width):
+            items, losses = self.items[first : first + width], self.loss[first : first + width]
+            weights = [b - a for a, b in itertools.pairwise([before, *items])]
+            before = items[-1]
+            thin.items.append(before)
+            thin.seconds.append(self.seconds[first + len(items) - 1])
+            thin.loss.append(float(np.average(losses, weights=weights)))
+        return thin
 
 
 class Trainer:
@@ -127,6 +143,11 @@ class Trainer:
                 else:
                     total += 2 * parameter.nbytes + torch.float32.itemsize
         return total
+
+    def predicted_bytes(self) -> dict[str, int]:
+        """What gradients and optimizers hold by their formulas, from shapes alone."""
+        gradients = sum(parameter.nbytes for parameter in self.parameters)
+        return {"gradients_bytes": gradients, "optimizer_bytes": self.moment_bytes()}
 
     def _set_rate(self) -> None:
         left = 1 - self.done / max(self.steps, 1)

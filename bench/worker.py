@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from bench.errors import BadInput, describe, one_line
-from bench.meters.memory import resident_bytes
+from bench.meters.process import resident_bytes
 from bench.meters.time import Limits
 from bench.parameters import count
 from bench.scenarios.base import Context, Unsupported

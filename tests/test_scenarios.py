@@ -1,6 +1,7 @@
 """Scenarios on real models: dtypes that cannot be trained, what counts as compiled, whose dtype."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,51 @@ def test_what_forward_does_is_compiled(scenario: Any, name: str, kind: str, tmp_
     result = scenario.run(context(name, kind, verb, tmp_path, compiled=True))
     assert result["figures"][f"{verb}_per_s"] > 0
     assert counters["frames"]["ok"] > 0
+
+
+def test_decode_times_the_first_token_and_the_ones_after_it_apart(tmp_path: Path) -> None:
+    found = decode.run(context("transformer", "language", "decode", tmp_path))
+    latency, timing = found["latency"], found["timing"]
+    assert latency["prompt"] == 32
+    first = latency["ttft_samples_s"]
+    assert latency["ttft_ci_low_s"] <= latency["ttft_s"] <= latency["ttft_ci_high_s"]
+    assert latency["ttft_s"] == np.median(first)
+    assert first != timing["samples_s"]
+    assert latency["p50_s"] == pytest.approx(timing["median_s"])
+    determined = timing["n"] >= 299
+    assert (latency["p99_s"] is not None) == determined
+
+
+def test_an_unsteady_first_token_makes_decode_invalid_and_says_so(tmp_path: Path) -> None:
+    limits = dataclasses.replace(LIMITS, min_samples=1000)
+    given = context("transformer", "language", "decode", tmp_path)
+    found = decode.run(dataclasses.replace(given, limits=limits))
+    assert not found["validity"]["valid"]
+    assert "time to first token: " in found["validity"]["reason"]
+
+
+def test_sample_has_no_first_token(tmp_path: Path) -> None:
+    found = sample.run(context("transformer", "generate", "sample", tmp_path))
+    assert set(found["latency"]) == {"p50_s", "p95_s", "p99_s"}
+
+
+@pytest.mark.parametrize("name", ["transformer", "moe", "mamba", "mamba2", "rwkv", "resnet"])
+@pytest.mark.parametrize("scenario", [prefill, decode, train])
+def test_memory_is_what_formulas_state(name: str, scenario: Any, tmp_path: Path) -> None:
+    verb = scenario.__name__.rpartition(".")[2]
+    memory = scenario.run(context(name, "language", verb, tmp_path))["memory"]
+    measured = {key: memory[key] for key in memory["predicted"]}
+    assert measured == pytest.approx(memory["predicted"], rel=0.02)
+    assert memory["peak_bytes"] > sum(measured.values())
+    wanted = {"gradients_bytes", "optimizer_bytes"} if scenario is train else {"state_bytes"}
+    assert set(measured) == {"parameters_bytes"} | wanted
+
+
+def test_the_record_of_quality_has_the_curve(tmp_path: Path) -> None:
+    found = quality.run(context("resnet", "classify", "quality", tmp_path))["curve"]
+    whole = json.loads((tmp_path / "curve.json").read_text())
+    assert found == {**whole, "tokens_per_item": None}
+    assert found["items"] == [4]
 
 
 class Silent(nn.Module):

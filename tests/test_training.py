@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.parameters import by_role, count
-from bench.training import Diverged, Recipe, Trainer, train
+from bench.training import Curve, Diverged, Recipe, Trainer, train
 
 CPU = torch.device("cpu")
 
@@ -106,6 +106,41 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
         train(
             model, itertools.repeat(batch()), items=100, batch_size=5, recipe=recipe(), device=CPU
         )
+
+
+def test_a_thinned_curve_keeps_the_mean_loss_and_its_end() -> None:
+    # Steps of ten items, the last of five.
+    items = [10 * (i + 1) for i in range(1000)] + [10_005]
+    losses = [2.0 + i % 7 for i in range(1001)]
+    whole = Curve(items=items, seconds=[i / 10 for i in range(1001)], loss=losses)
+    thin = whole.thinned(200)
+    assert len(thin.items) == len(thin.seconds) == len(thin.loss) == 167  # six points each
+    assert (thin.items[-1], thin.seconds[-1]) == (items[-1], 100.0)
+    means = [
+        sum(b * loss for b, loss in zip(widths(c.items), c.loss, strict=True)) / items[-1]
+        for c in (whole, thin)
+    ]
+    assert means[0] == pytest.approx(means[1])
+    assert whole.thinned(2000) == whole
+
+
+def widths(items: list[int]) -> list[int]:
+    return [b - a for a, b in itertools.pairwise([0, *items])]
+
+
+def test_bytes_of_the_optimizers_are_those_of_torch() -> None:
+    trainer = Trainer(Tiny(), recipe(), steps=1)
+    trainer.step(batch())
+    held = [
+        value.numel() * value.element_size()
+        for optimizer in trainer.optimizers
+        for state in optimizer.state.values()
+        for value in state.values()
+    ]
+    gradients = [p.grad.nbytes for p in trainer.parameters if p.grad is not None]
+    assert trainer.predicted_bytes() == {
+        "gradients_bytes": sum(gradients), "optimizer_bytes": sum(held),
+    }  # fmt: skip
 
 
 def test_count_of_masked_and_sparse_modules() -> None:

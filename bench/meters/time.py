@@ -2,11 +2,15 @@
 
 Sampling goes on until there are enough samples, enough time and a narrow enough interval of the
 median, or until the cap (MLPerf inference and nvbench stop by the same three conditions).
+
+On CUDA each call lies between two events, and the host waits for them once a window of calls. To
+wait after each call would let the device run dry, and every sample would hold the time to start it
+again.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +18,8 @@ import numpy as np
 import torch
 
 EXACT_RANKS = 1000  # samples up to which 2^-n is a float and the binomial is summed
+WINDOW_S = 0.02  # of calls on CUDA that are waited for together
+MOST_CALLS = 100  # in such a window: a call puts many kernels in a queue of about a thousand
 
 
 def turn() -> None:
@@ -40,6 +46,7 @@ class Timing:
     samples_s: list[float]
     valid: bool
     reason: str | None
+    clock: str  # what took the samples
 
     @property
     def median_s(self) -> float:
@@ -61,6 +68,7 @@ class Timing:
             "ci_high_s": high,
             "items_per_call": items_per_call,
             "unit": unit,
+            "clock": self.clock,
         }
 
 
@@ -92,21 +100,23 @@ def measure(
     limits: Limits,
     device: torch.device,
     before: Callable[[], object] = lambda: None,
+    wanted: int = 0,
 ) -> Timing:
-    """Time `call` on `device` by its clock (CUDA events there), `before` each call not timed."""
-    clock = _cuda_clock if device.type == "cuda" else _cpu_clock
-    before()
-    cold = clock(call)
+    """Time `call` on `device` by its own clock, with `before` each call that is not timed.
+
+    `wanted` samples are taken where the cap allows it; fewer are no defect.
+    """
+    windows = _CudaWindows() if device.type == "cuda" else _CpuWindows()
+    (cold,) = windows.first(call, before)
     for _ in range(limits.warmup):
         before()
         call()
+    windows.settle()
     samples: list[float] = []
     begin = time.perf_counter()
-    narrow, look = False, limits.min_samples
+    narrow, look = False, max(limits.min_samples, wanted)
     while not narrow:
-        before()
-        turn()
-        samples.append(clock(call))
+        samples += windows.next(call, before)
         elapsed = time.perf_counter() - begin
         over = elapsed >= limits.max_seconds
         if over or (len(samples) >= look and elapsed >= limits.min_seconds):
@@ -116,19 +126,38 @@ def measure(
             look = math.ceil(1.1 * len(samples))
         if over:
             break
-    reason = None
+    reason = _shortcoming(samples, limits, narrow)
+    return Timing(cold, limits.warmup, samples, reason is None, reason, windows.clock)
+
+
+def _shortcoming(samples: list[float], limits: Limits, narrow: bool) -> str | None:
     if len(samples) < limits.min_samples:
-        reason = f"{len(samples)} of {limits.min_samples} samples within {limits.max_seconds:g} s"
-    elif not narrow:
-        reason = (
-            f"median known to {_relative_error(samples):.1%} instead of {limits.relative_error:.1%}"
-        )
-    return Timing(cold, limits.warmup, samples, reason is None, reason)
+        return f"{len(samples)} of {limits.min_samples} samples within {limits.max_seconds:g} s"
+    if not narrow:
+        error = _relative_error(samples)
+        return f"median known to {error:.1%} instead of {limits.relative_error:.1%}"
+    return None
 
 
 def _relative_error(samples: list[float]) -> float:
     low, high = median_interval(samples)
     return (high - low) / 2 / float(np.median(samples))
+
+
+class _CpuWindows:
+    """Windows of a single call: a call has ended when it returns."""
+
+    clock = "perf_counter"
+
+    def next(self, call: Callable[[], object], before: Callable[[], object]) -> Sequence[float]:
+        before()
+        turn()
+        return (_cpu_clock(call),)
+
+    first = next
+
+    def settle(self) -> None:
+        """Nothing is pending on a CPU."""
 
 
 def _cpu_clock(call: Callable[[], object]) -> float:
@@ -137,10 +166,40 @@ def _cpu_clock(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def _cuda_clock(call: Callable[[], object]) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    call()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / 1000
+class _CudaWindows:
+    """Windows of about `WINDOW_S`, at the end of which the host waits for the device."""
+
+    clock = "CUDA events"
+
+    def __init__(self) -> None:
+        self.calls = 1
+
+    def first(self, call: Callable[[], object], before: Callable[[], object]) -> Sequence[float]:
+        """One call by itself, which says nothing of how long the next ones will take."""
+        return self._window(call, before, 1)
+
+    def next(self, call: Callable[[], object], before: Callable[[], object]) -> Sequence[float]:
+        samples = self._window(call, before, self.calls)
+        mean = sum(samples) / len(samples)
+        self.calls = max(1, min(MOST_CALLS, int(WINDOW_S / max(mean, 1e-9))))
+        return samples
+
+    def settle(self) -> None:
+        """Wait for the warm-up to end."""
+        torch.cuda.synchronize()
+
+    def _window(
+        self, call: Callable[[], object], before: Callable[[], object], calls: int
+    ) -> list[float]:
+        pairs = []
+        for number in range(calls):
+            before()
+            if number == 0:
+                turn()  # between windows alone nothing of ours is running
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            call()
+            end.record()
+            pairs.append((begin, end))
+        pairs[-1][1].synchronize()  # one stream: those before it have passed
+        return [begin.elapsed_time(end) / 1000 for begin, end in pairs]

@@ -1,6 +1,6 @@
 """What every scenario is given, and the parts of a record that it gives back."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.meters.flops import count, settle
-from bench.meters.memory import peak_of
-from bench.meters.time import Limits, Timing
+from bench.meters.time import Limits
 from bench.protocol import Costed
 from bench.tasks.base import Quality, Task
 from bench.training import Recipe, autocast
@@ -111,31 +109,6 @@ class Context:
     def inference_model(self) -> nn.Module:
         """A fresh model in evaluation mode with its weights in the cell's dtype."""
         return self.build().to(self.dtype).eval().requires_grad_(False)
-
-
-def speed(
-    context: Context,
-    model: nn.Module,
-    call: Callable[[], object],
-    timing: Timing,
-    units: int,
-    *,
-    stated: int | None = None,
-    others: Iterable[Tensor] = (),
-) -> dict[str, Any]:
-    """What every timed scenario says of its call: time, peak memory, arithmetic and traffic.
-
-    `units` are made by one call; `stated` is what the model's formula says of its FLOPs; `others`
-    are tensors beside the model that live through the call. Memory and FLOPs are passes of their
-    own, after the timed ones.
-    """
-    return {
-        "timing": timing.as_record(units, context.task.unit),
-        "figures": {f"{context.scenario['name']}_per_s": units / timing.median_s},
-        "memory": peak_of(call, model, context.device, others),
-        "cost": settle(count(call), stated),
-        "validity": {"valid": timing.valid, "reason": timing.reason},
-    }
 
 
 def stated_flops(context: Context, model: nn.Module, batch: dict[str, Tensor]) -> int | None:

@@ -1,16 +1,15 @@
-"""Writing symbol by symbol from a state, greedily: throughput, latencies, size of the state."""
+"""Writing symbol by symbol from a state, greedily: throughput, latencies, the size of the state."""
 
 from typing import Any
 
-import numpy as np
-
+from bench.meters.flops import count, settle
+from bench.meters.latency import first_token, percentiles, samples_for
 from bench.meters.memory import nbytes, tensors_in
-from bench.meters.time import Timing, measure
+from bench.meters.time import measure
 from bench.protocol import Costed, Recurrent
-from bench.scenarios.base import Context, Unsupported, speed
-from bench.scenarios.writing import START, Writer
-
-PERCENTILES = (50, 95, 99)
+from bench.scenarios.base import Context, Unsupported
+from bench.scenarios.measured import inference_memory, predicted, state_figures, throughput
+from bench.scenarios.writing import Writer
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -18,60 +17,47 @@ def run(context: Context) -> dict[str, Any]:
     if not isinstance(model, Recurrent):
         raise Unsupported("the model has no prefill and step, so it does not decode from a state")
     scenario = context.scenario
-    batch, prompt = int(scenario["batch_size"]), int(scenario["prompt"])
-    tokens = context.task.example(batch, prompt)["tokens"].to(context.device)
-    writer = Writer(model, tokens, int(scenario["tokens"]))
+    batch = int(scenario["batch_size"])
+    prompt = context.task.example(batch, int(scenario["prompt"]))["tokens"].to(context.device)
+    writer = Writer(model, prompt, int(scenario["tokens"]))
 
     def first() -> None:
-        writer.read()
+        writer.ready()
         writer.write()
 
     context.require_compiled(model, first)
-    timing = measure(writer.write, context.limits, context.device, before=writer.ready)
-    first_token = measure(writer.read, context.limits, context.device)
-    stated = step_flops(model, batch, prompt, context) if isinstance(model, Costed) else None
-    held = nbytes(tensors_in(writer.state))
-    found = speed(context, model, writer.write, timing, batch, stated=stated)
-    state_context = int(scenario["state_context"])
-    found["figures"] |= {
-        "state_bytes": model.state_bytes(1, state_context, context.dtype),
-        "state_context": state_context,
-    }
-    found["memory"] |= {
-        "state_bytes": held,
-        "predicted": {"state_bytes": model.state_bytes(batch, prompt + START, context.dtype)},
-    }
-    found["latency"] = latency(prompt, first_token, timing)
-    return found
-
-
-def latency(prompt: int, first_token: Timing, following: Timing) -> dict[str, Any]:
-    """Time to the first token from an empty state, and percentiles of those that follow.
-
-    A percentile is null where fewer than one sample is expected beyond it.
-    """
-    low, high = first_token.interval_s
-    samples = following.samples_s
+    writing = measure(
+        writer.write, context.limits, context.device, before=writer.ready, wanted=samples_for(0.99)
+    )
+    # Reading the prompt and choosing the first token, from samples of its own.
+    reading = measure(writer.read, context.limits, context.device)
+    state_bytes = nbytes(tensors_in(writer.state))
+    result = throughput(context, writing, batch, {"time to first token": reading})
+    result["figures"] |= state_figures(context, model, int(scenario["state_context"]))
     return {
-        "prompt": prompt,
-        "ttft_s": first_token.median_s,
-        "ttft_ci_low_s": low,
-        "ttft_ci_high_s": high,
-        "ttft_samples_s": first_token.samples_s,
-        **{
-            f"p{q}_s": float(np.percentile(samples, q)) if len(samples) * (100 - q) >= 100 else None
-            for q in PERCENTILES
+        **result,
+        "latency": {
+            **first_token(reading, prompt.shape[1]),
+            **percentiles(writing.samples_s),
         },
+        "memory": {
+            **inference_memory(context, model, writer.write, before=writer.read),
+            "state_bytes": state_bytes,
+            "predicted": predicted(model, context.dtype, prompt),
+        },
+        "cost": settle(count(writer.write), step_flops(context, model, batch, prompt.shape[1])),
     }
 
 
-def step_flops(model: Any, batch: int, prompt: int, context: Context) -> int:
-    """FLOPs of one more symbol by the model's formula.
+def step_flops(context: Context, model: Recurrent, batch: int, prompt: int) -> int | None:
+    """FLOPs of one more symbol by the model's formula, where it states one.
 
     Where the state grows, that is what the sequence costs more than the one without the symbol;
     where it does not, the symbol costs what a sequence of one does (longer ones may be cheaper or
     dearer a symbol: parallel forms work in chunks).
     """
+    if not isinstance(model, Costed):
+        return None
     sizes = [model.state_bytes(batch, length, context.dtype) for length in (prompt, 64 * prompt)]
     if sizes[0] == sizes[1]:
         return int(model.flops(batch, 1))

@@ -12,6 +12,8 @@ from torch import nn
 from bench.scenarios.base import Context, scores
 from bench.training import Curve, train
 
+CURVE_POINTS = 200  # as many as a figure shows
+
 
 def fit(context: Context, model: nn.Module) -> Curve:
     """Train `model` as the suite says; the same data order for every family."""
@@ -33,6 +35,13 @@ def trained(context: Context, curve: Curve) -> dict[str, int]:
     if context.task.unit == "tokens":
         counts["train_tokens"] = items * context.task.symbols_per_item
     return counts
+
+
+def learning_curve(context: Context, curve: Curve) -> dict[str, Any]:
+    """The curve as a record holds it; the artefact has every point."""
+    text = context.task.unit == "tokens"
+    tokens = context.task.symbols_per_item if text else None
+    return {**dataclasses.asdict(curve.thinned(CURVE_POINTS)), "tokens_per_item": tokens}
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -72,5 +81,6 @@ def run(context: Context) -> dict[str, Any]:
             "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,
         },
         "figures": {},
+        "curve": learning_curve(context, curve),
         "validity": {"valid": True, "reason": None},
     }

@@ -4,9 +4,12 @@ from typing import Any
 
 import torch
 
+from bench.meters.flops import count, settle
+from bench.meters.latency import percentiles
 from bench.meters.time import measure
-from bench.protocol import Sampler, Stateful
-from bench.scenarios.base import Context, Unsupported, speed
+from bench.protocol import Sampler
+from bench.scenarios.base import Context, Unsupported
+from bench.scenarios.measured import inference_memory, predicted, state_figures, throughput
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -17,20 +20,24 @@ def run(context: Context) -> dict[str, Any]:
     example = context.on_device(context.task.example(batch))
     generator = torch.Generator(context.device).manual_seed(int(context.config["seed"]))
 
-    def call() -> None:
+    def draw() -> None:
         if context.kind == "language":
             model.sample(batch, length=example["tokens"].shape[1], generator=generator)
         else:
             model.sample(batch, condition=example["condition"], generator=generator)
 
-    context.require_compiled(model, call)
-    timing = measure(call, context.limits, context.device)
+    context.require_compiled(model, draw)
+    timing = measure(draw, context.limits, context.device)
     units = example["tokens"].numel() if context.kind == "language" else batch
-    found = speed(context, model, call, timing, units)
-    if isinstance(model, Stateful):
-        state_context = context.task.symbols_per_item
-        found["figures"] |= {
-            "state_context": state_context,
-            "state_bytes": model.state_bytes(1, state_context, context.dtype),
-        }
-    return found
+    result = throughput(context, timing, units)
+    result["figures"] |= state_figures(context, model, context.task.symbols_per_item)
+    return {
+        **result,
+        # All items of a batch come at once. No first token is timed: `sample` returns whole items.
+        "latency": percentiles(timing.samples_s),
+        "memory": {
+            **inference_memory(context, model, draw),
+            "predicted": predicted(model, context.dtype),
+        },
+        "cost": settle(count(draw), None),
+    }

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from bench.meters.allocator import run_phases
 from bench.meters.flops import Counted, count, settle
-from bench.meters.memory import kept_by_forward, nbytes
+from bench.meters.memory import nbytes, peak_over, tensors_of
+from bench.meters.process import peak_during
 from bench.meters.time import measure
-from bench.scenarios.base import Context, count_units, speed, stated_flops
+from bench.scenarios.base import Context, count_units, stated_flops
+from bench.scenarios.measured import predicted, throughput
 from bench.training import Trainer
 
 PASSES = 3  # backward costs two forward passes: gradients of the inputs and of the weights
@@ -19,27 +23,43 @@ def run(context: Context) -> dict[str, Any]:
     batch = context.on_device(context.task.example(context.batch_size))
     # The rate stays where it is however many steps the measurement takes.
     trainer = Trainer(model, context.recipe, steps=1_000_000, dtype=context.dtype)
-
-    def step() -> None:
-        trainer.step(batch)
-
-    timing = measure(step, context.limits, context.device)
-    gradients = nbytes(p.grad for p in model.parameters())
-    moments = trainer.moments()
-    found = speed(context, model, step, timing, count_units(context, batch), others=moments)
-    found["memory"] |= {
-        "gradients_bytes": gradients,
-        "optimizer_bytes": nbytes(moments),
-        "activations_bytes": kept_by_forward(
-            lambda: trainer.loss(batch), model, [*batch.values(), *moments]
-        ),
-        "predicted": {
-            "gradients_bytes": sum(p.nbytes for p in model.parameters() if p.requires_grad),
-            "optimizer_bytes": trainer.moment_bytes(),
+    timing = measure(lambda: trainer.step(batch), context.limits, context.device)
+    return {
+        **throughput(context, timing, count_units(context, batch)),
+        "memory": {
+            "rss_peak_bytes": peak_during(lambda: trainer.step(batch)),
+            **step_memory(trainer, batch),
+            "predicted": predicted(model, torch.float32) | trainer.predicted_bytes(),
         },
+        "cost": _cost(context, trainer, batch),
     }
-    found["cost"] = _cost(context, trainer, batch)
-    return found
+
+
+def step_memory(trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Bytes of tensors by phase of a step, after one step at least has made the optimizer's."""
+    model, device = trainer.model, trainer.device
+    model.zero_grad(set_to_none=True)
+    moments = trainer.moments()
+    losses: list[Tensor] = []
+
+    def update() -> None:
+        losses.pop().backward()
+        trainer.update()
+
+    phases = run_phases(
+        {
+            "forward": lambda: losses.append(trainer.loss(batch)),
+            "update": update,
+        },
+        [*tensors_of(model), *moments, *batch.values()],
+        device,
+    )
+    return {
+        **peak_over(phases.values(), model, device),
+        "gradients_bytes": nbytes(p.grad for p in model.parameters()),
+        "optimizer_bytes": nbytes(moments),
+        "activations_bytes": phases["forward"].added,
+    }
 
 
 def _cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:

@@ -113,10 +113,14 @@ class TimingPart(TypedDict, total=False):
     ci_high_s: float
     items_per_call: float
     unit: str
+    clock: str  # what took the samples
 
 
 class LatencyPart(TypedDict, total=False):
-    """Time to the first token from an empty state, and of the tokens after it, in seconds."""
+    """Time to the first token from an empty state, and of the calls after it, in seconds.
+
+    A percentile that the samples cannot determine is null.
+    """
 
     prompt: int
     ttft_s: float
@@ -129,7 +133,12 @@ class LatencyPart(TypedDict, total=False):
 
 
 class MemoryPart(TypedDict, total=False):
-    """Bytes by phase; `method` says how the peak was taken, `predicted` what formulas state."""
+    """Bytes by phase; `method` says how the peak was taken.
+
+    `activations_bytes` is what forward keeps for backward. `predicted` has what formulas state,
+    by the same names. The RSS is the whole process's: its peak in the measured phase, and what it
+    was when the cell began.
+    """
 
     parameters_bytes: int
     gradients_bytes: int

@@ -80,3 +80,59 @@ def test_warmup_and_cold_call_are_apart() -> None:
     assert len(calls) == 1 + 3 + 4
     assert timing.warmup == 3
     assert timing.as_record(8, "tokens")["n"] == 4
+
+
+def test_wanted_samples_are_taken_but_not_required() -> None:
+    limits = Limits(0, 2, 0.0, 0.5, 1e9)
+    assert len(measure(lambda: None, limits, CPU, wanted=300).samples_s) == 300
+    short = measure(lambda: time.sleep(0.01), Limits(0, 2, 0.0, 0.1, 1e9), CPU, wanted=300)
+    assert len(short.samples_s) < 300
+    assert short.valid
+
+
+class FakeDevice:
+    """A device whose clock moves 4 ms a call, and which notes when the host waits for it."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0.0
+        self.waits = 0
+
+    def call(self) -> None:
+        self.now_ms += 4.0
+
+    def event(self, enable_timing: bool) -> "FakeEvent":
+        assert enable_timing
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+
+    def record(self) -> None:
+        self.at_ms = self.device.now_ms
+
+    def synchronize(self) -> None:
+        self.device.waits += 1
+
+    def elapsed_time(self, end: "FakeEvent") -> float:
+        return end.at_ms - self.at_ms
+
+
+def test_cuda_is_waited_for_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = FakeDevice()
+    monkeypatch.setattr(torch.cuda, "Event", device.event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    limits = Limits(2, 16, 0.0, 5.0, 0.01)
+    timing = measure(device.call, limits, torch.device("cuda"))
+    assert timing.clock == "CUDA events"
+    assert timing.cold_s == pytest.approx(0.004)
+    # A window of one call, then windows of five: 20 ms.
+    assert timing.samples_s == pytest.approx([0.004] * 16)
+    assert device.waits == 1 + 1 + 3
+    assert device.now_ms == 4.0 * (1 + 2 + 16)
+
+
+def test_the_record_names_its_clock() -> None:
+    timing = measure(lambda: None, Limits(0, 3, 0.0, 1.0, 1e9), CPU)
+    assert timing.as_record(1, "tokens")["clock"] == "perf_counter"

@@ -1,55 +1,88 @@
-"""`latency [PATHS…]`: time to the first token, and percentiles of those that follow."""
+"""`latency [PATHS…]`: the first token, percentiles of the ones after it, and the rate."""
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from bench.report.cell_rows import NAMES, by_heading, compact, flaws, names, scaled
 from bench.report.commands.reading import Subcommands, add_paths, read
 from bench.report.formats import significant
-from bench.report.rows import names, newest_cells
-from bench.report.sheet import Entry, Sheet, show
+from bench.report.sheet import Entry, Sheet, show, to_csv
 from bench.store import Record, StoreError
 
-HEADS = ["model", "task", "prompt", "first token ms", "± %", "p50 ms", "p95 ms", "p99 ms", "n",
-         "tokens/s"]  # fmt: skip
+SCENARIOS = ("decode", "sample")
+HEADS = [
+    *NAMES, "first token ms", "95 %", "of", "p50 ms", "p95 ms", "p99 ms", "of calls", "rate",
+]  # fmt: skip
+MEANING = (
+    "Percentiles are those of a call: one token of decode, a whole batch of sample. A dash: so few "
+    "calls do not determine it."
+)
+EARLIER = "Records of an earlier version state the rate alone."
 
 
 def add(commands: Subcommands) -> None:
     """The arguments of the command."""
-    parser = commands.add_parser("latency", help="time to first token and per-token percentiles")
+    parser = commands.add_parser(
+        "latency", help="time to the first token, percentiles of the ones after it, and the rate"
+    )
     parser.set_defaults(run=run)
     add_paths(parser)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the values, too")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the sheet; returns the exit code."""
+    """Print a sheet for each machine; returns the exit code."""
     records, _ = read(options.paths)
-    sheet = build(records)
-    if not sheet.rows:
-        raise StoreError("no record has latencies; run `python -m bench scenario=decode` first")
-    show(sheet, Console(highlight=False))
+    groups = by_heading(records, SCENARIOS)
+    if not groups:
+        raise StoreError(
+            f"no record is of scenario {', '.join(SCENARIOS)}; run `python -m bench` first"
+        )
+    console = Console(highlight=False)
+    for heading, found in groups.items():
+        console.print()
+        show(compact(sheet(heading, found)), console)
+    if options.csv:
+        to_csv(sheet("", [record for found in groups.values() for record in found]), options.csv)
     return 0
 
 
-def build(records: list[Record]) -> Sheet:
-    """One row a cell that wrote symbol by symbol."""
-    rows = []
-    for record in newest_cells(records):
-        found, timing = record.get("latency"), record.get("timing") or {}
-        if not found:
-            continue
-        model, task, _ = names(record)
-        half = (found["ttft_ci_high_s"] - found["ttft_ci_low_s"]) / 2 / found["ttft_s"]
-        rate = (record.get("figures") or {}).get("decode_per_s")
-        rows.append(
-            [Entry(model), Entry(task), Entry(found["prompt"]), _ms(found["ttft_s"]),
-             Entry(half, f"{half:.1%}"), _ms(found.get("p50_s")), _ms(found.get("p95_s")),
-             _ms(found.get("p99_s")), Entry(timing.get("n")),
-             Entry(rate, "" if rate is None else significant(rate))]
-        )  # fmt: skip
-    note = "A percentile that n samples cannot determine is a dash. ±: 95 % interval of the median."
-    return Sheet("Latency", HEADS, rows, [note])
+def sheet(heading: str, records: Sequence[Record]) -> Sheet:
+    """A row a record."""
+    earlier = any(not r.get("latency") for r in records if r["status"] == "ok")
+    return Sheet(
+        f"Latency · {heading}",
+        HEADS,
+        [[*names(record), *_figures(record)] for record in records],
+        [MEANING, *([EARLIER] if earlier else []), *flaws(records, invalid=True)],
+    )
 
 
-def _ms(seconds: float | None) -> Entry:
-    return Entry(seconds, "" if seconds is None else significant(seconds * 1e3))
+def _figures(record: Record) -> list[Entry]:
+    latency: dict[str, Any] = dict(record.get("latency") or {})
+    timing: dict[str, Any] = dict(record.get("timing") or {})
+    first = latency.get("ttft_samples_s")
+    return [
+        scaled(latency.get("ttft_s"), 1e3),
+        _interval(latency),
+        Entry(len(first) if first else None),
+        *(scaled(latency.get(f"p{percent}_s"), 1e3) for percent in (50, 95, 99)),
+        Entry(timing.get("n")),
+        _rate(record, timing.get("unit")),
+    ]
+
+
+def _interval(latency: dict[str, Any]) -> Entry:
+    if latency.get("ttft_ci_low_s") is None:
+        return Entry(None)
+    low, high = (latency[f"ttft_ci_{side}_s"] * 1e3 for side in ("low", "high"))
+    return Entry(f"[{significant(low)}, {significant(high)}]")
+
+
+def _rate(record: Record, unit: str | None) -> Entry:
+    value = (record.get("figures") or {}).get(f"{record['cell']['scenario']}_per_s")
+    return Entry(None) if value is None else Entry(value, f"{significant(value)} {unit}/s")

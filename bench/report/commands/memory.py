@@ -1,73 +1,111 @@
-"""`memory [PATHS…]`: bytes by phase, and predictions beside them."""
+"""`memory [PATHS…]`: bytes by phase, what formulas predict beside what was measured."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from bench.report.cell_rows import NAMES, by_heading, compact, flaws, names, scaled
 from bench.report.commands.reading import Subcommands, add_paths, read
-from bench.report.formats import significant
-from bench.report.rows import names, newest_cells
-from bench.report.sheet import Entry, Sheet, show
+from bench.report.sheet import Entry, Sheet, show, to_csv
 from bench.store import Record, StoreError
 
-MIB = 1 << 20
-PHASES = ("parameters", "gradients", "optimizer", "activations", "state")
-HEADS = ["model", "task", "scenario", *PHASES, "peak", "process", "predicted"]
+MIB = 2**-20
+SCENARIOS = ("train", "prefill", "decode", "sample")
+PREDICTED = ("parameters", "gradients", "optimizer", "state")
+OTHERS = ("activations", "peak", "reserved")
+PHASES = [head for phase in PREDICTED for head in (phase, "formula")]
+HEADS = [*NAMES, *PHASES, *OTHERS, "RSS+"]
+MEANING = (
+    "Formula: what the model or the recipe states, and how far the measured figure is from it. "
+    "Activations: what forward keeps for backward. Peak: the most that tensors needed at once. "
+    "RSS+: the process's peak in the phase, above what it held when the cell began."
+)
+EARLIER = (
+    "Records of an earlier version state no formulas, state or RSS at the start; their activations "
+    "are the peak of tensors less parameters, gradients and the optimizer's state."
+)
 
 
 def add(commands: Subcommands) -> None:
     """The arguments of the command."""
-    parser = commands.add_parser("memory", help="bytes by phase, predicted beside measured")
+    parser = commands.add_parser(
+        "memory", help="bytes by phase, what formulas predict beside what was measured"
+    )
     parser.set_defaults(run=run)
     add_paths(parser)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the values, too")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the sheet; returns the exit code."""
+    """Print a sheet for each machine and scenario; returns the exit code."""
     records, _ = read(options.paths)
-    sheet = build(records)
-    if not sheet.rows:
-        raise StoreError("no record says how much memory it took; run `python -m bench` first")
-    show(sheet, Console(highlight=False))
+    groups = by_heading(records, SCENARIOS)
+    if not groups:
+        raise StoreError(
+            f"no record is of scenario {', '.join(SCENARIOS)}; run `python -m bench` first"
+        )
+    console = Console(highlight=False)
+    for heading, found in groups.items():
+        console.print()
+        console.print(heading, markup=False, soft_wrap=True)
+        for part in parts(found):
+            show(part, console)
+    if options.csv:
+        to_csv(whole([record for found in groups.values() for record in found]), options.csv)
     return 0
 
 
-def build(records: list[Record]) -> Sheet:
-    """One row a cell whose memory was looked at."""
-    rows, methods = [], set()
-    for record in newest_cells(records):
-        memory: Mapping[str, Any] = record.get("memory") or {}
-        if memory.get("peak_bytes") is None:
-            continue
-        methods.add(str(memory.get("method")))
-        sizes = [memory.get(f"{phase}_bytes") for phase in (*PHASES, "peak")]
-        started, highest = memory.get("rss_start_bytes"), memory.get("rss_peak_bytes")
-        grown = None if started is None or highest is None else highest - started
-        rows.append(
-            [*(Entry(name) for name in names(record)), *map(_mib, sizes), _mib(grown),
-             Entry(_deviations(memory))]
-        )  # fmt: skip
-    return Sheet(
-        "Memory by phase (MiB)", HEADS, rows,
-        [
-            f"Peak: of tensors ({', '.join(sorted(methods))}). Activations: kept by the forward "
-            "pass for the backward pass. Process: its high-water mark over what it held at start.",
-            "Predicted: by the formulas of model and recipe, how far off what was measured.",
-        ],
-    )  # fmt: skip
+def parts(records: Sequence[Record]) -> list[Sheet]:
+    """A sheet a scenario, each with the columns that it has; notes stand below the last."""
+    found = []
+    for scenario in SCENARIOS:
+        rows = [_row(record) for record in records if record["cell"]["scenario"] == scenario]
+        if rows:
+            found.append(compact(Sheet(f"Memory of {scenario}, MiB", HEADS, rows)))
+    return [*found[:-1], replace(found[-1], notes=_notes(records))]
 
 
-def _deviations(memory: Mapping[str, Any]) -> str | None:
-    """By how much each prediction misses what was measured."""
-    said = [
-        f"{name.removesuffix('_bytes')} {memory[name] / predicted - 1:+.1%}"
-        for name, predicted in (memory.get("predicted") or {}).items()
-        if predicted and memory.get(name) is not None
+def whole(records: Sequence[Record]) -> Sheet:
+    """One sheet for a file: every record and column, the formulas named after their phases."""
+    columns = [
+        f"{HEADS[i - 1]} formula" if head == "formula" else head for i, head in enumerate(HEADS)
     ]
-    return ", ".join(said) or None
+    return Sheet("Memory, MiB", columns, [_row(record) for record in records])
 
 
-def _mib(size: float | None) -> Entry:
-    return Entry(size, "" if size is None else significant(size / MIB))
+def _notes(records: Sequence[Record]) -> list[str]:
+    earlier = any(
+        "predicted" not in (r.get("memory") or {}) for r in records if r["status"] == "ok"
+    )
+    return [MEANING, *([EARLIER] if earlier else []), *flaws(records, invalid=False)]
+
+
+def _row(record: Record) -> list[Entry]:
+    memory: dict[str, Any] = dict(record.get("memory") or {})
+    predicted = memory.get("predicted") or {}
+    found = names(record)
+    for phase in PREDICTED:
+        key = f"{phase}_bytes"
+        found += [scaled(memory.get(key), MIB), _formula(memory.get(key), predicted.get(key))]
+    found += [scaled(memory.get(f"{phase}_bytes"), MIB) for phase in OTHERS]
+    return [*found, scaled(_above_start(memory), MIB)]
+
+
+def _formula(measured: float | None, predicted: float | None) -> Entry:
+    """The predicted figure, and the deviation of the measured one."""
+    if predicted is None:
+        return Entry(None)
+    entry = scaled(predicted, MIB)
+    if not measured or not predicted:
+        return entry
+    deviation = f"{measured / predicted - 1:+.1%}" if measured != predicted else "0%"
+    return Entry(entry.value, f"{entry} {deviation}")
+
+
+def _above_start(memory: Mapping[str, Any]) -> float | None:
+    peak, start = memory.get("rss_peak_bytes"), memory.get("rss_start_bytes")
+    return None if peak is None or start is None else peak - start

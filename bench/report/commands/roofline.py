@@ -1,18 +1,19 @@
 """`roofline [PATHS…]`: FLOPs and bytes of every cell, and its share of what the machine can do."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from bench.report.cell_rows import NAMES, by_heading, compact, names, scaled
 from bench.report.commands.reading import Subcommands, add_paths, read
-from bench.report.formats import significant
-from bench.report.roofline import find_ceilings, place
-from bench.report.rows import names, newest_cells
+from bench.report.roofline import Ceilings, Where, find_ceilings, place, where
 from bench.report.sheet import Entry, Sheet, show
 from bench.store import Record, StoreError
 
-HEADS = ["model", "task", "scenario", "MFLOP/call", "found by", "MB/call", "FLOP/byte", "GFLOP/s",
-         "of attainable", "bound by"]  # fmt: skip
+SCENARIOS = ("train", "prefill", "decode", "sample")
+HEADS = [*NAMES, "MFLOP/call", "found by", "MB/call", "FLOP/byte", "GFLOP/s", "of attainable",
+         "bound by"]  # fmt: skip
 
 
 def add(commands: Subcommands) -> None:
@@ -25,41 +26,28 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the sheet; returns the exit code."""
     records, _ = read(options.paths)
-    sheet = build(records)
-    if not sheet.rows:
+    groups = by_heading([r for r in records if r.get("cost")], SCENARIOS)
+    if not groups:
         raise StoreError("no record states its cost; run the cells again with this version")
-    show(sheet, Console(highlight=False))
+    ceilings = find_ceilings(records)
+    console = Console(highlight=False)
+    for heading, found in groups.items():
+        console.print()
+        console.print(heading, markup=False, soft_wrap=True)
+        show(compact(build(found, ceilings)), console)
     return 0
 
 
-def build(records: list[Record]) -> Sheet:
-    """One row a cell whose cost was looked at."""
-    ceilings = find_ceilings(records)
-    rows = []
-    for record in newest_cells(records):
-        cost = record.get("cost")
-        if not cost:
-            continue
-        head = [Entry(name) for name in names(record)]
-        flops, moved = cost.get("flops"), cost.get("bytes_moved")
-        method = cost.get("method") or cost.get("reason")
-        head += [_scaled(flops, 1e6), Entry(method), _scaled(moved, 1e6)]
-        point = place(record, ceilings)
-        if point is None:
-            rows.append([*head, *[Entry(None)] * 4])
-            continue
-        share = Entry(point.share, f"{point.share:.0%}")
-        rows.append(
-            [*head, Entry(point.intensity, significant(point.intensity)),
-             _scaled(point.rate, 1e9), share, Entry(point.binds)]
-        )  # fmt: skip
+def build(records: Sequence[Record], ceilings: Mapping[Where, Ceilings]) -> Sheet:
+    """One row a cell, and the ceilings above them."""
+    rows = [_row(record, ceilings) for record in records]
+    roofs = {key: ceilings[key] for record in records if (key := where(record)) in ceilings}
     notes = [
-        f"Ceilings ({', '.join(str(part) for part in key[1:])} threads): matrix product "
-        f"{roof.flops_per_s / 1e9:.0f} GFLOP/s, copy {roof.bytes_per_s / 1e9:.1f} GB/s, "
-        f"ridge at {roof.ridge:.1f} FLOP/byte."
-        for key, roof in ceilings.items()
+        f"Ceilings here: matrix product {roof.flops_per_s / 1e9:.0f} GFLOP/s, copy "
+        f"{roof.bytes_per_s / 1e9:.1f} GB/s, ridge at {roof.ridge:.1f} FLOP/byte."
+        for roof in roofs.values()
     ]
-    if not ceilings:
+    if not roofs:
         notes.append("No ceilings are known here; run `python -m bench scenario=ceilings`.")
     notes.append(
         "Bytes: read and written by all operators, as if nothing stayed in a cache; a share above "
@@ -68,5 +56,14 @@ def build(records: list[Record]) -> Sheet:
     return Sheet("Roofline", HEADS, rows, notes)
 
 
-def _scaled(value: float | None, scale: float) -> Entry:
-    return Entry(value, "" if value is None else significant(value / scale))
+def _row(record: Record, ceilings: Mapping[Where, Ceilings]) -> list[Entry]:
+    cost = record["cost"]
+    method = cost.get("method") or cost.get("reason")
+    found = [*names(record), scaled(cost.get("flops"), 1e-6), Entry(method)]
+    found.append(scaled(cost.get("bytes_moved"), 1e-6))
+    point = place(record, ceilings)
+    if point is None:
+        return [*found, *[Entry(None)] * 4]
+    share = Entry(point.share, f"{point.share:.0%}")
+    rate = scaled(point.rate, 1e-9)
+    return [*found, scaled(point.intensity, 1.0), rate, share, Entry(point.binds)]

@@ -28,7 +28,7 @@ def timed(record: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def exact(record: Mapping[str, Any]) -> dict[str, float]:
-    """Figures without noise; the peak of tensors is one where their storages are counted."""
+    """Figures without noise; the peak of tensors is one where each of them is followed."""
     found = {name: value_at(record, path) for name, path in EXACT.items()}
     memory = record.get("memory") or {}
     if memory.get("method") == "CPU allocator events":

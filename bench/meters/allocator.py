@@ -1,0 +1,119 @@
+"""What the allocator of a device hands out, phase by phase.
+
+On CUDA its own counters are read. The CPU's keeps none, but it tells torch's profiler of every
+block that it hands out and takes back. These events see what following the results of operators
+(a dispatch mode) cannot: scratch inside operators, and tensors that compiled or fused kernels make.
+Neither sees memory that comes from elsewhere, such as numpy's or a library's own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler import profile, record_function
+
+MARK = "archbench phase: "
+METHODS = {"cpu": "CPU allocator events", "cuda": "CUDA allocator"}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Bytes: what lives on after the phase, and the most that was alive at once during it.
+
+    `peak` counts all that was alive before the phase as well. `reserved` is the most that the
+    allocator had taken from the device, where it keeps such a store.
+    """
+
+    added: int
+    peak: int
+    reserved: int | None = None
+
+
+def nbytes(tensors: Iterable[Tensor | None]) -> int:
+    """Bytes of distinct storages."""
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+        for t in tensors
+        if t is not None
+    }
+    return sum(storages.values())
+
+
+def run_phases(
+    phases: Mapping[str, Callable[[], object]], resident: Iterable[Tensor], device: torch.device
+) -> dict[str, Phase]:
+    """Run `phases` one after another; what each did to the memory of `device`.
+
+    `resident` are the tensors that are alive already. A CPU's allocator cannot tell how much it has
+    handed out before, nor sees it when a phase frees one of these.
+    """
+    if device.type == "cuda":
+        return {name: _cuda_phase(call, device) for name, call in phases.items()}
+    return _cpu_phases(phases, nbytes(resident))
+
+
+def _cuda_phase(call: Callable[[], object], device: torch.device) -> Phase:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return Phase(
+        added=torch.cuda.memory_allocated(device) - before,
+        peak=torch.cuda.max_memory_allocated(device),
+        reserved=torch.cuda.max_memory_reserved(device),
+    )
+
+
+def _cpu_phases(phases: Mapping[str, Callable[[], object]], start: int) -> dict[str, Phase]:
+    # The profiler of torch.autograd: that of torch.profiler first spends a second on imports.
+    with profile(profile_memory=True) as seen:
+        for name, call in phases.items():
+            with record_function(MARK + name):
+                call()
+    found: dict[str, Phase] = {}
+    name, before = "", start
+    alive: dict[int, int] = {}
+    current = peak = start
+    for event in _in_order(seen):
+        if event.name.startswith(MARK):
+            if name:
+                found[name] = Phase(current - before, peak)
+            name, before, peak = event.name.removeprefix(MARK), current, current
+        elif block := _block(event):
+            address, size = block
+            if size > 0:
+                alive[address] = size
+                current += size
+                peak = max(peak, current)
+            else:
+                # A block from before the profile is none of ours, whatever size it is given.
+                current -= alive.pop(address, 0)
+    found[name] = Phase(current - before, peak)
+    return found
+
+
+def _in_order(seen: profile) -> list[Any]:
+    """Events by the time at which they begin; those that operators contain stand below them."""
+    assert seen.kineto_results is not None
+    events = list(_below(seen.kineto_results.experimental_event_tree()))
+    return sorted(events, key=lambda event: event.start_time_ns)
+
+
+def _below(events: Iterable[Any]) -> Iterator[Any]:
+    pending = list(events)
+    while pending:
+        event = pending.pop()
+        pending += event.children
+        yield event
+
+
+def _block(event: Any) -> tuple[int, int] | None:
+    """Address and size of what was handed out (positive) or taken back (negative)."""
+    fields = event.extra_fields
+    size = getattr(fields, "alloc_size", None)
+    if size is None or fields.device.type != "cpu":
+        return None
+    return int(fields.ptr), int(size)
