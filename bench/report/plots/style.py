@@ -115,6 +115,54 @@ def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> No
         )  # fmt: skip
 
 
+def place_labels(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each (x, y, text, colour) beside its point, where it covers no other one.
+
+    Of eight places around a point, the one with the least overlap with points and with labels that
+    stand already; points with the fewest free places come first by their crowdedness.
+    """
+    axes.figure.draw_without_rendering()
+    renderer = axes.figure._get_renderer()
+    at = np.array([axes.transData.transform((x, y)) for x, y, _, _ in labels])
+    radius = SETTINGS["lines.markersize"] / 72 * axes.figure.dpi
+    boxes = [np.array([x - radius, y - radius, x + radius, y + radius]) for x, y in at]
+    frame = np.array(axes.bbox.extents)
+    distance = np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1)) + np.eye(len(at)) * 1e9
+    for index in np.argsort(distance.min(1)):
+        x, y, text, color = labels[index]
+        written = axes.annotate(
+            text, (x, y), xytext=(0, 0), textcoords="offset points", color=color,
+            fontweight="bold", ha="center", va="center",
+        )  # fmt: skip
+        extent = written.get_window_extent(renderer)
+        wide, high = extent.width / 2 + radius + 4, extent.height / 2 + radius
+        offsets = [(0, high), (0, -high), (wide, 0), (-wide, 0), (wide, high), (-wide, high),
+                   (wide, -high), (-wide, -high)]  # fmt: skip
+        size = np.array([extent.width, extent.height]) / 2
+        candidates = [
+            np.concatenate([at[index] + offset - size, at[index] + offset + size])
+            for offset in offsets
+        ]
+        costs = [
+            sum(_overlap(box, other) for other in boxes) + _outside(box, frame)
+            for box in candidates
+        ]
+        best = int(np.argmin(costs))
+        written.set_position([value * 72 / axes.figure.dpi for value in offsets[best]])
+        boxes.append(candidates[best])
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Area that two boxes (left, bottom, right, top) share."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    return float(np.prod(np.maximum(sides, 0)))
+
+
+def _outside(box: np.ndarray, frame: np.ndarray) -> float:
+    """Area of a box that lies outside of the frame."""
+    return float(np.prod(box[2:] - box[:2])) - _overlap(box, frame)
+
+
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     """Rising positions at least `gap` apart, as near to the wanted ones as least squares can.
 

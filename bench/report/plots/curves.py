@@ -1,0 +1,90 @@
+"""Learning curves: training loss against what was read, and against seconds."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.report.heading import context
+from bench.report.plots.figure import Request
+from bench.report.plots.style import canvas, label_ends, look, save
+from bench.report.select import Selection, select
+from bench.store.record import Record
+
+NEEDS = "a learning curve (python -m bench scenario=quality)"
+ARTEFACT = "curve.json"
+SMOOTH = 5  # points of a curve that are averaged: batches differ more than models do
+Curve = Mapping[str, Any]
+
+
+def draw(request: Request) -> list[Path]:
+    """Two figures for each block of records with curves."""
+    paths: list[Path] = []
+    trained = [r for r in request.records if r["cell"]["scenario"] == "quality"]
+    seen: dict[str, int] = defaultdict(int)
+    for selection in select([r for r in trained if r["status"] == "ok"]):
+        curves = {}
+        for row in selection.current:
+            found = [c for r in row.records() if (c := curve_of(r, request.roots))]
+            if found:
+                curves[" ".join([row.model, *row.overrides])] = (row.family, found)
+        if not curves:
+            continue
+        seen[selection.key.task] += 1
+        number = seen[selection.key.task]
+        name = f"curves-{selection.key.task}" + (f"-{number}" if number > 1 else "")
+        for against in ("items", "seconds"):
+            paths += _draw(selection, curves, against, request, f"{name}-{against}")
+    return paths
+
+
+def curve_of(record: Record, roots: Sequence[Path]) -> Curve | None:
+    """The curve in a record, or in the file that earlier versions kept beside it."""
+    if curve := record.get("curve"):
+        return curve
+    for root in roots:
+        path = root / record["id"] / ARTEFACT
+        if path.is_file():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+    return None
+
+
+def _draw(
+    selection: Selection, curves: Mapping[str, tuple[str, list[Curve]]], against: str,
+    request: Request, name: str,
+) -> list[Path]:  # fmt: skip
+    unit = "items read" if against == "items" else "seconds of training"
+    title = f"{selection.key.task}: training loss against {unit}"
+    with canvas(title, context(selection)) as (figure, axes):
+        axes.set_xscale("log")
+        axes.set_xlabel(unit)
+        axes.set_ylabel("training loss (its own objective's)")
+        labels = []
+        for model, (family, found) in curves.items():
+            style = look(model.split(" ")[0], family)
+            for curve in found if len(found) > 1 else ():
+                axes.plot(*_smoothed(curve, against), color=style.color, alpha=0.3, linewidth=1.5)
+            x, y = _smoothed(_mean(found), against)
+            axes.plot(x, y, color=style.color)
+            labels.append((x[-1], y[-1], model, style.color))
+        label_ends(axes, labels)
+        return save(figure, request.folder, name, request.formats)
+
+
+def _mean(curves: Sequence[Curve]) -> Curve:
+    """Mean over seeds, which read the same items at the same points."""
+    length = min(len(curve["items"]) for curve in curves)
+    return {
+        name: np.mean([curve[name][:length] for curve in curves], axis=0)
+        for name in ("items", "seconds", "loss")
+    }
+
+
+def _smoothed(curve: Curve, against: str) -> tuple[np.ndarray, np.ndarray]:
+    x, loss = np.asarray(curve[against], dtype=float), np.asarray(curve["loss"], dtype=float)
+    width = min(SMOOTH, len(loss))
+    kernel = np.ones(width) / width
+    return x[width - 1 :], np.convolve(loss, kernel, mode="valid")
