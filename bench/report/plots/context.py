@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bench.report.plots.figure import Request
-from bench.report.plots.style import canvas, label_ends, look, save
+from bench.report.plots.style import canvas, label_ends, logarithmic, look, save
 from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
 
 NEEDS = "a context sweep (python -m bench suite=context)"
@@ -38,11 +38,10 @@ def _caption(block: SweepBlock) -> str:
 
 
 def _logarithmic(axes: Any, lengths: Sequence[int]) -> None:
-    """Octaves along the context, decades along the rest."""
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    """Octaves along the context; call it after drawing."""
+    for which in ("x", "y"):
+        logarithmic(axes, which)
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
-    axes.minorticks_off()
 
 
 def _lengths(sweeps: Sequence[Sweep]) -> list[int]:
@@ -51,7 +50,6 @@ def _lengths(sweeps: Sequence[Sweep]) -> list[int]:
 
 def _reading(axes: Any, sweeps: Sequence[Sweep]) -> None:
     """Points with their intervals, the fit through them, the exponent of the last octave."""
-    _logarithmic(axes, _lengths(sweeps))
     labels = []
     for sweep in sweeps:
         color, last = look(sweep.model, sweep.family).color, sweep.points[-1]
@@ -63,11 +61,11 @@ def _reading(axes: Any, sweeps: Sequence[Sweep]) -> None:
             text += f"  $T^{{{sweep.fit.exponent:.2f}}}$"
         labels.append((last["at"], 1e3 * last["prefill_s"], text, color))
     axes.set_ylabel("time to read it (ms)")
+    _logarithmic(axes, _lengths(sweeps))
     label_ends(axes, labels)
 
 
 def _writing(axes: Any, sweeps: Sequence[Sweep]) -> None:
-    _logarithmic(axes, _lengths(sweeps))
     labels = []
     for sweep in sweeps:
         _points(axes, sweep, "step", line="-")
@@ -76,11 +74,11 @@ def _writing(axes: Any, sweeps: Sequence[Sweep]) -> None:
             (last["at"], 1e3 * last["step_s"], sweep.model, look(sweep.model, sweep.family).color)
         )
     axes.set_ylabel("time to write one more byte (ms)")
+    _logarithmic(axes, _lengths(sweeps))
     label_ends(axes, labels)
 
 
 def _state(axes: Any, sweeps: Sequence[Sweep]) -> None:
-    _logarithmic(axes, _lengths(sweeps))
     labels = []
     for sweep in sweeps:
         style = look(sweep.model, sweep.family)
@@ -89,6 +87,7 @@ def _state(axes: Any, sweeps: Sequence[Sweep]) -> None:
         axes.plot(lengths, kib, color=style.color, marker=style.marker)
         labels.append((lengths[-1], kib[-1], sweep.model, style.color))
     axes.set_ylabel("state of one sequence (KiB)")
+    _logarithmic(axes, _lengths(sweeps))
     label_ends(axes, labels)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from bench.report.heading import context
 from bench.report.plots.figure import Request
-from bench.report.plots.style import canvas, label_ends, look, save
+from bench.report.plots.style import canvas, label_ends, logarithmic, look, place_labels, save
 from bench.report.select import Selection, select
+from bench.store import StoreError
 from bench.store.record import Record
 
 NEEDS = "a learning curve (python -m bench scenario=quality)"
@@ -48,7 +49,10 @@ def curve_of(record: Record, roots: Sequence[Path]) -> Curve | None:
     for root in roots:
         path = root / record["id"] / ARTEFACT
         if path.is_file():
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            try:
+                return dict(json.loads(path.read_bytes()))
+            except (OSError, ValueError) as error:
+                raise StoreError(f"the learning curve '{path}' cannot be read ({error})") from error
     return None
 
 
@@ -59,9 +63,8 @@ def _draw(
     unit = "items read" if against == "items" else "seconds of training"
     title = f"{selection.key.task}: training loss against {unit}"
     with canvas(title, context(selection)) as (figure, axes):
-        axes.set_xscale("log")
         axes.set_xlabel(unit)
-        axes.set_ylabel("training loss (its own objective's)")
+        axes.set_ylabel("training loss (nats of its own objective)")
         labels = []
         for model, (family, found) in curves.items():
             style = look(model.split(" ")[0], family)
@@ -70,7 +73,9 @@ def _draw(
             x, y = _smoothed(_mean(found), against)
             axes.plot(x, y, color=style.color)
             labels.append((x[-1], y[-1], model, style.color))
-        label_ends(axes, labels)
+        logarithmic(axes, "x")
+        # All have read as much at the end, but each in a time of its own.
+        (label_ends if against == "items" else place_labels)(axes, labels)
         return save(figure, request.folder, name, request.formats)
 
 

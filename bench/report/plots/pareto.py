@@ -9,10 +9,11 @@ import pandas
 
 from bench.report.heads import METRICS
 from bench.report.plots.figure import Request
-from bench.report.plots.style import canvas, look, place_labels, save
+from bench.report.plots.style import canvas, label_ends, logarithmic, look, place_labels, save
 from bench.report.table import build
 from bench.report.tidy import to_frame
 
+GREY = "#777777"
 NEEDS = "both a score and a speed or a peak of memory (python -m bench)"
 # Column of the table, what the figure is called, how its axis reads and in which unit.
 COSTS = {
@@ -111,7 +112,6 @@ def _draw(
     task = str(scores["task"].iloc[0])
     title = f"{task}: quality against {'memory' if cost_lower else 'speed'}"
     with canvas(title, caption) as (figure, axes):
-        axes.set_xscale("log")
         axes.set_xlabel(label.format(unit=unit) + _better(cost_lower, "left", "right"))
         words = METRICS.get(metric, (metric.replace("_", " "),))[0]
         axes.set_ylabel(words + _better(score_lower, "down", "up"))
@@ -129,6 +129,9 @@ def _draw(
                       [(point.cost_high - point.cost) * scale]],
                 yerr=[[point.score - point.score_low], [point.score_high - point.score]],
             )  # fmt: skip
+        if metric == "accuracy":
+            axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
+        logarithmic(axes, "x")
         _baselines(axes, rows, points)
         texts = [
             (p.cost * scale, p.score, ("≤ " if p.bound else "") + p.model,
@@ -150,11 +153,9 @@ def _baselines(axes: Any, rows: pandas.DataFrame, points: Sequence[Point]) -> No
     high = max(point.score_high for point in points)
     room = 0.25 * (high - low)
     rivals = rows[(rows["row"] == "baseline") & (rows["column"] == "score")]
-    for _, rival in rivals.iterrows():
-        if low - room <= rival["value"] <= high + room:
-            axes.axhline(rival["value"], color="#BBBBBB", linewidth=2, zorder=0)
-            axes.annotate(
-                rival["model"], (1.0, rival["value"]), xycoords=("axes fraction", "data"),
-                xytext=(6, 0), textcoords="offset points", color="#777777", va="center",
-                fontsize=15, annotation_clip=False,
-            )  # fmt: skip
+    near = rivals[rivals["value"].between(low - room, high + room)]
+    for value in near["value"]:
+        axes.axhline(value, color="#BBBBBB", linewidth=2, zorder=0)
+    right = axes.get_xlim()[1]
+    names = [(right, float(rival["value"]), rival["model"], GREY) for _, rival in near.iterrows()]
+    label_ends(axes, names, size=15)

@@ -28,6 +28,11 @@ FAMILIES = {
     "dit": ("#7F7F7F", "*"),
 }
 FURTHER = (("#8C6D31", "h"), ("#843C39", "<"), ("#637939", ">"), ("#7B4173", "d"))
+TICKS = (  # from so many decades on, the ticks within each
+    (2.5, (1.0,)),
+    (1.2, (1.0, 2.0, 5.0)),
+    (0.0, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)),
+)
 SETTINGS: dict[str, Any] = {
     "figure.figsize": SIZE,
     "font.size": 18,
@@ -98,25 +103,54 @@ def save(figure: Any, folder: Path, name: str, formats: Sequence[str]) -> list[P
     return paths
 
 
-def label_ends(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each (x, y, text, colour) right of the axes, moved apart where they would collide."""
+def logarithmic(axes: Any, which: str) -> None:
+    """A log scale for the axis `which` (x or y), ticks written as people write: 0.5, 200, 20k, 3M.
+
+    The fewer decades the axis spans, the more ticks each of them gets. Call it after drawing.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    steps = next(steps for least, steps in TICKS if decades >= least)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def short(value: float) -> str:
+    """A round number in few letters, e.g. `20k`."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 10 * size or (value >= size and letter != "k"):
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+Label = tuple[float, float, str, str]  # x, y, text, colour
+
+
+def label_ends(axes: Any, labels: Sequence[Label], size: float | None = None) -> None:
+    """Write each label right of the axes, moved apart where they would collide."""
     if not labels:
         return
     axes.figure.draw_without_rendering()  # heights are known once everything has its place
     to_axes = axes.transData + axes.transAxes.inverted()
     order = sorted(labels, key=lambda label: to_axes.transform((label[0], label[1]))[1])
     wanted = np.array([to_axes.transform((x, y))[1] for x, y, _, _ in order])
-    height = SETTINGS["font.size"] / 72 * axes.figure.dpi * 1.2 / axes.bbox.height
+    size = size or SETTINGS["font.size"]
+    height = size / 72 * axes.figure.dpi * 1.2 / axes.bbox.height
     for (x, y, text, color), at in zip(order, spread(wanted, height), strict=True):
         axes.annotate(
             text, (x, y), xytext=(1.03, at), textcoords="axes fraction", color=color, va="center",
-            annotation_clip=False,
+            annotation_clip=False, fontsize=size,
             arrowprops={"arrowstyle": "-", "color": color, "lw": 1, "alpha": 0.6, "shrinkB": 7},
         )  # fmt: skip
 
 
-def place_labels(axes: Any, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each (x, y, text, colour) beside its point, where it covers no other one.
+def place_labels(axes: Any, labels: Sequence[Label]) -> None:
+    """Write each label beside its point, where it covers no other one.
 
     Of eight places around a point, the one with the least overlap with points and with labels that
     stand already; points with the fewest free places come first by their crowdedness.
