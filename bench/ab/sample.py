@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,18 @@ INHERITED = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", 
 
 @dataclass(frozen=True)
 class Side:
-    """A checkout under a name; `slowdown` is a share of each call's time that is added to it."""
+    """A checkout under a name.
+
+    `slowdown` is a share of each call's time that is added to it, and `variables` are changes of
+    the environment (None takes one away): both are for tests of the instrument alone.
+    """
 
     name: str
     root: Path
     commit: str | None = None
     dirty: bool = False
     slowdown: float = 0.0
+    variables: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def _child(
         with open(folder / "cell.json", "rb") as asked, open(folder / LOG, "wb") as log:
             process = subprocess.Popen(
                 command, stdin=asked, stdout=log, stderr=log, cwd=folder, pass_fds=ends,
-                env=environment(int(request["threads"])),
+                env=environment(int(request["threads"]), side.variables),
             )  # fmt: skip
         try:
             yield _Child(process, folder)
@@ -123,10 +128,11 @@ def _child(
             process.wait()
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
     """Variables of a measured process: the same on both sides, hashing fixed."""
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {**kept, **worker_environment(threads), "PYTHONHASHSEED": "0"}
+    found = {**kept, **worker_environment(threads), "PYTHONHASHSEED": "0", **(changes or {})}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _failed(reason: str) -> dict[str, Any]:
