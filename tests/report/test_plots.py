@@ -65,7 +65,7 @@ def test_a_roofline_states_the_share_of_what_is_attainable(results: Path) -> Non
     assert main(["plot", str(results), "--kind=roofline", "--format=svg"]) == 0
     svg = (results / "plots" / "roofline-text-train.svg").read_text()
     # 1e9 FLOPs over 1e8 bytes in 0.1 s: 10 GFLOP/s of min(20, 10 · 4) GFLOP/s.
-    assert ">transformer 50%<" in svg
+    assert ">transformer 50 %<" in svg
     assert ">20 GFLOP/s, 4 GB/s<" in svg
 
 

@@ -47,7 +47,7 @@ def _draw(axes: Any, points: Sequence[RooflinePoint], roof: Ceilings) -> None:
         style = look(cell["model"], cell["family"])
         axes.plot(point.intensity, point.rate / 1e9, color=style.color, marker=style.marker,
                   markersize=15)  # fmt: skip
-        text = f"{cell['model']} {point.share:.0%}"
+        text = f"{cell['model']} {100 * point.share:.2g} %"
         labels.append((point.intensity, point.rate / 1e9, text, style.color))
     for which in ("x", "y"):
         logarithmic(axes, which)
