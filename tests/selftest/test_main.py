@@ -12,7 +12,7 @@ from bench.selftest.__main__ import main
 from bench.selftest.pool import Pool
 from tests.selftest.pools import pool
 
-FEW = "--comparisons=20"
+FEW = "--comparisons=12"
 
 
 def given(folder: Path, made: Pool, *words: str) -> list[str]:
@@ -27,7 +27,7 @@ def test_a_quiet_machine_meets_every_target(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "noise.json").write_text('{"another machine": {"step": 0.5}}')
-    assert main(given(tmp_path, pool(0.008, metrics=("step", "token")))) == 0
+    assert main(given(tmp_path, pool(0.008, metrics=("step", "token")), "--comparisons=6")) == 0
     printed = capsys.readouterr().out
     assert "every target is met" in printed
     report = (tmp_path / "out" / "selftest.md").read_text()
