@@ -74,10 +74,12 @@ def check_numbers(config: "DictConfig") -> None:
     for key, number in positive.items():
         if number is not None and not number > 0:
             raise BadInput(f"{key}={number} is too small; allowed: numbers above 0.")
-    for key in ("adam_ratio", "weight_decay", "cooldown"):
-        if not config.optimizer[key] >= 0:
-            number = config.optimizer[key]
-            raise BadInput(f"optimizer.{key}={number} is too small; allowed: numbers from 0.")
+    decays = {f"suite.weight_decay.{name}": n for name, n in suite.weight_decay.items()}
+    names = ("adam_ratio", "weight_decay", "cooldown")
+    from_zero = {**decays, **{f"optimizer.{key}": config.optimizer[key] for key in names}}
+    for key, number in from_zero.items():
+        if number is None or not 0 <= number < math.inf:
+            raise BadInput(f"{key}={number} cannot be; allowed: finite numbers from 0.")
     rates = {f"optimizer.{key}": number for key, number in config.optimizer.items()}
     for key, number in {"lr": config.lr, **rates}.items():
         if number is not None and not math.isfinite(number):

@@ -15,6 +15,7 @@ from bench.errors import BadInput, describe, hint, one_line, unknown
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 WORKER = "bench.worker:run_cell"
+BY_TASK = ("suite.items", "suite.weight_decay")  # mappings that take new keys
 WORDS = ("list", "doctor", "table")
 USAGE = """\
 usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
@@ -239,7 +240,10 @@ class Application:
             *path, last = key.split(".")
             listed = f"; allowed in {'.'.join(path)}: {', '.join(allowed)}" if allowed else ""
             owner = f" ({names})" if names else ""
-            return BadInput(f"{key} is no key{owner}{listed}.{hint(last, allowed)}")
+            meant = hint(last, allowed)
+            if ".".join(path) in BY_TASK and not meant:
+                meant = f" A further task is given as +{key}=VALUE."
+            return BadInput(f"{key} is no key{owner}{listed}.{meant}")
         if match := re.search(r"[Ee]rror merging override '?(.+)", str(error)):
             reason = str(cause).splitlines()[0]
             return BadInput(f"{match[1].rstrip(chr(39))} is of the wrong type: {reason}.")

@@ -4,19 +4,26 @@
 type is an error. Models, tasks and scenarios are plain YAML with keys of their own.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.errors import BadInput, one_line
+from bench.errors import BadInput, hint, one_line
 from bench.targets import check_targets
 
 GROUPS = ("model", "task", "scenario", "size", "suite", "device")
 SCALARS = ("seed", "dtype", "threads", "compile")
 AXES = ("model", "task", "scenario", "size", "device", *SCALARS)
+# What is read of a model's YAML, and of each of its `kinds`.
+MODEL_KEYS = (
+    "name", "family", "description", "backend", "kernel", "preload", "lr", "tuned", "backbone",
+    "shapes", "solve", "kinds",
+)  # fmt: skip
+FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "model")
 RUNNER_KEYS = (
     "results",
     "output",
@@ -118,6 +125,53 @@ class Config:
     isolation: str = MISSING
     repeats: int = MISSING
     allow_targets: list[str] = MISSING
+
+
+def check_model(config: DictConfig) -> None:
+    """Refuse a model's YAML with a key that nobody reads, or without one that is needed.
+
+    A key of the file's own is read where an interpolation of the file names it.
+    """
+    model = OmegaConf.to_container(config.model, resolve=False)
+    assert isinstance(model, dict)
+    where = f"model={model.get('name', '?')}"
+    used = set(re.findall(r"model\.([\w.]+)", " ".join(_interpolations(model))))
+    _check_keys(where, model, MODEL_KEYS, ("name", "family", "kinds"), "", used)
+    kinds = model["kinds"]
+    if not isinstance(kinds, dict) or not all(isinstance(form, dict) for form in kinds.values()):
+        raise BadInput(f"{where}: kinds is no mapping of kinds of tasks; see configs/model.")
+    for kind, form in kinds.items():
+        _check_keys(where, form, FORM_KEYS, ("scenarios", "model"), f"kinds.{kind}.", used)
+
+
+def _check_keys(
+    where: str,
+    block: Mapping[Any, Any],
+    allowed: Sequence[str],
+    needed: Sequence[str],
+    prefix: str,
+    used: set[str],
+) -> None:
+    listed = f"allowed: {', '.join(prefix + key for key in allowed)}"
+    for key in map(str, block):
+        path = prefix + key
+        if key not in allowed and not any(f"{name}.".startswith(f"{path}.") for name in used):
+            raise BadInput(
+                f"{where}: '{path}' is no key that is read; {listed}, and keys that an "
+                f"interpolation of the file names.{hint(key, allowed)}"
+            )
+    for key in needed:
+        if block.get(key) is None:
+            raise BadInput(f"{where}: the key '{prefix}{key}' is missing; {listed}.")
+
+
+def _interpolations(node: Any) -> Iterator[str]:
+    """Every string below `node` that refers to another value."""
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _interpolations(value)
+    elif isinstance(node, str) and "${" in node:
+        yield node
 
 
 def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 # Elements of one batch: beyond this a product fills the machine by itself, and copies only cost.
 BATCH_ELEMENTS = 2**22
 
+Pair = tuple[Tensor, Tensor]  # a matrix and its gradient
+
 
 class BatchedMuon(torch.optim.Muon):
     """torch.optim.Muon with its defaults (Nesterov momentum 0.95, five iterations), batched.
@@ -25,8 +27,17 @@ class BatchedMuon(torch.optim.Muon):
     else in float32: emulated, bfloat16 is many times slower.
     """
 
-    def __init__(self, matrices: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> None:
-        """Raises `ValueError` for a parameter that is not two-dimensional."""
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        weight_decay: float,
+    ) -> None:
+        """Takes parameters, or groups of them with values of their own, as torch's optimizers do.
+
+        Raises `ValueError` for a parameter that is not two-dimensional.
+        """
         super().__init__(matrices, lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
@@ -37,13 +48,13 @@ class BatchedMuon(torch.optim.Muon):
         if closure is not None:
             raise ValueError("BatchedMuon takes no closure")
         for group in self.param_groups:
-            matrices = [p for p in group["params"] if p.grad is not None]
-            for alike in _batches(matrices):
+            pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            for alike in _batches(pairs):
                 self._update(alike, group)
 
-    def _update(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _update(self, pairs: list[Pair], group: dict[str, Any]) -> None:
         momentum, rate = group["momentum"], group["lr"]
-        gradients = [p.grad for p in matrices if p.grad is not None]
+        matrices, gradients = ([pair[i] for pair in pairs] for i in (0, 1))
         averages = [self._average(p) for p in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         directions = torch._foreach_lerp(gradients, averages, momentum)
@@ -61,7 +72,7 @@ class BatchedMuon(torch.optim.Muon):
             scale = max(1.0, rows / columns) ** 0.5
             matrix.add_(step.mT if _tall(matrix) else step, alpha=-rate * scale)
 
-    def _average(self, matrix: nn.Parameter) -> Tensor:
+    def _average(self, matrix: Tensor) -> Tensor:
         state = self.state[matrix]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
@@ -95,7 +106,8 @@ def orthogonalised(
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether `device` has instructions that multiply matrices in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it asks for the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         has = torch.cpu.get_capabilities()
         return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
@@ -106,12 +118,17 @@ def _tall(matrix: Tensor) -> bool:
     return matrix.shape[0] > matrix.shape[1]
 
 
-def _batches(matrices: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Lists of matrices with the same sides, as many as `BATCH_ELEMENTS` holds, one at least."""
-    alike: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
-    for matrix in matrices:
-        alike[tuple(sorted(matrix.shape))].append(matrix)
+def _batches(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """Lists of what can be one tensor, as many as `BATCH_ELEMENTS` holds, one at least.
+
+    That is the same sides, device and dtype. A matrix without elements has nothing to update.
+    """
+    alike: dict[tuple[Any, ...], list[Pair]] = defaultdict(list)
+    for matrix, gradient in pairs:
+        if matrix.numel():
+            sides = tuple(sorted(matrix.shape))
+            alike[sides, matrix.device, matrix.dtype].append((matrix, gradient))
     for members in alike.values():
-        length = max(1, BATCH_ELEMENTS // members[0].numel())
+        length = max(1, BATCH_ELEMENTS // members[0][0].numel())
         for first in range(0, len(members), length):
             yield members[first : first + length]

@@ -1,5 +1,6 @@
 """What was given on the command line: overrides in Hydra's grammar, sorted by what they are for."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from bench.checks import check_scalar
-from bench.config import AXES, GROUPS, RUNNER_KEYS
+from bench.config import AXES, GROUPS, RUNNER_KEYS, Optimizer
 from bench.errors import BadInput, hint
 
 # Keys of single cells; all others inside a group are of the whole suite.
@@ -86,7 +87,8 @@ class Overrides:
             known = [*AXES, "suite", "lr", *RUNNER_KEYS]
             raise BadInput(
                 f"'{key}' is no key; allowed: {', '.join(known)}, and keys inside "
-                f"{', '.join(GROUPS)} such as model.backbone.d_model.{hint(key, known)}"
+                f"{', '.join((*GROUPS, 'optimizer'))} such as model.backbone.d_model."
+                f"{_meant(key) or hint(key, known)}"
             )
 
     def _take_axis(self, key: str, values: list[str]) -> None:
@@ -108,6 +110,13 @@ def _folders(value: Any) -> list[str]:
         if not path.startswith("pkg://") and not Path(path).is_dir():
             raise BadInput(f"hydra.searchpath={folder} is no folder; give a folder of YAML.")
     return [folder.removeprefix("file://") for folder in folders]
+
+
+def _meant(key: str) -> str:
+    """A hint where a key of the recipe is looked for elsewhere, as in train.weight_decay."""
+    last = key.rpartition(".")[2]
+    recipe = [field.name for field in dataclasses.fields(Optimizer)]
+    return f" Did you mean 'optimizer.{last}'?" if last in recipe and last != "lr" else ""
 
 
 def _inner(override: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.cell import Cell
 from bench.checks import check_numbers
-from bench.config import finish, finish_task
+from bench.config import check_model, finish, finish_task
 from bench.defaults import check_types, differs, stated
 from bench.errors import BadInput, unknown
 
@@ -63,6 +63,9 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
         _check_names(
             group, names, composer.options(group), given=group in request.axes, suite=suite
         )
+    for name in suite.weight_decay:
+        if name not in composer.options("task"):
+            raise unknown("suite.weight_decay: task", name, composer.options("task"))
 
     builder = _Builder(request, composer)
     cells: list[Cell] = []
@@ -131,6 +134,7 @@ class _Builder:
         for scenario in wanted:
             config = self._compose(names, scenario, variant)
             check_numbers(config)
+            check_model(config)
             self._check_types(variant, names, size, config)
             form = (config.model.get("kinds") or {}).get(str(config.task.kind))
             if reason := _refusal(form, config, model, task, scenario):

@@ -8,9 +8,10 @@ that one number is tuned a family. The rate is constant, then falls linearly to 
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,25 +87,20 @@ class Trainer:
         self.parameters = matrices + rest
         self.device = next(model.parameters()).device
         self.optimizers: list[torch.optim.Optimizer] = []
+        decay = recipe.weight_decay
         if matrices:
-            self.optimizers.append(
-                BatchedMuon(matrices, lr=recipe.lr, weight_decay=recipe.weight_decay)
-            )
+            groups = _by_decay(matrices, decay)
+            self.optimizers.append(BatchedMuon(groups, lr=recipe.lr, weight_decay=decay))
         if rest:
-            decayed = [p for p in rest if _decays(p)]
-            kept = [p for p in rest if not _decays(p)]
             self.optimizers.append(
                 torch.optim.AdamW(
-                    [
-                        {"params": decayed, "weight_decay": recipe.weight_decay},
-                        {"params": kept, "weight_decay": 0.0},
-                    ],
+                    _by_decay(rest, decay),
                     lr=recipe.lr * recipe.adam_ratio,
                     betas=(0.9, 0.95),
                     fused=True,
                 )
             )
-        self.rates = [group["lr"] for o in self.optimizers for group in o.param_groups]
+        self.rates = [group["lr"] for _, group in self._groups()]
 
     def step(self, batch: dict[str, Tensor]) -> Tensor:
         """zero_grad, forward, backward, clip, both optimizers. Returns the loss, detached."""
@@ -144,6 +140,26 @@ class Trainer:
                     total += 2 * parameter.nbytes + torch.float32.itemsize
         return total
 
+    def facts(self) -> dict[str, Any]:
+        """What the optimizers are, as a record holds it: groups with their sizes, the schedule."""
+        groups = [
+            {
+                "optimizer": "Muon" if isinstance(optimizer, BatchedMuon) else "AdamW",
+                "tensors": len(group["params"]),
+                "parameters": sum(p.numel() for p in group["params"]),
+                "lr": rate,
+                "weight_decay": group["weight_decay"],
+            }
+            for (optimizer, group), rate in zip(self._groups(), self.rates, strict=True)
+        ]
+        return {
+            "groups": groups,
+            "schedule": "constant, then linear to zero",
+            "cooldown": self.recipe.cooldown,
+            "steps": self.steps,
+            "clip": self.recipe.clip,
+        }
+
     def predicted_bytes(self) -> dict[str, int]:
         """What gradients and optimizers hold by their formulas, from shapes alone."""
         gradients = sum(parameter.nbytes for parameter in self.parameters)
@@ -152,18 +168,45 @@ class Trainer:
     def _set_rate(self) -> None:
         left = 1 - self.done / max(self.steps, 1)
         factor = min(1.0, left / self.recipe.cooldown) if self.recipe.cooldown > 0 else 1.0
-        groups = [group for o in self.optimizers for group in o.param_groups]
-        for group, rate in zip(groups, self.rates, strict=True):
+        for (_, group), rate in zip(self._groups(), self.rates, strict=True):
             group["lr"] = rate * max(factor, 0.0)
+
+    def _groups(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Any]]]:
+        """Every group of parameters with its optimizer."""
+        for optimizer in self.optimizers:
+            yield from ((optimizer, group) for group in optimizer.param_groups)
+
+
+def _by_decay(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Groups of an optimizer: those that shrink and those that do not, none of them empty."""
+    decayed = [p for p in parameters if _decays(p)]
+    undecayed = [p for p in parameters if not _decays(p)]
+    groups = [
+        {"params": decayed, "weight_decay": decay},
+        {"params": undecayed, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _decays(parameter: nn.Parameter) -> bool:
-    """Tables and kernels shrink; gains, biases and what its authors mark (Mamba's A, D) do not.
+    """Matrices, tables and kernels shrink; gains, biases and what its authors mark do not.
+
+    Marked by `_no_weight_decay` are Mamba's A and D, and RWKV's bonus and low-rank networks.
 
     RWKV keeps its vectors as [1, 1, channels], so sides of one are no dimension.
     """
     marked = getattr(parameter, "_no_weight_decay", False)
     return parameter.squeeze().ndim > 1 and not marked
+
+
+def steps_for(items: int, batch_size: int) -> int:
+    """Whole batches that show `items` items at least."""
+    return math.ceil(items / batch_size)
+
+
+def facts(model: nn.Module, recipe: Recipe, *, items: int, batch_size: int) -> dict[str, Any]:
+    """What `train` would train `model` with; see `Trainer.facts`."""
+    return Trainer(model, recipe, steps_for(items, batch_size)).facts()
 
 
 def train(
@@ -178,7 +221,7 @@ def train(
     every: int = 25,
 ) -> Curve:
     """Train on `items` items; raises `Diverged` as soon as a point of the curve is not finite."""
-    steps = math.ceil(items / batch_size)
+    steps = steps_for(items, batch_size)
     trainer = Trainer(model, recipe, steps, dtype)
     model.train()
     curve = Curve()

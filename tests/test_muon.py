@@ -68,3 +68,68 @@ def test_vectors_and_closures_are_refused() -> None:
     optimizer = BatchedMuon([nn.Parameter(torch.ones(3, 3))], lr=1.0, weight_decay=0.0)
     with pytest.raises(ValueError, match="closure"):
         optimizer.step(lambda: 0.0)
+
+
+def test_matrices_of_different_dtypes_are_not_stacked() -> None:
+    torch.manual_seed(0)
+    single, double = (
+        nn.Parameter(torch.randn(4, 6, dtype=d)) for d in (torch.float32, torch.float64)
+    )
+    alone = nn.Parameter(single.detach().clone())
+    for matrix in (single, double, alone):
+        matrix.grad = torch.linspace(-1, 1, 24, dtype=matrix.dtype).view(4, 6)
+    BatchedMuon([single, double], lr=0.1, weight_decay=0.0).step()
+    BatchedMuon([alone], lr=0.1, weight_decay=0.0).step()
+    assert torch.equal(single, alone)
+    assert double.dtype == torch.float64
+
+
+def test_matrices_of_different_devices_are_not_one_batch() -> None:
+    shapes = {"cpu": (4, 6), "meta": (6, 4)}
+    pairs = [(torch.ones(shape, device=name), torch.ones(())) for name, shape in shapes.items()]
+    assert [[m.device.type for m, _ in batch] for batch in muon._batches(pairs)] == [
+        ["cpu"],
+        ["meta"],
+    ]
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_an_empty_matrix_is_left_alone(shape: tuple[int, int]) -> None:
+    empty, full = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.ones(2, 2))
+    for matrix in (empty, full):
+        matrix.grad = torch.ones_like(matrix)
+    BatchedMuon([empty, full], lr=1.0, weight_decay=0.0).step()
+    assert empty.shape == shape
+    assert not torch.equal(full, torch.ones(2, 2))
+
+
+def test_groups_have_decays_of_their_own() -> None:
+    free, kept = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    groups = [{"params": [free], "weight_decay": 0.5}, {"params": [kept], "weight_decay": 0.0}]
+    for matrix in (free, kept):
+        matrix.grad = torch.zeros(2, 2)
+    BatchedMuon(groups, lr=0.1, weight_decay=1.0).step()
+    assert torch.equal(free, torch.full((2, 2), 0.95))
+    assert torch.equal(kept, torch.ones(2, 2))
+
+
+def test_bfloat16_is_asked_of_the_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with two cards, of which the second alone has the instructions."""
+    current = [0]
+
+    class Entered:
+        def __init__(self, device: torch.device) -> None:
+            self.index = device.index
+
+        def __enter__(self) -> None:
+            current.append(self.index)
+
+        def __exit__(self, *_: object) -> None:
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Entered)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] == 1
+    )
+    ask = muon.multiplies_bfloat16.__wrapped__  # nothing of this is to be remembered
+    assert [ask(torch.device("cuda", index)) for index in (0, 1)] == [False, True]

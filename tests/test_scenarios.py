@@ -15,9 +15,11 @@ from torch._dynamo.utils import counters
 from bench.meters.time import Limits
 from bench.scenarios import decode, prefill, quality, sample, train, tune
 from bench.scenarios.base import Context, Unsupported
+from bench.store.record import validate
 from bench.tasks.base import Quality
 from bench.tasks.base import quality as scored
 from bench.training import Diverged, Recipe, Trainer
+from tests.factories import make_record
 from tests.models.test_dtype import example
 from tests.zoo import build
 
@@ -208,6 +210,27 @@ def test_the_record_of_quality_has_the_curve(tmp_path: Path) -> None:
     whole = json.loads((tmp_path / "curve.json").read_text())
     assert found == {**whole, "tokens_per_item": None}
     assert found["items"] == [4]
+
+
+def test_the_record_of_quality_tells_the_optimizers(tmp_path: Path) -> None:
+    made = context("resnet", "classify", "quality", tmp_path)
+    section = quality.run(made)["quality"]
+    record = validate(make_record(task="digits", scenario="quality", quality=section))
+    found = record["quality"]["optimizer"]
+    assert found["steps"] * made.batch_size >= made.items
+    assert {group["optimizer"] for group in found["groups"]} == {"AdamW"}  # convolutions alone
+    trained = sum(p.numel() for p in made.build().parameters() if p.requires_grad)
+    assert sum(group["parameters"] for group in found["groups"]) == trained
+    assert {group["lr"] for group in found["groups"]} == {RECIPE.lr * RECIPE.adam_ratio}
+    assert record["quality"]["validation_value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"validation_value": "1"}, {"optimizer": {"groups": [{"lr": "x"}]}}]
+)
+def test_a_record_with_other_types_there_is_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"quality\..* where float belongs"):
+        validate(make_record(quality=wrong))
 
 
 class Silent(nn.Module):

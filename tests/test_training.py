@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from bench.parameters import by_role, count
-from bench.training import Curve, Diverged, Recipe, Trainer, train
+from bench.training import Curve, Diverged, Recipe, Trainer, facts, train
+from tests.zoo import node
 
 CPU = torch.device("cpu")
 
@@ -75,6 +77,63 @@ def test_only_tables_matrices_and_kernels_decay() -> None:
         "convolution.weight",
     }
     assert set(named.values()) == {0.0, 0.5}
+
+
+def test_a_marked_matrix_is_orthogonalised_and_does_not_decay() -> None:
+    model = nn.ModuleDict(
+        {"free": nn.Linear(4, 4, bias=False), "kept": nn.Linear(4, 4, bias=False)}
+    )
+    model["kept"].weight._no_weight_decay = True  # type: ignore[union-attr, assignment]
+    trainer = Trainer(model, recipe(lr=0.1, weight_decay=0.5), steps=1)
+    (muon,) = trainer.optimizers
+    assert [g["weight_decay"] for g in muon.param_groups] == [0.5, 0.0]
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)  # decay alone moves anything
+    muon.step()
+    after = dict(model.named_parameters())
+    torch.testing.assert_close(after["free.weight"], before["free.weight"] * (1 - 0.1 * 0.5))
+    assert torch.equal(after["kept.weight"], before["kept.weight"])
+
+
+# What the authors' trainer of RWKV-7 decays: two-dimensional tensors called `.weight`.
+@pytest.mark.parametrize("kind", ["language", "classify", "generate"])
+def test_of_rwkv_its_authors_weights_alone_decay(kind: str) -> None:
+    with torch.device("meta"):
+        model = instantiate(node("rwkv", kind), _convert_="all")
+    trainer = Trainer(model, recipe(weight_decay=0.5), steps=1)
+    decay = {
+        id(p): g["weight_decay"]
+        for o in trainer.optimizers
+        for g in o.param_groups
+        for p in g["params"]
+    }
+    named = {name: decay[id(p)] for name, p in model.named_parameters()}
+    decayed = {
+        name
+        for name, p in model.named_parameters()
+        if name.endswith(".weight") and p.squeeze().ndim > 1
+    }
+    assert {name for name, value in named.items() if value == 0.5} == decayed
+    assert any(name.endswith("att.receptance.weight") for name in decayed)
+
+
+def test_facts_are_those_of_the_optimizers() -> None:
+    model = Tiny()
+    found = facts(model, recipe(weight_decay=0.3), items=101, batch_size=10)
+    assert found == {
+        "groups": [
+            {"optimizer": "Muon", "tensors": 1, "parameters": 16, "lr": 0.1, "weight_decay": 0.3},
+            # embedding 5 x 4 and head 5 x 4, then the biases of four and five
+            {"optimizer": "AdamW", "tensors": 2, "parameters": 40, "lr": 0.05, "weight_decay": 0.3},
+            {"optimizer": "AdamW", "tensors": 2, "parameters": 9, "lr": 0.05, "weight_decay": 0.0},
+        ],
+        "schedule": "constant, then linear to zero",
+        "cooldown": 0.5,
+        "steps": 11,
+        "clip": 1.0,
+    }
+    assert sum(g["parameters"] for g in found["groups"]) == count(model).total
 
 
 def test_training_lowers_the_loss_and_writes_a_curve() -> None:

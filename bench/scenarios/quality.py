@@ -10,7 +10,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from bench.scenarios.base import Context, scores
-from bench.training import Curve, train
+from bench.training import Curve, facts, train
 
 CURVE_POINTS = 200  # as many as a figure shows
 
@@ -78,6 +78,9 @@ def run(context: Context) -> dict[str, Any]:
             **trained(context, curve),
             "train_seconds": curve.seconds[-1],
             "lr": context.recipe.lr,
+            "optimizer": facts(
+                model, context.recipe, items=context.items, batch_size=context.batch_size
+            ),
             "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,
         },
         "figures": {},

@@ -26,7 +26,7 @@ from bench.report.compare.cells import name_of
 from bench.report.sheet import Entry, Sheet, show, to_markdown
 from bench.selftest import pool as pools
 from bench.selftest import quality, summary
-from bench.selftest.floors import write_floors
+from bench.selftest.floors import read_floors, write_floors
 from bench.selftest.rehearse import Outcome, rehearse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +113,7 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInput(
             f"--seeds={options.seeds} is too small; allowed: 0, or from {quality.SEEDS}."
         )
+    read_floors(options.noise)  # before an hour of measuring, not after it
     options.output.mkdir(parents=True, exist_ok=True)
 
 

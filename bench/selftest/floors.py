@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.environment import machine_key
+from bench.errors import BadInput
 from bench.report.compare.statistics import LOOKS, ratio_interval
 from bench.selftest.pool import Pool
 from bench.selftest.rehearse import pairs
@@ -16,12 +17,25 @@ SHARE = 0.99  # of A/A comparisons whose ratio lies within the floor
 
 def write_floors(pool: Pool, comparisons: int, seed: int, path: Path) -> None:
     """Merge the floors of this machine into the file; a rename replaces it."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = read_floors(path)
     known.setdefault(machine_key(), {}).update(floors(pool, comparisons, seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def read_floors(path: Path) -> dict[str, dict[str, float]]:
+    """Floors by machine and metric, none where there is no file; BadInput where it holds others."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        known = None
+    if not isinstance(known, dict) or not all(isinstance(kept, dict) for kept in known.values()):
+        raise BadInput(
+            f"--noise={path} holds no floors; allowed: a file of the selftest's, or none."
+        )
+    return known
 
 
 def floors(pool: Pool, comparisons: int, seed: int) -> dict[str, float]:

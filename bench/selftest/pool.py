@@ -1,6 +1,7 @@
 """A pool of pairs of fresh processes: plain against plain, and against slowed-down ones."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from bench.ab.duel import timed_in
 from bench.ab.sample import Side, take_pair
 from bench.errors import BadInput
 
+LEAST = 2  # pairs of a kind, for noise to be seen at all
 SLOWDOWNS = (0.0, 0.05, 0.10)  # of the second of a pair
 
 
@@ -47,9 +49,24 @@ class Pool:
             pairs = {
                 metric: [Pair(**pair) for pair in found] for metric, found in raw["pairs"].items()
             }
-            return Pool(pairs, raw["about"])
+            return Pool(_checked(pairs), raw["about"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadInput(f"--pool={path} holds no pool of samples ({error!r}).") from error
+
+
+def _checked(pairs: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
+    """The pairs; ValueError unless each metric has some of every kind, all of positive times."""
+    if not pairs:
+        raise ValueError("no metric")
+    for metric, found in pairs.items():
+        for slowdown in SLOWDOWNS:
+            if sum(pair.slowdown == slowdown for pair in found) < LEAST:
+                raise ValueError(f"{metric} has fewer than {LEAST} pairs of slowdown {slowdown}")
+        for pair in found:
+            for samples in (pair.plain, pair.other):
+                if not samples or not all(0 < value < math.inf for value in samples):
+                    raise ValueError(f"{metric} has a process without samples above 0")
+    return pairs
 
 
 def collect(

@@ -221,11 +221,32 @@ class CurvePart(TypedDict, total=False):
     tokens_per_item: int
 
 
+class GroupPart(TypedDict, total=False):
+    """A group of parameters: whose it is, its size, and the values that it alone has."""
+
+    optimizer: str
+    tensors: int
+    parameters: int
+    lr: float  # before the rate falls
+    weight_decay: float
+
+
+class OptimizerPart(TypedDict, total=False):
+    """What trained the model; `cooldown` is the share of `steps` over which the rates fall."""
+
+    groups: list[GroupPart]
+    schedule: str
+    cooldown: float
+    steps: int
+    clip: float
+
+
 class QualityPart(TypedDict, total=False):
-    """A score on the test part."""
+    """A score on the test part; `validation_value` is that of the same model on validation."""
 
     metric: str
     value: float
+    validation_value: float
     better: str
     bound: bool
     stderr: float
@@ -237,6 +258,7 @@ class QualityPart(TypedDict, total=False):
     train_tokens: int
     lr: float
     tuned: bool
+    optimizer: OptimizerPart
     items_artefact: str
 
 

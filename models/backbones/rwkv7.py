@@ -204,20 +204,25 @@ class RWKV7(nn.Module):
         return batch * len(self.blocks) * (2 * self.d_model * dtype.itemsize + matrix)
 
     def flops(self, batch: int, length: int) -> int:
-        """Of the chunked form, matrix products only: projections, and per chunk and head the
-        pairwise products (8 C^2 N a chunk), the solve (C^3 / 3), what the solved rows and the
-        outputs take (10 C^2 N), the transition and its input (8 C N^2), and the state's own
-        product (2 N^3).
+        """Matrix products: projections, and per head what the recurrence takes.
+
+        In chunks that is the pairwise products (8 C^2 N a chunk), the solve (C^3 / 3), what the
+        solved rows and the outputs take (10 C^2 N), the transition and its input (8 C N^2), and the
+        state's own product (2 N^3). A single symbol is no chunk: it reads the state at the removal
+        key and at the receptance (4 N^2), which decays (N^2) and takes two outer products (4 N^2).
         """
         N = self.head_size
         total = 0
         for name, p in self.named_parameters():
             if p.ndim == 2 and not name.endswith("r_k"):
                 total += 2 * batch * length * p.numel()
+        heads = batch * len(self.blocks) * self.n_heads
+        if length == 1:
+            return total + heads * 9 * N * N
         C = min(self.chunk, length)
         chunks = -(-length // C)
         per_chunk = 18 * C * C * N + C**3 // 3 + 8 * C * N * N + 2 * N**3
-        return total + batch * len(self.blocks) * self.n_heads * chunks * per_chunk
+        return total + heads * chunks * per_chunk
 
 
 def _drop_unused(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

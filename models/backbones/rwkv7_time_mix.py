@@ -90,10 +90,12 @@ class TimeMix(nn.Module):
         nn.init.uniform_(self.value.weight, -0.5 / D**0.5, 0.5 / D**0.5)
         nn.init.zeros_(self.output.weight)
         # Not for an optimizer that orthogonalises matrices: r_k is a vector laid out by heads, and
-        # a low-rank network would be driven into the flat part of its sigmoid.
+        # a low-rank network would be driven into the flat part of its sigmoid. Nor for weight
+        # decay: the authors' trainer decays what is called `.weight`, and these are not.
         for name, parameter in self.named_parameters(recurse=False):
             if name == "r_k" or name in LOW_RANK:
                 parameter.no_orthogonal = True  # type: ignore[attr-defined]
+                parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(
         self, x: Tensor, last: Tensor, v_first: Tensor | None, state: Tensor

@@ -341,6 +341,17 @@ def test_flops_count_the_projections_exactly(backbone: RWKV7) -> None:
     assert backbone.flops(2, 64) == counter.get_total_flops() + solve - decays
 
 
+def test_flops_of_one_symbol_are_those_of_the_recurrence(backbone: RWKV7) -> None:
+    """Against torch's counter, which does not see the decay nor the two outer products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x = torch.randn(2, 1, 32)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone(x)
+    unseen = 2 * 3 * 2 * 5 * 16 * 16  # B, layers, heads
+    assert backbone.flops(2, 1) == counter.get_total_flops() + unseen
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"head_size": 24}, "not divisible"), ({"d_ff": 0}, "d_ff is 0"), ({"chunk": 65}, "chunk")],

@@ -1,0 +1,113 @@
+"""Rates that a search found, written into the YAML of the models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scripts.commit_rates import CONFIGS, Refused, commit, main
+from tests.factories import make_record
+
+YAML = """\
+# A comment that stays.
+name: mamba
+lr: {text: 0.02, context: 0.5, digits: 0.01}
+tuned: {text: {nano: 0.02}}
+backbone: {width: 8}
+"""
+
+
+def found(folder: Path, *searches: tuple[str, str, float, str]) -> Path:
+    """A results folder with searches: model, task, rate, size."""
+    (folder / "records").mkdir(parents=True)
+    for number, (model, task, rate, size) in enumerate(searches):
+        record = make_record(
+            model=model, task=task, scenario="tune", size=size, figures={"best_lr": rate},
+            created=f"2026-11-24T10:00:{number:02d}+00:00",
+            tuning={"trials": [{"lr": lr, "value": lr} for lr in (0.001, rate, 1.0)]},
+        )  # fmt: skip
+        (folder / "records" / f"{record['id']}.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> Path:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mamba.yaml").write_text(YAML)
+    return tmp_path / "configs"
+
+
+def test_the_last_search_of_each_task_and_size_is_written(configs: Path, tmp_path: Path) -> None:
+    results = found(
+        tmp_path / "run",
+        ("mamba", "text", 0.08, "nano"), ("mamba", "text", 0.04, "nano"),
+        ("mamba", "digits", 0.005, "tiny"),
+    )  # fmt: skip
+    commit(results, configs)
+    text = (configs / "mamba.yaml").read_text()
+    assert text.splitlines() == [
+        "# A comment that stays.",
+        "name: mamba",
+        "lr: {text: 0.04, context: 0.5, digits: 0.005}",
+        "tuned: {text: {nano: 0.04}, digits: {tiny: 0.005}}",
+        "backbone: {width: 8}",
+    ]
+    commit(results, configs)
+    assert (configs / "mamba.yaml").read_text() == text
+
+
+def test_every_model_of_ours_has_a_place_for_its_rates(tmp_path: Path) -> None:
+    """Rates that stand there already change nothing."""
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    searches = []
+    for path in CONFIGS.glob("*.yaml"):
+        (configs / path.name).write_text(path.read_text())
+        tuned = yaml.safe_load(path.read_text())["tuned"]
+        tasks = {"text", "digits", "generate"} & tuned.keys()
+        searches += [(path.stem, task, tuned[task]["nano"], "nano") for task in tasks]
+    written = commit(found(tmp_path / "run", *searches), configs)
+    assert len(written) == len(list(CONFIGS.glob("*.yaml")))
+    for path in written:
+        before = yaml.safe_load((CONFIGS / path.name).read_text())
+        assert yaml.safe_load(path.read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "sentence"),
+    [
+        ("mamba", "generate", "mamba.yaml has no entry 'generate' in its line 'lr"),
+        ("mine", "text", "mine.yaml does not exist; model=mine"),
+    ],
+)
+def test_a_rate_without_a_place_is_refused_and_nothing_written(
+    model: str, task: str, sentence: str, configs: Path, tmp_path: Path
+) -> None:
+    results = found(tmp_path / "run", ("mamba", "text", 0.08, "nano"), (model, task, 0.1, "nano"))
+    with pytest.raises(Refused, match=sentence):
+        commit(results, configs)
+    assert (configs / "mamba.yaml").read_text() == YAML
+
+
+def test_a_model_without_the_line_is_refused(configs: Path, tmp_path: Path) -> None:
+    (configs / "mamba.yaml").write_text(YAML.replace("tuned:", "tunes:"))
+    with pytest.raises(Refused, match="no line 'tuned:"):
+        commit(found(tmp_path / "run", ("mamba", "text", 0.08, "nano")), configs)
+
+
+def test_an_end_of_the_grid_is_told(
+    configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit(found(tmp_path / "run", ("mamba", "text", 1.0, "nano")), configs)
+    assert "mamba text: 1.0 is an end of the grid" in capsys.readouterr().err
+
+
+def test_results_without_a_search_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(found(tmp_path / "run"))]) == 2
+    assert "holds no finished cell of scenario=tune" in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "nowhere' does not exist" in capsys.readouterr().err
+    assert main([]) == 2
