@@ -19,6 +19,7 @@ import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -37,6 +38,7 @@ TICK_S = 5.0
 LOG = "log.txt"
 FORK_SERVER, FRESH = "fork server", "fresh interpreter"
 TRACEBACK = "traceback.txt"
+SOCKET_FOLDER = 70  # of the 104 to 108 bytes of a socket's name, the end is multiprocessing's
 UNKNOWN = 255  # what multiprocessing says of a child whose fork server died before it
 SERVER_DIED = "crash: the process ended without a result, or the fork server that starts it died"
 
@@ -93,8 +95,16 @@ class Launcher:
         paths = [str(ROOT)] if str(ROOT) in sys.path else []
         paths += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
         safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
-        with environment_set(self.environment | safe):
-            forkserver.ensure_running()
+        try:
+            with environment_set(self.environment | safe):
+                forkserver.ensure_running()
+        except OSError as error:
+            if "AF_UNIX" not in str(error):
+                raise
+            raise BadInput(
+                f"TMPDIR={tempfile.gettempdir()} is too long for the name of a socket in it; "
+                f"allowed: a folder whose path has about {SOCKET_FOLDER} bytes at most."
+            ) from error
 
     def __exit__(self, *_: object) -> None:
         self.stop()
