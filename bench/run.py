@@ -53,6 +53,8 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     store = Store(settings.results)
     records, problems = store.read_all()
     for problem in problems:
+        if problem.path == store.records:  # what is finished there cannot be known
+            raise BadInput(f"results={store.root}: {problem}; give a folder that can be read")
         print(f"warning: {problem}; it is passed over", file=sys.stderr)
     for cell in cells:
         cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)

@@ -49,7 +49,7 @@ def test_kills(folder: Path) -> None:
 def test_a_store_shared_or_read_only_and_a_reader_gone(folder: Path) -> None:
     two = partial(kills.two_at_once, delay=0.5)
     locked = partial(disks.read_only, how="permission")
-    hold(folder, two=two, locked=locked, head=kills.reader_gone)
+    hold(folder, two=two, locked=locked, head=kills.reader_gone, hidden=disks.unlistable)
 
 
 def test_disks_without_room(folder: Path) -> None:

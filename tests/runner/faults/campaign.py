@@ -82,6 +82,7 @@ def plan(count: int, seed: int, span: float) -> Plan:
         ("worker's files limited", disks.large_file_of_worker),
         ("read-only mount", partial(disks.read_only, how="mount")),
         ("read-only by permission", partial(disks.read_only, how="permission")),
+        ("folder that cannot be listed", disks.unlistable),
         ("no readable file at all", files.nothing_readable),
     ]
 

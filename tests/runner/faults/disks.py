@@ -111,6 +111,23 @@ def read_only(folder: Path, how: str) -> Trial:
     return trial
 
 
+def unlistable(folder: Path) -> Trial:
+    """A store that may be written but not listed: nothing is measured a second time."""
+    sweep, trial = Sweep(folder, seeds=1), Trial()
+    prepare = permissions_bind(folder)
+    trial.expect(sweep.run().code == 0, "the sweep before")
+    trial.before, drawn = len(sweep.seen), len(sweep.ledger())
+    for path in (sweep.results / "records", sweep.results):
+        path.chmod(0o200 if path == sweep.results else 0o300)
+        refused = sweep.run(prepare=prepare)
+        path.chmod(0o755)
+        trial.expect(refused.code == 2, f"exit code {refused.code}")
+        trial.one_sentence(refused, f"results={sweep.results}", "cannot be listed")
+    trial.expect(len(sweep.ledger()) == drawn, "finished cells were measured again")
+    account(sweep, trial, whole=True)
+    return trial
+
+
 def without_override() -> None:
     """Let permissions bind root too, in the program that is started next."""
     for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
