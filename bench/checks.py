@@ -4,6 +4,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from bench.environment import cores
 from bench.errors import BadInput, unknown
 
 if TYPE_CHECKING:  # the type alone: the checks need nothing of Hydra
@@ -26,11 +27,15 @@ def check_scalar(key: str, value: object) -> int | str | bool:
         if text.lower() not in ("true", "false"):
             raise BadInput(f"compile={text} is no truth value; allowed: true, false.")
         return text.lower() == "true"
-    least = 1 if key == "threads" else 0
+    least, most, allowed = 0, 2**31 - 1, "integers from 0"
+    if key == "threads":  # more than there are cores would only wait for each other
+        least, most = 1, cores()
+        allowed = f"integers from 1 to {most}, the cores that this process may use"
     if not re.fullmatch(r"[+-]?\d+", text) or isinstance(value, bool):
-        raise BadInput(f"{key}={text} is no whole number; allowed: integers from {least}.")
-    if not least <= int(text) < 2**31:
-        raise BadInput(f"{key}={text} is out of range; allowed: integers from {least}.")
+        raise BadInput(f"{key}={text} is no whole number; allowed: {allowed}.")
+    # A number of very many digits is out of range too, and Python refuses to read it.
+    if len(text) > 20 or not least <= int(text) <= most:
+        raise BadInput(f"{key}={text[:40]} is out of range; allowed: {allowed}.")
     return int(text)
 
 

@@ -9,6 +9,7 @@ for a data set of the hub: the fork server is offline, and libraries read that w
 imported.
 """
 
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -18,6 +19,7 @@ import secrets
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -36,6 +38,9 @@ TICK_S = 5.0
 LOG = "log.txt"
 FORK_SERVER, FRESH = "fork server", "fresh interpreter"
 TRACEBACK = "traceback.txt"
+SOCKET_FOLDER = 70  # of the 104 to 108 bytes of a socket's name, the end is multiprocessing's
+UNKNOWN = 255  # what multiprocessing says of a child whose fork server died before it
+SERVER_DIED = "crash: the process ended without a result, or the fork server that starts it died"
 
 
 @dataclass
@@ -48,6 +53,7 @@ class Outcome:
     wall_s: float = 0.0
     isolation: str | None = None
     layout: str | None = None  # equal for processes that share a memory layout
+    server: int | None = None  # the process that had started this one
 
 
 class Launcher:
@@ -61,6 +67,7 @@ class Launcher:
         served = "forkserver" in methods and not fresh
         self.method = "forkserver" if served else "spawn"
         self.layout = secrets.token_hex(8)
+        self._server: int | None = None
         self.context: Any = multiprocessing.get_context(self.method)
         self.threads = threads
         self.environment = worker_environment(threads)
@@ -75,16 +82,29 @@ class Launcher:
         told = [w for w in (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker") if w]
         with environment_set({"PYTHONWARNINGS": ",".join(told)}):
             resource_tracker.ensure_running()
-        if self.method == "forkserver":
-            from multiprocessing import forkserver
+        self._serve()
+        return self
 
-            # The server must not find modules in the working directory that we would not.
-            paths = [str(ROOT)] if str(ROOT) in sys.path else []
-            paths += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-            safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    def _serve(self) -> None:
+        """See that the fork server runs: one that died (for want of memory, say) starts again."""
+        if self.method != "forkserver":
+            return
+        from multiprocessing import forkserver
+
+        # The server must not find modules in the working directory that we would not.
+        paths = [str(ROOT)] if str(ROOT) in sys.path else []
+        paths += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+        safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
+        try:
             with environment_set(self.environment | safe):
                 forkserver.ensure_running()
-        return self
+        except OSError as error:
+            if "AF_UNIX" not in str(error):
+                raise
+            raise BadInput(
+                f"TMPDIR={tempfile.gettempdir()} is too long for the name of a socket in it; "
+                f"allowed: a folder whose path has about {SOCKET_FOLDER} bytes at most."
+            ) from error
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -112,22 +132,36 @@ class Launcher:
         context: Any = multiprocessing.get_context("spawn") if online else self.context
         process = context.Process(target=child, args=arguments, name="archbench-cell")
         self._process = process
-        with environment_set(worker_environment(self.threads, online=online)):
-            process.start()
-        theirs.close()
+        served = context.get_start_method() == "forkserver"
         try:
+            self._serve()
+            with environment_set(worker_environment(self.threads, online=online)):
+                process.start()
+            theirs.close()
             message = self._await(ours, process, started + timeout, started, tick)
+            outcome = _outcome(message, process, timeout, served=served)
+        except (EOFError, ConnectionError):
+            outcome = Outcome("failed", SERVER_DIED)
         finally:
             if process.is_alive():
                 process.join(0.2)  # a child that has reported is on its way out
             self.stop()
+            if served and process.exitcode == UNKNOWN:
+                _end_orphan(process.pid)
+            theirs.close()
             ours.close()
-        outcome = _outcome(message, process, timeout)
-        served = context.get_start_method() == "forkserver"
         outcome.isolation = FORK_SERVER if served else FRESH
-        outcome.layout = self.layout if served else secrets.token_hex(8)
+        outcome.layout = self._layout(outcome.server) if served else secrets.token_hex(8)
         outcome.wall_s = time.monotonic() - started
         return outcome
+
+    def _layout(self, server: int | None) -> str:
+        """The name of the memory layout that children of `server` share."""
+        if server is not None:
+            if self._server not in (server, None):
+                self.layout = secrets.token_hex(8)  # another server than that of earlier cells
+            self._server = server
+        return self.layout
 
     def _await(
         self,
@@ -156,16 +190,26 @@ class Launcher:
                 tick(time.monotonic() - started)
 
 
-def _outcome(message: bytes | str | None, process: Any, timeout: float) -> Outcome:
+def _end_orphan(pid: int) -> None:
+    """End a child that outlived its fork server, before it tidies up what we still collect."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _outcome(message: bytes | str | None, process: Any, timeout: float, *, served: bool) -> Outcome:
     if message == "timeout":
         return Outcome("failed", f"time-out: not finished after {timeout:g} s")
     if message is None:
-        return Outcome("failed", _death(process.exitcode))
+        return Outcome("failed", _death(process.exitcode, served=served))
     value = json.loads(message)
-    return Outcome(value["status"], value.get("reason"), value.get("payload") or {})
+    return Outcome(
+        value["status"], value.get("reason"), value.get("payload") or {}, server=value["server"]
+    )
 
 
-def _death(code: int | None) -> str:
+def _death(code: int | None, *, served: bool) -> str:
+    if served and code == UNKNOWN:
+        return SERVER_DIED
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         memory = ", as happens when memory runs out" if name == "SIGKILL" else ""
@@ -177,6 +221,7 @@ def child(
     pipe: Connection, worker: str, cell: dict[str, Any], workdir: str, memory_limit: float | None
 ) -> None:
     """Body of a cell's process."""
+    server = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     threading.Thread(target=_end_with_parent, args=(pipe, workdir), daemon=True).start()
     log = open(Path(workdir) / LOG, "ab", buffering=0)  # noqa: SIM115  (open while we live)
@@ -190,15 +235,19 @@ def child(
         payload = getattr(importlib.import_module(module), name)(cell, Path(workdir))
         status, reason = payload.pop("status", "ok"), payload.pop("reason", None)
         result: dict[str, Any] = {"status": status, "reason": reason, "payload": payload}
-        message = json.dumps(result, default=_plain).encode()
+        message = json.dumps(result | {"server": server}, default=_plain)
     except BadInput as error:
-        message = json.dumps({"status": "bad_input", "reason": one_line(str(error))}).encode()
+        result = {"status": "bad_input", "reason": one_line(str(error))}
+        message = json.dumps(result | {"server": server})
     except BaseException as error:
-        Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
-        message = json.dumps({"status": "failed", "reason": describe(error)}).encode()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pipe.send_bytes(message)
+        result = {"status": "failed", "reason": describe(error)}
+        message = json.dumps(result | {"server": server})
+        with contextlib.suppress(OSError):  # a full disk, perhaps the very reason
+            Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+    with contextlib.suppress(OSError):  # the log cannot be written, the result can be sent
+        sys.stdout.flush()
+        sys.stderr.flush()
+    pipe.send_bytes(message.encode())
     # Libraries' own exit handlers may hang or crash; the result is out.
     os._exit(0)
 

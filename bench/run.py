@@ -51,13 +51,10 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     stream = sys.stderr if as_json else sys.stdout
     check_paths(cells)
     store = Store(settings.results)
-    try:
-        if not settings.plan:
-            store.check_writable()
-    except StoreError as error:
-        raise BadInput(f"results={settings.results}: {error}") from error
     records, problems = store.read_all()
     for problem in problems:
+        if problem.path == store.records:  # what is finished there cannot be known
+            raise BadInput(f"results={store.root}: {problem}; give a folder that can be read")
         print(f"warning: {problem}; it is passed over", file=sys.stderr)
     for cell in cells:
         cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)
@@ -72,6 +69,8 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
         show_plan(kept, left_out, finished, stream, as_json=as_json)
         return 0
     todo = _rounds([c for c in kept if c.key not in finished], records, settings)
+    if todo:  # what is finished can be shown from a folder that is read-only
+        _check_writable(store)
     run = _Run(settings, store, worker, Display(stream, todo))
     done = run.all(kept, todo, finished)
     if left_out:
@@ -80,6 +79,13 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     exit_code = run.exit_code(done)
     conclude(done, store, stream, exit_code, as_json=as_json)
     return exit_code
+
+
+def _check_writable(store: Store) -> None:
+    try:
+        store.check_writable()
+    except StoreError as error:
+        raise BadInput(f"results={store.root}: {error}") from error
 
 
 def _finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:

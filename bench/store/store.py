@@ -122,9 +122,9 @@ class Store:
         """All readable records in order of their ids, and a problem for each unreadable file."""
         records: list[Record] = []
         problems: list[Problem] = []
-        if not self.records.exists():
-            return records, problems
         try:
+            if not self.records.exists():
+                return records, problems
             names = sorted(e.name for e in os.scandir(self.records) if e.name.endswith(".json"))
         except OSError as error:
             return records, [Problem(self.records, f"cannot be listed ({error.strerror or error})")]

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from bench.errors import BadInput
 
+LEDGER = "ARCHBENCH_FAKE_LEDGER"  # names the file in which runs are noted
 held: list[Any] = []
 
 
 def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     model = cell["config"].get("model") or {}
     behaviour = model.get("behaviour", "good") if cell["seed"] == 0 else "good"
+    draw = _noted(cell)
     print("said by the worker")
     held.append(multiprocessing.RLock())  # as libraries hold one for their progress bars
     if behaviour == "raise":
@@ -33,6 +36,8 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         time.sleep(60)
     if behaviour == "pause":
         time.sleep(0.6)
+    if behaviour == "fill":
+        (workdir / "much").write_bytes(bytes(4 << 20))
     (workdir / "curve.json").write_text("[1, 2]")
     value = float("nan") if behaviour == "infinite" else 123.0
     if cell["scenario"] == "baselines":
@@ -45,6 +50,17 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         "status": "ok",
         "figures": {f"{cell['scenario']}_per_s": value, "threads": os.environ["OMP_NUM_THREADS"]},
         "timing": {"unit": "tokens", "samples_s": [0.1], "n": 1, "median_s": 0.1},
-        "seen": {"offline": os.environ.get("HF_HUB_OFFLINE")},
+        "seen": {"offline": os.environ.get("HF_HUB_OFFLINE"), "draw": draw},
         "data": {"id": "fake", "sha256": "0" * 64},
     }
+
+
+def _noted(cell: dict[str, Any]) -> str:
+    """A word of this run alone, noted beside the store: a record with another was not measured."""
+    draw = secrets.token_hex(8)
+    if path := os.environ.get(LEDGER):
+        names = [cell[key] for key in ("model", "task", "scenario", "size")]
+        name = " · ".join([*names, f"seed {cell['seed']}"])
+        with open(path, "ab", buffering=0) as stream:  # one write: runs do not mix their lines
+            stream.write(f"{draw} {name}\n".encode())
+    return draw

@@ -8,6 +8,7 @@ import pytest
 from bench.identity import data_hint
 from tests.runner.conftest import CONFIGS, Command, python, records
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 # What is given, and what the sentence must name.
 MISTAKES = {
     "model=fak": ["model=fak ", "fake", "Did you mean 'fake'"],
@@ -24,6 +25,7 @@ MISTAKES = {
     "seed=1.5": ["seed=1.5", "whole number"],
     "dtype=int8": ["dtype=int8", "bfloat16, float16, float32"],
     "threads=0": ["threads=0", "integers from 1"],
+    "threads=999999": ["threads=999999", f"allowed: integers from 1 to {CORES},"],
     "compile=maybe": ["compile=maybe", "true, false"],
     "lr=0": ["lr=0", "above 0"],
     "lr=inf": ["lr=inf", "finite"],

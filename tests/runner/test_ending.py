@@ -1,4 +1,4 @@
-"""A run that is killed, interrupted or not alone loses no record."""
+"""A run that is killed or interrupted loses no record (`test_faults.py` has more of it)."""
 
 import os
 import signal
@@ -46,32 +46,6 @@ def test_killing_the_parent_loses_no_record(bench: Command, results: Path, tmp_p
     assert sorted(r["status"] for r in records(results)) == ["failed", "ok"]
 
 
-def test_a_worker_that_is_killed_costs_its_own_cell(results: Path) -> None:
-    parent = start(results, "model=fake", "model.behaviour=slow", "scenario=prefill", "seed=0,1")
-    deadline = time.monotonic() + 60
-    while not (running := _child(parent.pid, 2)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    os.kill(running, signal.SIGKILL)
-    out, err = parent.communicate(timeout=60)
-    assert parent.returncode == 1, err
-    assert "Traceback" not in out + err
-    made = {r["cell"]["seed"]: r for r in records(results)}
-    assert {seed: r["status"] for seed, r in made.items()} == {0: "failed", 1: "ok"}
-    assert "SIGKILL" in made[0]["reason"]
-
-
-def test_two_runs_into_one_folder(bench: Command, results: Path) -> None:
-    runs = [start(results, "model=fake", "seed=0,1,2") for _ in range(2)]
-    for run in runs:
-        out, err = run.communicate(timeout=100)
-        assert run.returncode == 0, out + err
-    made = records(results)
-    assert len({r["key"] for r in made}) == 7
-    assert {r["status"] for r in made} == {"ok"}
-    assert "7 of 7 cells are finished already" in bench("model=fake", "seed=0,1,2").out
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_the_records(results: Path, number: signal.Signals) -> None:
     parent = start(results, "model=fake", "model.behaviour=pause,slow", "scenario=prefill")
@@ -85,17 +59,6 @@ def test_an_interrupt_keeps_the_records(results: Path, number: signal.Signals) -
     assert "every finished record is kept" in err
     assert "Traceback" not in out + err
     assert [r["status"] for r in records(results)] == ["ok"]
-
-
-def _child(process: int, depth: int) -> int:
-    """A descendant `depth` generations below: the fork server's children run cells; 0 if none."""
-    if depth == 0:
-        return process
-    for path in Path(f"/proc/{process}/task/{process}").glob("children"):
-        for child in path.read_text().split():
-            if found := _child(int(child), depth - 1):
-                return found
-    return 0
 
 
 def _group(leader: int) -> bool:
