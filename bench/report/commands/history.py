@@ -74,8 +74,10 @@ def run(options: argparse.Namespace) -> int:
     view = View(sheets(judged, pin, timeline.notes), QUIET, document(judged))
     code = emit(findings(judged, records, timeline, pin), options, console, view=view)
     if not options.no_plots:
-        paths = draw_series(judged, pin, options.plots or folder / "plots", FORMATS)
-        console.print("written: " + (", ".join(map(str, paths)) or "nothing"), soft_wrap=True)
+        plots = options.plots or folder / "plots"
+        paths = draw_series(judged, pin, plots, FORMATS)
+        said = f"{len(paths) // len(FORMATS)} figures in {plots}" if paths else "no figure"
+        console.print(f"written: {said}", soft_wrap=True)
     return code
 
 

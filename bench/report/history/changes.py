@@ -1,8 +1,8 @@
 """The changes of a series: where a new level begins, by how much, and whether it lasted.
 
 Changes are those of bench/report/history/divisive.py, of logarithms of times and of plain scores.
-The windows of all series share one p, so that a whole report has the false alarms of one window. An
-exact figure changes wherever it is another one.
+All series share one p, so that a whole report has the false alarms of one window (fewer than 1 %
+of reports on plain noise have one). An exact figure changes wherever it is another one.
 """
 
 import math
@@ -41,10 +41,12 @@ class Change:
 
 
 def share_of_p(series: Sequence[Series], p: float = P) -> float:
-    """The p of a change in one window, so that all windows of all series have `p` together."""
-    sizes = [len(one.points) for one in series if one.kind != EXACT]
-    windows = sum(math.ceil(size / WINDOW) for size in sizes if size >= 2 * LEAST)
-    return p / max(1, windows)
+    """The p of a change, so that all series together have the false alarms of one window at `p`.
+
+    False alarms grow with the number of commits (tests/report/history/test_divisive.py).
+    """
+    commits = sum(len(one.points) for one in series if one.kind != EXACT)
+    return p / max(1.0, commits / WINDOW)
 
 
 def changes(series: Series, floor: float, p: float) -> list[Change]:

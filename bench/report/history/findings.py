@@ -34,22 +34,25 @@ def of_series(one: Judged, pin: Pin | None) -> list[Finding]:
     series = one.series
     found = []
     if one.previous:
-        found.append(_step(series, series.metric, one.previous, "previous"))
-    if one.pinned:
-        found.append(_step(series, f"{series.metric} {PINNED}", one.pinned, "pinned"))
+        found.append(_step(series, series.metric, one.previous, "the previous commit"))
+    if one.pinned and pin:
+        which = f"the pinned {pin.label}"
+        found.append(_step(series, f"{series.metric} {PINNED}", one.pinned, which))
     if one.obstacle:
         why = f"was not measured like the pinned ({one.obstacle})"
         reason = f"{series.cell}, {series.metric} {why}"
         found.append(Finding(series.cell, f"{series.metric} {PINNED}", "not comparable", reason))
-    for change in one.changes:
-        if not (pin and pin.accepts(series.points[change.place].commit)):
-            found.append(_change(series, change))
+    found += [
+        _change(series, change)
+        for change in one.changes
+        if not (pin and pin.accepts(series.points[change.place].commit))
+    ]
     return found
 
 
 def _step(series: Series, metric: str, step: Step, which: str) -> Finding:
     told = step.judgement
-    reason = f"{series.cell}, {series.metric} against the {which} {step.reference.label}"
+    reason = f"{series.cell}, {series.metric} against {which} ({step.reference.label})"
     return Finding(
         series.cell, metric, told.verdict, f"{reason}: {told.why}", series.unit, step.base,
         step.head, told.ratio, told.low, told.high, told.p, told.n_base, told.n_head, told.smallest,

@@ -8,8 +8,8 @@ from bench.report.compare.sheet import STYLES, value_entry
 from bench.report.compare.statistics import ALPHA
 from bench.report.compare.verdict import EXIT_CODES, Finding
 from bench.report.formats import MISSING
-from bench.report.history.changes import Change
-from bench.report.history.divisive import LEAST, P
+from bench.report.history.changes import Change, share_of_p
+from bench.report.history.divisive import LEAST
 from bench.report.history.findings import of_series
 from bench.report.history.judge import Judged, Pin
 from bench.report.history.series import EXACT
@@ -18,6 +18,7 @@ from bench.report.sheet import Entry, Sheet
 from bench.store import plain
 
 LEVELS = "▁▂▃▄▅▆▇█"
+SEPARATOR = " · "
 WIDTH = 12  # commits that the line of blocks shows
 HEADS = ["verdict", "cell", "metric", "commits", "trend", "last", "since previous", "since pinned"]
 CHANGE_HEADS = ["verdict", "cell", "metric", "commit", "day", "before", "after", "size", "p",
@@ -26,15 +27,15 @@ CHANGE_HEADS = ["verdict", "cell", "metric", "commit", "day", "before", "after",
 
 def sheets(judged: Sequence[Judged], pin: Pin | None, notes: Sequence[str]) -> list[Sheet]:
     """Those that are not empty; `notes` stand below the first."""
-    ending = _common_ending(judged)
+    names, common = _names(judged)
     newest = [one for one in judged if one.series.since is None]
     shown = [one for one in newest if one.series.varies]
     rows = sorted(((_gravest(of_series(one, pin)), one) for one in shown), key=_order)
     heads = HEADS if pin else HEADS[:-1]
-    said = [*notes, *_notes(judged, pin, ending)]
-    found = [Sheet("History", heads, [_row(word, one, ending, pin) for word, one in rows], said)]
+    said = [*notes, *_notes(judged, pin, names, common)]
+    found = [Sheet("History", heads, [_row(word, one, names, pin) for word, one in rows], said)]
     changed = [
-        _change(one, change, ending, pin) for one in judged for change in reversed(one.changes)
+        _change(one, change, names, pin) for one in judged for change in reversed(one.changes)
     ]
     if changed:
         found.append(Sheet("Change points", CHANGE_HEADS, changed))
@@ -50,11 +51,11 @@ def _gravest(found: Sequence[Finding]) -> str:
     return next((word for word in EXIT_CODES if word in told), "new")
 
 
-def _row(word: str, one: Judged, ending: str, pin: Pin | None) -> list[Entry]:
+def _row(word: str, one: Judged, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
     series = one.series
     values = [point.value for point in series.points]
     row = [
-        Entry(word, style=STYLES[word]), Entry(series.cell.removesuffix(ending)),
+        Entry(word, style=STYLES[word]), Entry(names[series.cell]),
         Entry(series.metric), Entry(len(values)), Entry(trend(values)),
         value_entry(series.last.value, series.unit), _step(one.previous, interval=False),
     ]  # fmt: skip
@@ -83,7 +84,7 @@ def trend(values: Sequence[float]) -> str:
     return "".join(LEVELS[round((value - low) * scale)] for value in shown)
 
 
-def _change(one: Judged, change: Change, ending: str, pin: Pin | None) -> list[Entry]:
+def _change(one: Judged, change: Change, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
     series = one.series
     commit = series.points[change.place].commit
     if series.since is not None:
@@ -95,7 +96,7 @@ def _change(one: Judged, change: Change, ending: str, pin: Pin | None) -> list[E
     style = STYLES[change.verdict] if lasts == "yes" else "dim"
     size = f"{change.size:+.1%}" if math.isfinite(change.size) else MISSING
     return [
-        Entry(change.verdict, style=style), Entry(series.cell.removesuffix(ending)),
+        Entry(change.verdict, style=style), Entry(names[series.cell]),
         Entry(series.metric), Entry(commit.label), Entry(commit.day),
         value_entry(change.before, series.unit), value_entry(change.after, series.unit),
         Entry(change.size, size),
@@ -104,15 +105,29 @@ def _change(one: Judged, change: Change, ending: str, pin: Pin | None) -> list[E
     ]  # fmt: skip
 
 
-def _common_ending(judged: Sequence[Judged]) -> str:
-    """The axes that all cells share; they need not stand in every row."""
-    endings = {one.series.cell[one.series.cell.index(" (") :] for one in judged}
-    return endings.pop() if len(endings) == 1 else ""
+def _names(judged: Sequence[Judged]) -> tuple[dict[str, str], list[str]]:
+    """A short name for every cell, and what it leaves out for all cells share it."""
+    parts: dict[str, tuple[list[str], str]] = {}
+    for one in judged:
+        text, _, axes = one.series.cell.partition(" (")
+        parts[one.series.cell] = (text.split(SEPARATOR), axes.removesuffix(")"))
+    rows = [words for words, _ in parts.values()]
+    shared = set.intersection(*map(set, rows)) if len(rows) > 1 else set()
+    endings = {axes for _, axes in parts.values()}
+    common = [word for word in rows[0] if word in shared]
+    names = {}
+    for cell, (words, ending) in parts.items():
+        own = [word for word in words if word not in shared]
+        names[cell] = SEPARATOR.join(own) + ("" if len(endings) == 1 else f" ({ending})")
+    return names, common + (sorted(endings) if len(endings) == 1 else [])
 
 
-def _notes(judged: Sequence[Judged], pin: Pin | None, ending: str) -> list[str]:
-    found = [f"All cells: {ending.strip(' ()')}."] if ending else []
-    newest = [one.series for one in judged if one.series.since is None]
+def _notes(
+    judged: Sequence[Judged], pin: Pin | None, names: Mapping[str, str], common: Sequence[str]
+) -> list[str]:
+    found = [f"All cells: {SEPARATOR.join(common)}."] if common else []
+    all_series = [one.series for one in judged]
+    newest = [series for series in all_series if series.since is None]
     quiet = sum(not series.varies for series in newest)
     if quiet:
         found.append(f"Not shown: {quiet} exact figures that never changed.")
@@ -129,9 +144,9 @@ def _notes(judged: Sequence[Judged], pin: Pin | None, ending: str) -> list[str]:
             f"error {ALPHA:.0%} over all series."
             + (f" {absent} series have no record of it." if absent else "")
         )
-    found.append(f"Change points: E-divisive with Student's test, p {P:g} over all windows.")
+    found.append(f"Change points: E-divisive with Student's test, p {share_of_p(all_series):.1g}.")
     breaks = {
-        f"{one.series.cell.removesuffix(ending)} up to {one.series.last.commit.label} is a series "
+        f"{names[one.series.cell]} up to {one.series.last.commit.label} is a series "
         f"of its own ({one.series.since})": None
         for one in judged
         if one.series.since is not None

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.report.history.changes import Change
 from bench.report.history.judge import Judged, Pin, judge_all
 from bench.report.history.series import TIMED, Series, build
 from bench.report.history.timeline import Commit, Timeline, first_parents
@@ -15,9 +15,13 @@ from bench.report.select import overrides
 
 NEEDS = "a second commit of the same cell (python -m bench, after a change)"
 MOST = 6  # panels of a figure: with more, a slide is no longer read
-TICKS = 5  # commits named below a panel
+TICKS = 4  # commits named below a panel
 COLORS = {"slower": "#B2182B", "worse": "#B2182B", "faster": "#1B7837", "better": "#1B7837"}
 PLAIN, FAINT = "#555555", "#999999"
+SMALL = 11  # points of the words at a change
+Places = dict[str, tuple[int, Commit]]  # number along the axis, by the key of the commit
+Page = Sequence[Sequence[Judged]]
+Mark = tuple[float, str, str]  # place along the axis, words, colour
 
 
 def draw(request: Request) -> list[Path]:
@@ -46,8 +50,10 @@ def draw_series(
             title = f"{task}, {scenario}: {_words(metric)} over commits"
             page = told[start : start + MOST]
             with panels(title, _caption(page, pin), len(page)) as (figure, axes):
-                for each, ones in zip(axes, page, strict=True):
-                    _panel(each, ones, pin, page)
+                marks = [_panel(a, ones, pin, page) for a, ones in zip(axes, page, strict=True)]
+                figure.draw_without_rendering()  # widths are known once everything has its place
+                for each, found in zip(axes, marks, strict=True):
+                    _label(each, found)
                 paths += save(figure, folder, name, formats)
     return paths
 
@@ -61,7 +67,7 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _caption(page: Sequence[Sequence[Judged]], pin: Pin | None) -> str:
+def _caption(page: Page, pin: Pin | None) -> str:
     record = page[0][-1].series.record
     environment = record.get("environment") or {}
     axes = {ones[-1].series.cell.partition(" (")[2].rstrip(")") for ones in page}
@@ -73,37 +79,27 @@ def _caption(page: Sequence[Sequence[Judged]], pin: Pin | None) -> str:
     return " · ".join(first) + "\n" + drawn
 
 
-def _panel(axes: Any, ones: Sequence[Judged], pin: Pin | None, page: Any) -> None:
-    """One cell: its older series faint, the newest in the colour of the family."""
-    newest = ones[-1].series
-    places = _places(ones)
+def _panel(axes: Any, ones: Sequence[Judged], pin: Pin | None, page: Page) -> list[Mark]:
+    """One cell: its older series faint, the newest in the colour of the family; what to mark."""
+    newest, pinned = ones[-1].series, ones[-1].pinned
+    cell, places = newest.record["cell"], _places(ones)
+    title = " ".join([cell["model"], *_changed(newest, page)])
+    axes.set_title(title, color=look(cell["model"], cell["family"]).color)
+    axes.set_ylabel("ms" if newest.kind == TIMED else _words(newest.metric))
     for one in ones:
         _line(axes, one, places)
+    if pin and pinned:
+        axes.axhline(pinned.base * _scale(newest), color="#000000", linestyle=":", linewidth=1.5)
+        axes.set_title(f"{pinned.judgement.ratio - 1:+.1%} since {pin.label}", loc="right",
+                       color=COLORS.get(pinned.judgement.verdict, PLAIN))  # fmt: skip
+    axes.set_xlim(-0.8, len(places) - 0.2)
     _ticks(axes, places)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.22 * (high - low))  # room for the names of changes
-    for one in ones:
-        for change in one.changes:
-            _mark(axes, one.series, change, places, pin)
-    for one, after in zip(ones, ones[1:], strict=False):
-        _break(axes, one.series, after.series, places)
-    pinned = ones[-1].pinned
-    if pinned is not None and pin is not None:
-        level = pinned.base * _scale(newest)
-        axes.axhline(level, color="#000000", linestyle=":", linewidth=1.5)
-        axes.annotate(
-            f"pinned {pinned.judgement.ratio - 1:+.1%}", (1, level),
-            xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
-            va="center", fontsize=11, annotation_clip=False,
-        )  # fmt: skip
-    cell = newest.record["cell"]
-    axes.set_title(" ".join([cell["model"], *_changed(newest, page)]),
-                   color=look(cell["model"], cell["family"]).color)  # fmt: skip
-    axes.set_ylabel("ms" if newest.kind == TIMED else _words(newest.metric))
-    axes.margins(x=0.03)
+    marks = [mark for one in ones for mark in _marks(one, places, pin)]
+    marks += [_break(axes, a.series, b.series, places) for a, b in pairwise(ones)]
+    return sorted(marks)
 
 
-def _changed(series: Series, page: Sequence[Sequence[Judged]]) -> list[str]:
+def _changed(series: Series, page: Page) -> list[str]:
     """What tells the cell from others of the same model on the page."""
     cell = series.record["cell"]
     same = [ones[-1].series.record["cell"] for ones in page]
@@ -112,7 +108,7 @@ def _changed(series: Series, page: Sequence[Sequence[Judged]]) -> list[str]:
     return [*size, *overrides(series.record)]
 
 
-def _places(ones: Sequence[Judged]) -> dict[str, tuple[int, Commit]]:
+def _places(ones: Sequence[Judged]) -> Places:
     """Number of every commit of the cell along the axis, by its key."""
     commits = sorted({p.commit.key: p.commit for one in ones for p in one.series.points}.values())
     return {commit.key: (number, commit) for number, commit in enumerate(commits)}
@@ -122,7 +118,7 @@ def _scale(series: Series) -> float:
     return 1e3 if series.kind == TIMED else 1.0
 
 
-def _line(axes: Any, one: Judged, places: dict[str, tuple[int, Commit]]) -> None:
+def _line(axes: Any, one: Judged, places: Places) -> None:
     series, cell = one.series, one.series.record["cell"]
     style = look(cell["model"], cell["family"])
     scale, color = _scale(series), style.color if series.since is None else FAINT
@@ -141,38 +137,51 @@ def _line(axes: Any, one: Judged, places: dict[str, tuple[int, Commit]]) -> None
                   alpha=0.6, solid_capstyle="butt")  # fmt: skip
 
 
-def _mark(
-    axes: Any, series: Series, change: Change, places: dict[str, tuple[int, Commit]],
-    pin: Pin | None,
-) -> None:  # fmt: skip
-    """A vertical line before the first commit of a new level, with its name and size."""
-    commit = series.points[change.place].commit
-    at = places[commit.key][0] - 0.5
-    judged = change.lasting and series.since is None and not (pin and pin.accepts(commit))
-    color = COLORS.get(change.verdict, PLAIN) if judged else FAINT
-    axes.axvline(at, color=color, linestyle="--", linewidth=1.8)
-    late = at > 0.6 * (len(places) - 1)
-    axes.annotate(
-        f"{change.size:+.1%}\n{commit.label}", (at, 1), xycoords=("data", "axes fraction"),
-        xytext=(-4 if late else 4, -2), textcoords="offset points", ha="right" if late else "left",
-        va="top", color=color, fontsize=11, fontweight="bold", linespacing=0.95,
-    )  # fmt: skip
+def _marks(one: Judged, places: Places, pin: Pin | None) -> list[Mark]:
+    """Size and commit of each change; grey where it did not last or was released."""
+    series, found = one.series, []
+    for change in one.changes:
+        commit = series.points[change.place].commit
+        told = change.lasting and series.since is None and not (pin and pin.accepts(commit))
+        color = COLORS.get(change.verdict, PLAIN) if told else FAINT
+        found.append((places[commit.key][0] - 0.5, f"{change.size:+.1%}\n{commit.label}", color))
+    return found
 
 
-def _break(axes: Any, before: Series, after: Series, places: dict[str, tuple[int, Commit]]) -> None:
+def _break(axes: Any, before: Series, after: Series, places: Places) -> Mark:
     """Where one series ends and the next, which cannot be compared with it, begins."""
     at = (places[before.last.commit.key][0] + places[after.points[0].commit.key][0]) / 2
-    axes.axvspan(at - 0.15, at + 0.15, color="#DDDDDD", zorder=0)
-    axes.annotate(
-        f"not comparable: {(before.since or '').partition(':')[0]}", (at, 0),
-        xycoords=("data", "axes fraction"), xytext=(-3, 4), textcoords="offset points",
-        rotation=90, ha="right", va="bottom", fontsize=9, color=PLAIN,
-    )  # fmt: skip
+    axes.axvspan(at - 0.2, at + 0.2, color="#DDDDDD", zorder=0)
+    what = ", ".join(part.partition(":")[0] for part in (before.since or "").split("; "))
+    return at, f"not comparable:\n{what}", PLAIN
 
 
-def _ticks(axes: Any, places: dict[str, tuple[int, Commit]]) -> None:
+def _label(axes: Any, marks: Sequence[Mark]) -> None:
+    """A vertical line at each mark and its words above the data, in rows where they collide."""
+    room = axes.bbox.width / axes.figure.dpi * 72 / (axes.get_xlim()[1] - axes.get_xlim()[0])
+    ends: list[float] = []  # right end of the words in each row
+    rows = []
+    for at, text, _ in marks:
+        width = 0.7 * SMALL * max(map(len, text.split("\n"))) / room
+        left = min(at, axes.get_xlim()[1] - width)
+        row = next((number for number, end in enumerate(ends) if end <= left), len(ends))
+        ends[row : row + 1] = [left + width]
+        rows.append((row, left))
+    height = 2.4 * SMALL / (axes.bbox.height / axes.figure.dpi * 72)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, low + (high - low) / max(0.3, 1 - height * len(ends)))
+    for (at, text, color), (row, left) in zip(marks, rows, strict=True):
+        axes.axvline(at, ymax=1 - height * row, color=color, linestyle="--", linewidth=1.8)
+        axes.annotate(
+            text, (left, 1 - height * row), xycoords=("data", "axes fraction"), xytext=(4, 0),
+            textcoords="offset points", ha="left", va="top", color=color, fontsize=SMALL,
+            fontweight="bold", linespacing=0.95,
+        )  # fmt: skip
+
+
+def _ticks(axes: Any, places: Places) -> None:
     step = max(1, round((len(places) - 1) / (TICKS - 1)))
-    named = [(number, commit.label) for number, commit in places.values()][::step]
+    named = [(number, commit.label) for number, commit in places.values()][::-step]
     axes.set_xticks([number for number, _ in named], [label for _, label in named])
     axes.tick_params(axis="x", labelsize=10)
     axes.grid(axis="x", visible=False)
