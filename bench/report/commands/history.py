@@ -76,7 +76,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.no_plots:
         plots = options.plots or folder / "plots"
         paths = draw_series(judged, pin, plots, FORMATS)
-        said = f"{len(paths) // len(FORMATS)} figures in {plots}" if paths else "no figure"
+        said = (
+            f"{len(paths)} files in {plots}" if paths else "no figure, for one commit is no history"
+        )
         console.print(f"written: {said}", soft_wrap=True)
     return code
 

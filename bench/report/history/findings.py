@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.report.compare.cells import name_of
 from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.formats import percent
 from bench.report.history.changes import Change
 from bench.report.history.judge import Judged, Pin
 from bench.report.history.series import Series
@@ -52,7 +53,8 @@ def of_series(one: Judged, pin: Pin | None) -> list[Finding]:
 
 def _step(series: Series, metric: str, step: Step, which: str) -> Finding:
     told = step.judgement
-    reason = f"{series.cell}, {series.metric} against {which} ({step.reference.label})"
+    at = "" if which.endswith(step.reference.label) else f" ({step.reference.label})"
+    reason = f"{series.cell}, {series.metric} against {which}{at}"
     return Finding(
         series.cell, metric, told.verdict, f"{reason}: {told.why}", series.unit, step.base,
         step.head, told.ratio, told.low, told.high, told.p, told.n_base, told.n_head, told.smallest,
@@ -62,7 +64,9 @@ def _step(series: Series, metric: str, step: Step, which: str) -> Finding:
 def _change(series: Series, change: Change) -> Finding:
     """A change that did not last is told, and is the same."""
     commit = series.points[change.place].commit
-    said = f"{change.size:+.1%} at {commit.label}" if change.before else f"new at {commit.label}"
+    said = (
+        f"{percent(change.size)} at {commit.label}" if change.before else f"new at {commit.label}"
+    )
     if commit.subject:
         said += f" ({commit.subject})"
     said += "" if change.p is None else f", p {change.p:.1g}"
@@ -78,6 +82,9 @@ def _change(series: Series, change: Change) -> Finding:
 def _starts(series: Sequence[Series]) -> list[Finding]:
     """Cells that begin with their last commit: new ones, or not comparable with those before."""
     older = {(one.cell, one.metric): one for one in series if one.since is not None}
+    longest: dict[str, int] = {}
+    for one in series:
+        longest[one.cell] = max(longest.get(one.cell, 0), len(one.points))
     found: dict[str, Finding] = {}
     for one in series:
         if one.since is not None or len(one.points) > 1:
@@ -85,6 +92,8 @@ def _starts(series: Sequence[Series]) -> list[Finding]:
         before = older.get((one.cell, one.metric))
         at = f"{one.cell} at {one.last.commit.label}"
         if before is None:
+            if longest[one.cell] > 1:
+                continue  # a metric that records of this cell did not have before
             made = Finding(one.cell, "result", "new", f"{at} has no commit before it")
         else:
             why = f"was not measured like {before.last.commit.label} ({before.since})"

@@ -7,7 +7,7 @@ from typing import Any
 from bench.report.compare.sheet import STYLES, value_entry
 from bench.report.compare.statistics import ALPHA
 from bench.report.compare.verdict import EXIT_CODES, Finding
-from bench.report.formats import MISSING
+from bench.report.formats import MISSING, percent
 from bench.report.history.changes import Change, share_of_p
 from bench.report.history.divisive import LEAST
 from bench.report.history.findings import of_series
@@ -68,9 +68,9 @@ def _step(step: Step | None, *, interval: bool) -> Entry:
     if step is None or math.isnan(step.judgement.ratio):
         return Entry(None)
     told = step.judgement
-    text = f"{told.ratio - 1:+.1%}"
+    text = percent(told.ratio - 1)
     if interval and not math.isnan(told.low):
-        text += f" [{told.low - 1:+.1%}, {told.high - 1:+.1%}]"
+        text += f" [{percent(told.low - 1)}, {percent(told.high - 1)}]"
     return Entry(told.ratio - 1, text, STYLES[told.verdict])
 
 
@@ -84,23 +84,23 @@ def trend(values: Sequence[float]) -> str:
     return "".join(LEVELS[round((value - low) * scale)] for value in shown)
 
 
-def _change(one: Judged, change: Change, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
+def _change(one: Judged, changed: Change, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
     series = one.series
-    commit = series.points[change.place].commit
+    commit = series.points[changed.place].commit
     if series.since is not None:
         lasts = "older series"
     elif pin and pin.accepts(commit):
         lasts = "released"
     else:
-        lasts = "yes" if change.lasting else "undone"
-    style = STYLES[change.verdict] if lasts == "yes" else "dim"
-    size = f"{change.size:+.1%}" if math.isfinite(change.size) else MISSING
+        lasts = "yes" if changed.lasting else "undone"
+    style = STYLES[changed.verdict] if lasts == "yes" else "dim"
+    size = percent(changed.size) if math.isfinite(changed.size) else MISSING
     return [
-        Entry(change.verdict, style=style), Entry(names[series.cell]),
+        Entry(changed.verdict, style=style), Entry(names[series.cell]),
         Entry(series.metric), Entry(commit.label), Entry(commit.day),
-        value_entry(change.before, series.unit), value_entry(change.after, series.unit),
-        Entry(change.size, size),
-        Entry("exact") if change.p is None else Entry(change.p, f"{change.p:.1g}"),
+        value_entry(changed.before, series.unit), value_entry(changed.after, series.unit),
+        Entry(changed.size, size),
+        Entry("exact") if changed.p is None else Entry(changed.p, f"{changed.p:.1g}"),
         Entry(lasts), Entry(commit.subject or None),
     ]  # fmt: skip
 

@@ -23,6 +23,7 @@ from bench.report.compare.statistics import (
     judge,
     judge_paired,
 )
+from bench.report.formats import percent
 from bench.report.history.changes import Change, floor_of, scaled, value_of, verdict
 from bench.report.history.divisive import Array
 from bench.report.history.noise import LEAST_STEPS, noise
@@ -73,7 +74,7 @@ def previous(series: Series, changes: Sequence[Change]) -> Pair | None:
 def since(series: Series, changes: Sequence[Change], at: int) -> Pair:
     """The level at the end and that at the pinned commit, which stands at `at`."""
     z = scaled(series)
-    bounds = [0, *(change.place for change in changes)]
+    bounds = [0, *(one.place for one in changes)]
     start = max(bound for bound in bounds if bound <= at)
     base = z[max(start, at + 1 - LEVEL_OF) : at + 1]
     head = z[max(bounds[-1], at + 1, len(z) - LEVEL_OF) :] if at + 1 < len(z) else base
@@ -83,14 +84,14 @@ def since(series: Series, changes: Sequence[Change], at: int) -> Pair:
 def apart(series: Series, changes: Sequence[Change], point: Point) -> Pair:
     """The level at the end and a point that is not of the series."""
     z = scaled(series)
-    bounds = [0, *(change.place for change in changes)]
+    bounds = [0, *(one.place for one in changes)]
     head = z[max(bounds[-1], len(z) - LEVEL_OF) :]
     return Pair(series, point, scaled(series, [point]), head, _stretches(z, changes))
 
 
 def _stretches(z: Array, changes: Sequence[Change]) -> tuple[Array, ...]:
     """What no change divides, without the last commit, which is on trial."""
-    bounds = [0, *(change.place for change in changes), len(z)]
+    bounds = [0, *(one.place for one in changes), len(z)]
     return tuple(z[a : min(b, len(z) - 1)] for a, b in pairwise(bounds))
 
 
@@ -138,7 +139,7 @@ def _by_noise(
         base = abs(float(pair.base.mean())) or 1.0
         ratio, low, high = (1 + (step + sign * half) / base for sign in (0, -1, 1))
         within = floor
-    said = f"{ratio - 1:+.1%} [{low - 1:+.1%}, {high - 1:+.1%}]"
+    said = f"{percent(ratio - 1)} [{percent(low - 1)}, {percent(high - 1)}]"
     smallest = (1 + floor) * (ratio / low if low > 0 else math.inf) - 1
     if p <= ALPHA and (low > 1 + floor or high < 1 / (1 + floor)):
         word, why = verdict(pair.series, up=ratio > 1), f"{said} lies beyond {floor:.1%}, p {p:.1g}"

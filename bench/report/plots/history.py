@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from bench.report.formats import percent
 from bench.report.history.judge import Judged, Pin, judge_all
 from bench.report.history.series import TIMED, Series, build
 from bench.report.history.timeline import Commit, Timeline, first_parents
@@ -90,7 +91,7 @@ def _panel(axes: Any, ones: Sequence[Judged], pin: Pin | None, page: Page) -> li
         _line(axes, one, places)
     if pin and pinned:
         axes.axhline(pinned.base * _scale(newest), color="#000000", linestyle=":", linewidth=1.5)
-        axes.set_title(f"{pinned.judgement.ratio - 1:+.1%} since {pin.label}", loc="right",
+        axes.set_title(f"{percent(pinned.judgement.ratio - 1)} since {pin.label}", loc="right",
                        color=COLORS.get(pinned.judgement.verdict, PLAIN))  # fmt: skip
     axes.set_xlim(-0.8, len(places) - 0.2)
     _ticks(axes, places)
@@ -144,7 +145,9 @@ def _marks(one: Judged, places: Places, pin: Pin | None) -> list[Mark]:
         commit = series.points[change.place].commit
         told = change.lasting and series.since is None and not (pin and pin.accepts(commit))
         color = COLORS.get(change.verdict, PLAIN) if told else FAINT
-        found.append((places[commit.key][0] - 0.5, f"{change.size:+.1%}\n{commit.label}", color))
+        found.append(
+            (places[commit.key][0] - 0.5, f"{percent(change.size)}\n{commit.label}", color)
+        )
     return found
 
 
