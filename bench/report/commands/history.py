@@ -18,13 +18,14 @@ from bench.report.compare.floors import read_floors
 from bench.report.compare.outputs import EPILOG, View, add_outputs, check_outputs, emit
 from bench.report.history.findings import findings
 from bench.report.history.judge import Pin, judge_all
-from bench.report.history.series import build
+from bench.report.history.series import build, invalid
 from bench.report.history.sheets import document, sheets
 from bench.report.history.timeline import Line, Timeline, first_parents, resolve
 from bench.report.plots.history import draw_series
 from bench.report.plots.style import FORMATS
 from bench.store import Record, StoreError
 
+INVALID = "Left out: the times of {} records that call them invalid (python -m bench says why)."
 QUIET = ("same", "new", "ambiguous")
 
 
@@ -71,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
     floors = read_floors(noise, machine, given=options.noise is not None)
     judged = judge_all(series, pin, floors=floors)
     console = Console(highlight=False)
-    view = View(sheets(judged, pin, timeline.notes), QUIET, document(judged))
+    left_out = sum(invalid(record) and record["status"] == "ok" for record in records)
+    notes = [*timeline.notes, *([INVALID.format(left_out)] if left_out else [])]
+    view = View(sheets(judged, pin, notes), QUIET, document(judged))
     code = emit(findings(judged, records, timeline, pin), options, console, view=view)
     if not options.no_plots:
         plots = options.plots or folder / "plots"

@@ -1,7 +1,8 @@
 """Records as series: one point a commit, for each metric of each cell.
 
 A series holds only what may be compared. Where the machine, the data, the backend or the version of
-a definition changed, a new series of the same cell and metric begins.
+a definition changed, a new series of the same cell and metric begins. Times that their own record
+calls invalid are no points.
 """
 
 import math
@@ -130,6 +131,11 @@ def _comparable(pairs: Sequence[tuple[Commit, Record]]) -> list[list[tuple[Commi
     return sorted(parts, key=lambda part: part[-1][0])
 
 
+def invalid(record: Record) -> bool:
+    """Whether the record says of its own times that they are known too badly."""
+    return (record.get("validity") or {}).get("valid") is False
+
+
 def _metrics(part: Iterable[tuple[Commit, Record]]) -> dict[str, Found]:
     """The points of every metric by its name."""
     commits: dict[str, tuple[Commit, list[Record]]] = {}
@@ -137,8 +143,9 @@ def _metrics(part: Iterable[tuple[Commit, Record]]) -> dict[str, Found]:
         commits.setdefault(commit.key, (commit, []))[1].append(record)
     found: dict[str, Found] = {}
     for commit, records in commits.values():
-        for metric, samples in by_process(records).items():
-            point = _timed(commit, metric, samples, records)
+        held = [record for record in records if not invalid(record)]
+        for metric, samples in by_process(held).items():
+            point = _timed(commit, metric, samples, held)
             found.setdefault(metric, (TIMED, "lower", []))[2].append(point)
         for metric, value in exact(records[-1]).items():
             found.setdefault(metric, (EXACT, "", []))[2].append(Point(commit, value))

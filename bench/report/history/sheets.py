@@ -106,20 +106,23 @@ def _change(one: Judged, changed: Change, names: Mapping[str, str], pin: Pin | N
 
 
 def _names(judged: Sequence[Judged]) -> tuple[dict[str, str], list[str]]:
-    """A short name for every cell, and what it leaves out for all cells share it."""
-    parts: dict[str, tuple[list[str], str]] = {}
+    """A short name for every cell, and the words that it leaves out, for all cells share them."""
+    parts: dict[str, tuple[list[str], list[str]]] = {}
     for one in judged:
-        text, _, axes = one.series.cell.partition(" (")
-        parts[one.series.cell] = (text.split(SEPARATOR), axes.removesuffix(")"))
-    rows = [words for words, _ in parts.values()]
-    shared = set.intersection(*map(set, rows)) if len(rows) > 1 else set()
-    endings = {axes for _, axes in parts.values()}
-    common = [word for word in rows[0] if word in shared]
+        text, _, ending = one.series.cell.partition(" (")
+        parts[one.series.cell] = (text.split(SEPARATOR), ending.removesuffix(")").split())
+    alone = len(parts) == 1  # its name stays, or nothing would be left of it
+    words, axes = next(iter(parts.values()))
+    shared = [
+        word for word in words if not alone and all(word in part for part, _ in parts.values())
+    ]
+    given = [axis for axis in axes if all(axis in part for _, part in parts.values())]
     names = {}
-    for cell, (words, ending) in parts.items():
-        own = [word for word in words if word not in shared]
-        names[cell] = SEPARATOR.join(own) + ("" if len(endings) == 1 else f" ({ending})")
-    return names, common + (sorted(endings) if len(endings) == 1 else [])
+    for cell, (own, particular) in parts.items():
+        rest = " ".join(axis for axis in particular if axis not in given)
+        short = SEPARATOR.join(word for word in own if word not in shared)
+        names[cell] = short + (f" ({rest})" if rest else "")
+    return names, [*shared, *([" ".join(given)] if given else [])]
 
 
 def _notes(
@@ -137,8 +140,8 @@ def _notes(
             f"{short} series are shorter than {2 * LEAST} commits: no change is looked for."
         )
     if pin:
-        absent = sum(one.pinned is None and not one.obstacle for one in judged
-                     if one.series.since is None)  # fmt: skip
+        followed = [one for one in judged if one.series.since is None and one.series.varies]
+        absent = sum(one.pinned is None and not one.obstacle for one in followed)
         found.append(
             f"Pinned: {pin.label}; the level of up to 5 commits there and at the end, "
             f"error {ALPHA:.0%} over all series."

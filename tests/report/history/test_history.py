@@ -187,6 +187,18 @@ def test_a_cell_that_fails_at_its_last_commit(repo: tuple[Path, list[str]], tmp_
     assert "out of memory" in str(found["result"]["reason"])
 
 
+def test_invalid_times_are_left_out_and_counted(
+    repo: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, commits = repo
+    records = steps(commits[:8], levels(0, {}, 8))
+    records[3]["timing"]["samples_s"] = [9.0] * 5
+    records[3]["validity"] = {"valid": False, "reason": "median known to 30% instead of 5%"}
+    _, found, _ = told(tmp_path, records, folder, "--pinned=" + commits[0])
+    assert found[f"{STEP} (against the pinned)"]["ratio"] == pytest.approx(1.0, abs=0.02)
+    assert "Left out: the times of 1 records" in capsys.readouterr().out
+
+
 def test_unreadable_records_are_named_and_the_rest_is_judged(
     repo: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
