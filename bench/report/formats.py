@@ -58,3 +58,8 @@ def limit(text: str, length: int = 240) -> str:
     """One line of at most `length` characters."""
     words = " ".join(text.split())
     return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def percent(share: float) -> str:
+    """A relative change in percent, 0.05 as +5.0%; from tenfold on as a factor."""
+    return f"×{significant(share + 1)}" if share >= 9 else f"{share:+.1%}"

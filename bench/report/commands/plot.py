@@ -15,7 +15,7 @@ from bench.report.plots.figure import Kind, Request
 from bench.report.plots.style import FORMATS
 from bench.store import StoreError
 
-KINDS = ("pareto", "curves", "roofline", "context")
+KINDS = ("pareto", "curves", "roofline", "context", "history")
 
 
 def add(commands: Subcommands) -> None:

@@ -70,7 +70,12 @@ def obstacle(cell: Cell) -> str | None:
 
     Another version of a package or of the source is what a comparison is for, and no obstacle.
     """
-    before, after = (_circumstances(side.good[0]) for side in (cell.base, cell.head))
+    before, after = (circumstances(side.good[0]) for side in (cell.base, cell.head))
+    return differences(before, after)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """What two circumstances say of themselves that is not the same, or None."""
     differing = [
         f"{name}: {before[name]} and {after[name]}"
         for name in before
@@ -79,7 +84,8 @@ def obstacle(cell: Cell) -> str | None:
     return "; ".join(differing) or None
 
 
-def _circumstances(record: Record) -> dict[str, Any]:
+def circumstances(record: Record) -> dict[str, Any]:
+    """What was not asked for, but must be equal; None where a record does not say."""
     cell, versions = record["cell"], record.get("versions") or {}
     environment, data = record.get("environment") or {}, record.get("data") or {}
     return {

@@ -46,7 +46,7 @@ def _judged(
     """All times of all cells, judged together so that the error is that of the whole comparison."""
     pairs = {}
     for cell in cells:
-        sides = [_processes(side.good) for side in (cell.base, cell.head)]
+        sides = [by_process(side.good) for side in (cell.base, cell.head)]
         for metric in sides[0].keys() & sides[1].keys():
             pairs[cell.name, metric] = (sides[0][metric], sides[1][metric])
     names = {f"{cell} · {metric}": (cell, metric) for cell, metric in pairs}
@@ -56,7 +56,7 @@ def _judged(
     return {names[name]: judgement for name, judgement in judged.items()}
 
 
-def _processes(records: Sequence[Record]) -> dict[str, list[list[float]]]:
+def by_process(records: Sequence[Record]) -> dict[str, list[list[float]]]:
     """Samples of each metric by process; children of one fork server are one process."""
     found: dict[str, list[list[float]]] = {}
     for group in layouts(records):
@@ -97,11 +97,12 @@ def _of_cell(cell: Cell, times: Times) -> list[Finding]:
 
 def _timed(cell: Cell, metric: str, judgement: Judgement) -> Finding:
     sides = [[timed(record).get(metric) for record in side.good] for side in (cell.base, cell.head)]
-    base, head = (_typical([s for s in samples if s]) for samples in sides)
+    base, head = (typical([s for s in samples if s]) for samples in sides)
     return _finding(cell, metric, judgement, "s", base, head)
 
 
-def _typical(processes: Sequence[Sequence[float]]) -> float:
+def typical(processes: Sequence[Sequence[float]]) -> float:
+    """One figure of several processes: the geometric mean of their medians."""
     return statistics.geometric_mean([statistics.median(samples) for samples in processes])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 from bench.report.compare.sheet import sheet
 from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.sheet import Sheet
 from bench.report.sheet import to_markdown as table
 
 QUIET = ("same", "new")
@@ -35,3 +36,17 @@ def to_markdown(findings: Sequence[Finding], fail_on: Collection[str], notes: Se
         parts += ["<details>", f"<summary>{len(quiet)} without a change</summary>", ""]
         parts += [table(sheet("The same", quiet)), "</details>", ""]
     return "\n".join([*parts, *(f"{note}  " for note in notes)]).rstrip() + "\n"
+
+
+def from_sheets(
+    findings: Sequence[Finding],
+    fail_on: Collection[str],
+    sheets: Sequence[Sheet],
+    quiet: Collection[str],
+) -> str:
+    """The verdict, the sheets of a command, and a sentence for each finding that is not `quiet`."""
+    parts = ["## Archbench", "", f"**{headline(findings, fail_on)}**", ""]
+    for one in sheets:
+        parts += [table(one), ""]
+    parts += [f"- {finding.reason}" for finding in findings if finding.verdict not in quiet]
+    return "\n".join(parts).rstrip() + "\n"

@@ -2,18 +2,20 @@
 
 import argparse
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from bench.report.compare.exchange import bencher, benchmark_action, document
 from bench.report.compare.github import add_summary, annotations
 from bench.report.compare.junit import to_junit
-from bench.report.compare.markdown import headline, to_markdown
+from bench.report.compare.markdown import QUIET, from_sheets, headline, to_markdown
 from bench.report.compare.sheet import sheet
 from bench.report.compare.verdict import EXIT_CODES, FAIL_ON, Finding, exit_code
-from bench.report.sheet import show
+from bench.report.sheet import Sheet, show
 from bench.store import StoreError
 
 CODES = ", ".join(f"{code} {verdict}" for verdict, code in EXIT_CODES.items() if code)
@@ -22,6 +24,18 @@ exit code: 0 nothing that is failed on; of several, the gravest: {CODES}; 2 bad 
 130 interrupted.
 """
 FILES = ("markdown", "junit", "json", "benchmark_json", "bencher")
+
+
+@dataclass(frozen=True)
+class View:
+    """What a command shows of its findings instead of one row for each.
+
+    `quiet` are verdicts without a sentence of their own, `more` is added to the JSON document.
+    """
+
+    sheets: Sequence[Sheet]
+    quiet: Collection[str] = QUIET
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -70,20 +84,26 @@ def emit(
     options: argparse.Namespace,
     console: Console,
     notes: Sequence[str] = (),
+    view: View | None = None,
 ) -> int:
-    """Print the findings and write what was asked for; returns the exit code."""
+    """Print the findings and write what was asked for; returns the exit code.
+
+    A `view` of its own is shown in place of the sheet of findings.
+    """
     fail_on = failing(options.fail_on)
     code = exit_code(findings, fail_on)
-    show(sheet("Base against head", findings, notes), console)
+    for one in view.sheets if view else [sheet("Base against head", findings, notes)]:
+        show(one, console)
+    quiet = view.quiet if view else QUIET
     for finding in findings:
-        if finding.verdict not in ("same", "new"):
+        if finding.verdict not in quiet:
             console.print(f"{finding.verdict}: {finding.reason}", soft_wrap=True)
     console.print(headline(findings, fail_on), soft_wrap=True)
-    _write(findings, options, fail_on, notes, code)
+    _write(findings, options, fail_on, notes, code, view)
     if options.github:
         for line in annotations(findings, fail_on):
             print(line)
-        add_summary(to_markdown(findings, fail_on, notes))
+        add_summary(_markdown(findings, fail_on, notes, view))
     return code
 
 
@@ -93,11 +113,13 @@ def _write(
     fail_on: Collection[str],
     notes: Sequence[str],
     code: int,
+    view: View | None,
 ) -> None:
+    more = view.more if view else {}
     contents = {
-        options.markdown: lambda: to_markdown(findings, fail_on, notes).encode(),
+        options.markdown: lambda: _markdown(findings, fail_on, notes, view).encode(),
         options.junit: lambda: to_junit(findings, fail_on),
-        options.json: lambda: _json(document(findings, code)),
+        options.json: lambda: _json({**document(findings, code), **more}),
         options.benchmark_json: lambda: _json(benchmark_action(findings)),
         options.bencher: lambda: _json(bencher(findings)),
     }
@@ -108,6 +130,14 @@ def _write(
             path.write_bytes(content())
         except OSError as error:
             raise StoreError(f"'{path}' cannot be written ({error.strerror or error})") from error
+
+
+def _markdown(
+    findings: Sequence[Finding], fail_on: Collection[str], notes: Sequence[str], view: View | None
+) -> str:
+    if view is None:
+        return to_markdown(findings, fail_on, notes)
+    return from_sheets(findings, fail_on, view.sheets, view.quiet)
 
 
 def _json(value: object) -> bytes:

@@ -35,8 +35,8 @@ def _row(finding: Finding) -> list[Entry]:
         Entry(finding.verdict, style=STYLES[finding.verdict]),
         Entry(finding.cell),
         Entry(finding.metric),
-        _value(finding.base, finding.unit),
-        _value(finding.head, finding.unit),
+        value_entry(finding.base, finding.unit),
+        value_entry(finding.head, finding.unit),
         Entry(finding.ratio, _ratio(finding.ratio)),
         Entry(_interval(finding)),
         Entry(n or None),
@@ -44,7 +44,8 @@ def _row(finding: Finding) -> list[Entry]:
     ]
 
 
-def _value(value: float | None, unit: str) -> Entry:
+def value_entry(value: float | None, unit: str) -> Entry:
+    """A value in the unit that a finding names: times in ms, exact figures whole."""
     if value is None:
         return Entry(None)
     if unit == "s":

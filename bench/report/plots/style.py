@@ -5,6 +5,7 @@ colour vision deficiencies tell apart; markers say the same once more, for those
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,26 @@ def canvas(title: str, caption: str) -> Iterator[tuple[Any, Any]]:
         axes.set_title(title, pad=16)
         figure.supxlabel(caption, fontsize=11, color="#555555", x=0.01, ha="left")
         yield figure, axes
+
+
+@contextmanager
+def panels(title: str, caption: str, count: int, size: float = 13) -> Iterator[tuple[Any, Any]]:
+    """A figure and `count` axes side by side and below each other, with letters of `size`."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    smaller = {"font.size": size, "axes.titlesize": size + 2, "axes.labelsize": size,
+               "lines.linewidth": 1.5, "lines.markersize": 5, "errorbar.capsize": 0}  # fmt: skip
+    with rc_context({**SETTINGS, **smaller}):
+        figure = Figure(layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=22, fontweight="bold")
+        figure.supxlabel(caption, fontsize=11, color="#555555", x=0.01, ha="left")
+        drawn = figure.subplots(rows, columns, squeeze=False).flatten()
+        for empty in drawn[count:]:
+            empty.remove()
+        yield figure, drawn[:count]
 
 
 def save(figure: Any, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:

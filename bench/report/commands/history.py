@@ -1,0 +1,117 @@
+"""`history [PATHS…]`: every metric over the commits of a repository, its changes, and a figure.
+
+Records of one commit are repetitions. Commits stand in the order of the first-parent history of
+--repo, or of their times where it holds none of them. With --pinned the level at the end is held
+against that of a release, so that many small steps are seen; changes up to it count as accepted.
+What the verdicts mean, and how changes are found: docs/history.md.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.report.compare.cells import newest
+from bench.report.compare.floors import read_floors
+from bench.report.compare.outputs import EPILOG, View, add_outputs, check_outputs, emit
+from bench.report.history.findings import findings
+from bench.report.history.judge import Pin, judge_all
+from bench.report.history.series import build, invalid
+from bench.report.history.sheets import document, sheets
+from bench.report.history.timeline import Line, Timeline, first_parents, resolve
+from bench.report.plots.history import draw_series
+from bench.report.plots.style import FORMATS
+from bench.store import Record, StoreError
+
+INVALID = "Left out: the times of {} records that call them invalid (python -m bench says why)."
+QUIET = ("same", "new", "ambiguous")
+
+
+def add(commands: Subcommands) -> None:
+    """The arguments of the command."""
+    parser = commands.add_parser(
+        "history", help="every metric over commits, with its changes", description=__doc__,
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+    add_paths(parser)
+    parser.add_argument("--repo", type=Path, metavar="PATH", help="repository (default: here)")
+    parser.add_argument(
+        "--pinned", metavar="REV|PATH",
+        help="a release: a revision that records are of, or a folder of records",
+    )  # fmt: skip
+    parser.add_argument(
+        "--noise", type=Path, metavar="FILE",
+        help="floors that `python -m bench.selftest` found (default: noise.json beside PATH)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--plots", type=Path, metavar="DIR",
+        help="folder of the figures (default: plots in the first results folder)",
+    )  # fmt: skip
+    parser.add_argument("--no-plots", action="store_true", help="draw nothing")
+    add_outputs(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge, draw and write; returns the exit code of the gravest verdict."""
+    check_outputs(options)
+    repo = options.repo or Path()
+    line = first_parents(repo, given=options.repo is not None)
+    records, _ = read(options.paths)
+    timeline = Timeline(records, line, f"'{repo}'")
+    series = build(records, timeline)
+    if not series:
+        raise StoreError("no record of these has a metric to follow over commits")
+    pin = _pin(options.pinned, repo, line, records, timeline) if options.pinned else None
+    first = options.paths[0]
+    folder = first if first.is_dir() else first.parent.parent
+    machine = (records[-1].get("environment") or {}).get("machine_key") or ""
+    noise = options.noise or folder / "noise.json"
+    floors = read_floors(noise, machine, given=options.noise is not None)
+    judged = judge_all(series, pin, floors=floors)
+    console = Console(highlight=False)
+    left_out = sum(invalid(record) and record["status"] == "ok" for record in records)
+    notes = [*timeline.notes, *([INVALID.format(left_out)] if left_out else [])]
+    view = View(sheets(judged, pin, notes), QUIET, document(judged))
+    code = emit(findings(judged, records, timeline, pin), options, console, view=view)
+    if not options.no_plots:
+        plots = options.plots or folder / "plots"
+        paths = draw_series(judged, pin, plots, FORMATS)
+        said = (
+            f"{len(paths)} files in {plots}" if paths else "no figure, for one commit is no history"
+        )
+        console.print(f"written: {said}", soft_wrap=True)
+    return code
+
+
+def _pin(
+    text: str, repo: Path, line: dict[str, Line], records: Sequence[Record], timeline: Timeline
+) -> Pin:
+    """The pinned release by its name; StoreError where nothing is known of it."""
+    if Path(text).exists():
+        return _pinned_folder(Path(text), line, timeline)
+    commit = resolve(repo, text)
+    known = {}
+    for record in records:
+        if (place := timeline.commit(record)) is not None:
+            known[place.key] = place
+    fitting = [place for key, place in known.items() if key == commit or key.startswith(text)]
+    if len(fitting) != 1:
+        what = f"is commit {commit[:7]}, of which there is no record" if commit else "is no path"
+        if not commit:
+            what += f", no revision of '{repo}' and no commit of a record"
+        labels = ", ".join(sorted({place.label for place in known.values()}))
+        raise StoreError(f"--pinned={text} {what}; there are records of {labels}")
+    return Pin(text, fitting[0])
+
+
+def _pinned_folder(path: Path, line: dict[str, Line], timeline: Timeline) -> Pin:
+    records = newest(read([path])[0])
+    own = Timeline(records, line, str(path))
+    found = build(records, own)
+    latest = max((one.last.commit for one in found), default=None)
+    placed = latest if own.by_repository == timeline.by_repository else None
+    folder = {(one.cell, one.metric): one for one in found if one.since is None}
+    return Pin(str(path), placed, folder)

@@ -1,0 +1,182 @@
+"""The end of a series against the previous commit, and against the pinned release.
+
+The last commit is held against the one before it. For the pinned release it is the level at the end
+against the level there: the mean of up to `LEVEL_OF` commits that no change divides, those that end
+with the pinned one and those that end the series. So what crept in by steps too small to be seen is
+found. A step is called if its 95 % interval lies wholly beyond the floor and Student's test with
+the noise of the series agrees (after Holm over all series). Where a series is too short to know its
+noise, the processes or seeds of both commits are judged as `compare` does.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from bench.report.compare.compare import SCORE_FLOOR
+from bench.report.compare.statistics import (
+    ALPHA,
+    LEVEL,
+    WITHIN,
+    Judgement,
+    holm,
+    judge,
+    judge_paired,
+)
+from bench.report.formats import percent
+from bench.report.history.changes import Change, floor_of, scaled, value_of, verdict
+from bench.report.history.divisive import Array
+from bench.report.history.noise import LEAST_STEPS, noise
+from bench.report.history.series import EXACT, SCORE, TIMED, Point, Series
+from bench.report.history.timeline import Commit
+
+LEVEL_OF = 5  # commits whose mean is the level at a commit
+Key = tuple[Series, str]  # a series, and what it is held against
+
+
+@dataclass(frozen=True)
+class Step:
+    """The end of a series against `reference`."""
+
+    reference: Commit
+    base: float
+    head: float
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two ends to be compared: z of the commits of each, and the last point of the base.
+
+    The noise is taken from `stretches` of one level each.
+    """
+
+    series: Series
+    reference: Point
+    base: Array
+    head: Array
+    stretches: tuple[Array, ...]
+
+    @property
+    def step(self) -> float:
+        """Head less base, in the units of z."""
+        return float(self.head.mean() - self.base.mean())
+
+
+def previous(series: Series, changes: Sequence[Change]) -> Pair | None:
+    """The last commit and the one before it, where there is one."""
+    z = scaled(series)
+    if len(z) < 2:
+        return None
+    return Pair(series, series.points[-2], z[-2:-1], z[-1:], _stretches(z, changes))
+
+
+def since(series: Series, changes: Sequence[Change], at: int) -> Pair:
+    """The level at the end and that at the pinned commit, which stands at `at`."""
+    z = scaled(series)
+    bounds = [0, *(one.place for one in changes)]
+    start = max(bound for bound in bounds if bound <= at)
+    base = z[max(start, at + 1 - LEVEL_OF) : at + 1]
+    head = z[max(bounds[-1], at + 1, len(z) - LEVEL_OF) :] if at + 1 < len(z) else base
+    return Pair(series, series.points[at], base, head, _stretches(z, changes))
+
+
+def apart(series: Series, changes: Sequence[Change], point: Point) -> Pair:
+    """The level at the end and a point that is not of the series."""
+    z = scaled(series)
+    bounds = [0, *(one.place for one in changes)]
+    head = z[max(bounds[-1], len(z) - LEVEL_OF) :]
+    return Pair(series, point, scaled(series, [point]), head, _stretches(z, changes))
+
+
+def _stretches(z: Array, changes: Sequence[Change]) -> tuple[Array, ...]:
+    """What no change divides, without the last commit, which is on trial."""
+    bounds = [0, *(one.place for one in changes), len(z)]
+    return tuple(z[a : min(b, len(z) - 1)] for a, b in pairwise(bounds))
+
+
+def steps(
+    pairs: Mapping[Key, Pair], floors: Mapping[str, float], within: float = WITHIN
+) -> dict[Key, Step]:
+    """A verdict for every pair, judged together so that the error is that of the whole report."""
+    found: dict[Key, Judgement] = {}
+    tests: dict[Key, tuple[float, float]] = {}
+    for key, pair in pairs.items():
+        if pair.series.kind == EXACT:
+            found[key] = _exact(pair.reference.value, pair.series.last.value)
+        elif pair.reference is pair.series.last:
+            found[key] = Judgement("same", 1.0, 1.0, 1.0, 1.0, 0.0, 1, 1, "is the last commit")
+        elif (known := noise(pair.stretches)).steps >= LEAST_STEPS:
+            tests[key] = known.difference(pair.step, len(pair.base), len(pair.head), LEVEL)
+    p = holm({str(place): test[0] for place, test in enumerate(tests.values())})
+    for place, (key, (_, half)) in enumerate(tests.items()):
+        found[key] = _by_noise(pairs[key], half, p[str(place)], floors, within)
+    short = {key: _ends(pair) for key, pair in pairs.items() if key not in found}
+    found |= _by_samples(short, floors, within)
+    return {key: _made(short.get(key, pair), found[key]) for key, pair in pairs.items()}
+
+
+def _ends(pair: Pair) -> Pair:
+    """The same with one commit on each side, whose samples are to be judged."""
+    base, head = (scaled(pair.series, [point]) for point in (pair.reference, pair.series.last))
+    return replace(pair, base=base, head=head)
+
+
+def _made(pair: Pair, found: Judgement) -> Step:
+    base, head = (value_of(pair.series, float(side.mean())) for side in (pair.base, pair.head))
+    return Step(pair.reference.commit, base, head, found)
+
+
+def _by_noise(
+    pair: Pair, half: float, p: float, floors: Mapping[str, float], within: float
+) -> Judgement:
+    """The verdict of a step by its interval and its p."""
+    step, floor = pair.step, floor_of(pair.series, floors)
+    if pair.series.kind == TIMED:
+        ratio, low, high = (math.exp(step + sign * half) for sign in (0, -1, 1))
+        within = max(within, floor)
+    else:
+        base = abs(float(pair.base.mean())) or 1.0
+        ratio, low, high = (1 + (step + sign * half) / base for sign in (0, -1, 1))
+        within = floor
+    said = f"{percent(ratio - 1)} [{percent(low - 1)}, {percent(high - 1)}]"
+    smallest = (1 + floor) * (ratio / low if low > 0 else math.inf) - 1
+    if p <= ALPHA and (low > 1 + floor or high < 1 / (1 + floor)):
+        word, why = verdict(pair.series, up=ratio > 1), f"{said} lies beyond {floor:.1%}, p {p:.1g}"
+    elif 1 / (1 + within) < low and high < 1 + within:
+        word, why = "same", f"{said} lies within {within:.1%}"
+    else:
+        word, why = "ambiguous", f"{said} is neither within {within:.1%} nor beyond {floor:.1%}"
+        if p > ALPHA and (low > 1 + floor or high < 1 / (1 + floor)):
+            why = f"{said} lies beyond {floor:.1%}, but p {p:.2g} is above {ALPHA:.2g}"
+    return Judgement(word, ratio, low, high, p, smallest, len(pair.base), len(pair.head), why)
+
+
+def _by_samples(
+    pairs: Mapping[Key, Pair], floors: Mapping[str, float], within: float
+) -> dict[Key, Judgement]:
+    """Processes and seeds of two commits, judged as `compare` does."""
+    found: dict[Key, Judgement] = {}
+    timed: dict[str, Key] = {}
+    for place, (key, pair) in enumerate(pairs.items()):
+        if pair.series.kind == SCORE:
+            base, head = pair.reference.seeds or {}, pair.series.last.seeds or {}
+            better = pair.series.better
+            found[key] = judge_paired(base, head, better=better, floor=SCORE_FLOOR)
+        else:
+            timed[str(place)] = key
+    judged = judge(
+        {name: (pairs[key].reference.processes, pairs[key].series.last.processes)
+         for name, key in timed.items()},
+        floors={name: floor_of(key[0], floors) for name, key in timed.items()},
+        within=within,
+    )  # fmt: skip
+    return found | {timed[name]: judgement for name, judgement in judged.items()}
+
+
+def _exact(base: float, head: float) -> Judgement:
+    same = base == head
+    why = "is unchanged" if same else f"was {base:.0f} and is {head:.0f}"
+    ratio = head / base if base else math.nan
+    word = "same" if same else "changed"
+    return Judgement(word, ratio, math.nan, math.nan, math.nan, 0.0, 1, 1, why)
