@@ -48,6 +48,16 @@ class Outcome:
     wall_s: float = 0.0
     isolation: str | None = None
     layout: str | None = None  # equal for processes that share a memory layout
+    start_s: float | None = None  # from our request to the worker's first own line
+    server_s: float | None = None  # until the fork server had imported everything
+    parent_cpu_s: float | None = None  # what this process used while the cell ran
+
+    def process(self) -> dict[str, Any]:
+        """What the environment part of a record says of the cell's process."""
+        times = ("server_s", "start_s", "parent_cpu_s")
+        seconds = {name: getattr(self, name) for name in times}
+        rounded = {name: None if s is None else round(s, 4) for name, s in seconds.items()}
+        return {"isolation": self.isolation, "layout": self.layout, **rounded}
 
 
 class Launcher:
@@ -67,9 +77,12 @@ class Launcher:
         if self.method == "forkserver":
             self.context.set_forkserver_preload([*preload, worker.partition(":")[0]])
         self._process: Any = None
+        self._begun = 0.0
+        self._server_s: float | None = None
 
     def __enter__(self) -> "Launcher":
         """Start the fork server; it imports while the parent goes on."""
+        self._begun = time.monotonic()
         # A cell that is ended leaves its semaphores (a progress bar has one) to the tracker, which
         # removes them and would warn the user of it.
         told = [w for w in (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker") if w]
@@ -89,6 +102,15 @@ class Launcher:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def ready(self, timeout: float) -> None:
+        """Wait until the fork server has imported everything: that is no part of the first cell."""
+        if self.method != "forkserver" or self._server_s is not None:
+            return
+        self._process = self.context.Process(target=_nothing, name="archbench-ready")
+        self._process.start()
+        self._process.join(timeout)
+        self._server_s = time.monotonic() - self._begun
+
     def stop(self) -> None:
         """Kill the running child, if there is one."""
         if self._process is not None and self._process.is_alive():
@@ -105,11 +127,13 @@ class Launcher:
         tick: Callable[[float], None] | None = None,
     ) -> Outcome:
         """Run one cell in a process of its own and wait for it."""
-        started = time.monotonic()
-        ours, theirs = self.context.Pipe(duplex=True)
-        arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib)
         online = bool((cell["config"].get("task") or {}).get("hub"))
         context: Any = multiprocessing.get_context("spawn") if online else self.context
+        if context is self.context:
+            self.ready(timeout)
+        started, used = time.monotonic(), time.process_time()
+        ours, theirs = self.context.Pipe(duplex=True)
+        arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib, started)
         process = context.Process(target=child, args=arguments, name="archbench-cell")
         self._process = process
         with environment_set(worker_environment(self.threads, online=online)):
@@ -126,7 +150,9 @@ class Launcher:
         served = context.get_start_method() == "forkserver"
         outcome.isolation = FORK_SERVER if served else FRESH
         outcome.layout = self.layout if served else secrets.token_hex(8)
+        outcome.server_s = self._server_s if served else None
         outcome.wall_s = time.monotonic() - started
+        outcome.parent_cpu_s = time.process_time() - used
         return outcome
 
     def _await(
@@ -162,7 +188,8 @@ def _outcome(message: bytes | str | None, process: Any, timeout: float) -> Outco
     if message is None:
         return Outcome("failed", _death(process.exitcode))
     value = json.loads(message)
-    return Outcome(value["status"], value.get("reason"), value.get("payload") or {})
+    payload = value.get("payload") or {}
+    return Outcome(value["status"], value.get("reason"), payload, start_s=value.get("start_s"))
 
 
 def _death(code: int | None) -> str:
@@ -173,10 +200,20 @@ def _death(code: int | None) -> str:
     return f"crash: the process exited with code {code} and no result"
 
 
+def _nothing() -> None:
+    """Body of a process that shows that the fork server answers."""
+
+
 def child(
-    pipe: Connection, worker: str, cell: dict[str, Any], workdir: str, memory_limit: float | None
+    pipe: Connection,
+    worker: str,
+    cell: dict[str, Any],
+    workdir: str,
+    memory_limit: float | None,
+    asked: float,
 ) -> None:
-    """Body of a cell's process."""
+    """Body of a cell's process; `asked` is when the parent wanted it, by the monotonic clock."""
+    start_s: float | None = None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     threading.Thread(target=_end_with_parent, args=(pipe, workdir), daemon=True).start()
     log = open(Path(workdir) / LOG, "ab", buffering=0)  # noqa: SIM115  (open while we live)
@@ -187,15 +224,18 @@ def child(
         if memory_limit is not None:
             _limit_memory(memory_limit)
         module, _, name = worker.partition(":")
-        payload = getattr(importlib.import_module(module), name)(cell, Path(workdir))
+        work = getattr(importlib.import_module(module), name)
+        start_s = time.monotonic() - asked  # one clock for all processes of a machine
+        payload = work(cell, Path(workdir))
         status, reason = payload.pop("status", "ok"), payload.pop("reason", None)
-        result: dict[str, Any] = {"status": status, "reason": reason, "payload": payload}
+        result = {"status": status, "reason": reason, "start_s": start_s, "payload": payload}
         message = json.dumps(result, default=_plain).encode()
     except BadInput as error:
         message = json.dumps({"status": "bad_input", "reason": one_line(str(error))}).encode()
     except BaseException as error:
         Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
-        message = json.dumps({"status": "failed", "reason": describe(error)}).encode()
+        failure = {"status": "failed", "reason": describe(error), "start_s": start_s}
+        message = json.dumps(failure).encode()
     sys.stdout.flush()
     sys.stderr.flush()
     pipe.send_bytes(message)

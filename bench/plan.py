@@ -97,15 +97,6 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
     return sorted(cells, key=lambda cell: cell.order)
 
 
-def preloads(cells: Iterable[Cell]) -> list[str]:
-    """Modules that the cells want imported beforehand, without repeats.
-
-    What every worker needs, torch among it, comes with the worker's own module.
-    """
-    names = itertools.chain.from_iterable(c.preload for c in cells if not c.unsupported)
-    return list(dict.fromkeys(names))
-
-
 class _Builder:
     """Composes the cells of one request."""
 
