@@ -66,6 +66,8 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     for cell in cells:
         cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)
     predict(cells, records)
+    if settings.energy:
+        records = [record for record in records if not _lacks_energy(record)]
     finished = {} if settings.force else _finished(records, settings.repeats)
     kept, left_out = cells, list[Cell]()
     if settings.budget is not None:
@@ -84,6 +86,12 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     exit_code = run.exit_code(done)
     conclude(done, store, stream, exit_code, as_json=as_json)
     return exit_code
+
+
+def _lacks_energy(record: Record) -> bool:
+    """Whether a cell that repeats a call was measured without asking for Joules."""
+    rate = f"{record['cell']['scenario']}_per_s"
+    return rate in (record.get("figures") or {}) and not record.get("energy")
 
 
 def _finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:

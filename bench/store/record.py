@@ -201,7 +201,11 @@ class CostPart(TypedDict, total=False):
 
 
 class EnergyPart(TypedDict, total=False):
-    """Joules of a window of timed calls; `reason` says why there are none."""
+    """Joules of a window of repeated calls, by what used them (`cpu 0`, `dram 0`, `gpu 0`).
+
+    `reason` says why there are none, or what is not among them. The window holds what prepares the
+    calls, too; `calls` times the median time of a call is less by that.
+    """
 
     joules: float
     joules_per_item: float
