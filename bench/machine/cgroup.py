@@ -64,7 +64,7 @@ def _folders(root: Path, controller: str) -> Iterator[Path]:
         controllers, _, path = rest.partition(":")
         if controllers and controller not in controllers.split(","):
             continue
-        base = root / "sys/fs/cgroup" / (controllers and controller)
+        base = root / "sys/fs/cgroup" / controllers  # version 2 names no controllers
         group = base / path.lstrip("/")
         yield from dict.fromkeys([*_up(group, base), base])
 
