@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from bench.errors import BadInput
-from bench.machine import facts
+from bench.machine import cgroup, facts
 
 PACKAGES = (
     "torch",
@@ -141,7 +141,7 @@ def machine_parts() -> dict[str, str]:
         "cores": str(cores()),
         "memory": str(memory_class(psutil.virtual_memory().total)),
         "architecture": platform.machine(),
-        "machine id": facts.read(Path("/etc/machine-id")) or "",
+        "machine id": cgroup.read(Path("/etc/machine-id")) or "",
         "gpu": (gpu() or {}).get("name", ""),
     }
 

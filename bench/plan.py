@@ -1,7 +1,7 @@
 """From a suite and the user's axes to a list of cells, in the order in which they run."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 

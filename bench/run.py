@@ -142,9 +142,11 @@ class _Run:
     def _run_all(self, todo: Sequence[Cell], made: dict[str, Record]) -> None:
         threads = max(cell.part["threads"] for cell in todo)
         launcher = Launcher(
-            preload=preloads(todo, energy=self.settings.energy), threads=threads, worker=self.worker,
+            preload=preloads(todo, energy=self.settings.energy),
+            threads=threads,
+            worker=self.worker,
             fresh=self.settings.isolation == "fresh",
-        )  # fmt: skip
+        )
         with launcher, self.display:
             try:
                 for cell in todo:

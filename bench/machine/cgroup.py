@@ -23,12 +23,10 @@ def quota(root: Path = Path("/")) -> float | None:
     """Processors' worth of time that the groups allow; None: no limit, or none is readable."""
     found = []
     for folder in _folders(root, "cpu"):
-        if text := read(folder / "cpu.max"):
-            limit, _, period = text.partition(" ")
-        else:
-            limit, period = read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")
-        if limit and period and limit not in ("max", "-1"):
-            found.append(int(limit) / int(period))
+        names = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = " ".join(read(folder / name) or "" for name in names).split()
+        if len(words) == 2 and words[0] not in ("max", "-1"):
+            found.append(int(words[0]) / int(words[1]))
     return min(found, default=None)
 
 

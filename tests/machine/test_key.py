@@ -39,7 +39,9 @@ def test_a_reboot_a_new_kernel_and_another_host_name_keep_it(
     assert fresh() == before
 
 
-@pytest.mark.parametrize("part", ["processor", "cores", "memory", "architecture", "machine id", "gpu"])
+@pytest.mark.parametrize(
+    "part", ["processor", "cores", "memory", "architecture", "machine id", "gpu"]
+)
 def test_each_part_makes_another_machine(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, parts = fresh(), environment.machine_parts()
     monkeypatch.setattr(environment, "machine_parts", lambda: {**parts, part: "another"})

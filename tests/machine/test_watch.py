@@ -1,4 +1,4 @@
-"""What disturbs a measurement is seen: against made-up counters, and a process that really spins."""
+"""What disturbs a measurement is seen: made-up counters, and a process that really spins."""
 
 import os
 import subprocess
@@ -48,10 +48,16 @@ def test_throttling_is_one_sentence_or_none(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> int:
+def foreign() -> int:
     """A spinning process that is no descendant of this one: it was handed to another parent."""
-    script = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SPIN!r}]).pid)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import subprocess, sys; quiet = subprocess.DEVNULL\n"
+        f"command = [sys.executable, '-c', {SPIN!r}]\n"
+        "print(subprocess.Popen(command, stdout=quiet, stderr=quiet).pid)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return int(done.stdout)
 
 
@@ -96,7 +102,9 @@ def test_doctor_names_a_slow_governor_and_a_small_quota(
     found = spoilers(counters(stolen=(0, 0)), counters(at=1.0, stolen=(5, 100)), root)
     assert "the hypervisor gives 5% of the processors' time to others" in found
     assert any(sentence.startswith("the governor powersave may keep") for sentence in found)
-    assert any("2.5 cores for 4 threads" in sentence and "threads=2" in sentence for sentence in found)
+    assert any(
+        "2.5 cores for 4 threads" in sentence and "threads=2" in sentence for sentence in found
+    )
     assert spoilers(counters(), counters(at=1.0), tmp_path / "none") == []
 
 
