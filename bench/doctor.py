@@ -165,9 +165,8 @@ def spoilers(first: watch.Look, second: watch.Look, root: Path = Path("/")) -> l
             f"a quota of {quota:g} cores for {environment.cores()} threads makes them wait; "
             f"allowed without waiting: threads={max(int(quota), 1)}"
         )
-    for process in gpus.processes() or []:
-        found.append(f"{process['name']} (pid {process['pid']}) computes on the GPU")
-    return found
+    users = gpus.processes() or []
+    return found + [f"{user['name']} (pid {user['pid']}) computes on the GPU" for user in users]
 
 
 def attempt(code: str) -> tuple[bool, str]:

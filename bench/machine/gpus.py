@@ -69,7 +69,7 @@ def _name(nvml: Any, pid: int) -> str:
 
 
 def held_back_ns() -> dict[str, int] | None:
-    """Nanoseconds for which a limit held the clocks down, by what it was, since the driver began."""
+    """Nanoseconds for which a limit held the clocks down since the driver began, by the limit."""
     with _nvml() as nvml:
         if nvml is None:
             return None

@@ -17,7 +17,7 @@ HEADS = [
     *NAMES, "mJ/item", "item", "J", "window s", "W", "calls", "calls %", "domains", "source",
 ]  # fmt: skip
 MEANING = (
-    "Counters hold what everything on their package or GPU used, idle power too. Calls %: the share "
+    "Counters hold all that was used on their package or GPU, idle power too. Calls %: the share "
     "of the window that the timed calls make up; the rest is what prepares them, such as reading "
     "the prompt again, and the clock's drift since they were timed."
 )
