@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the type alone: the checks need nothing of Hydra
 DTYPES = ("float32", "bfloat16", "float16")
 OUTPUTS = ("table", "json")
 ISOLATIONS = ("server", "fresh")
+BUSY_GPU = ("record", "refuse")
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -52,6 +53,8 @@ def check_runner(config: "DictConfig") -> None:
         raise unknown("isolation", config.isolation, ISOLATIONS)
     if not config.repeats > 0:
         raise BadInput(f"repeats={config.repeats} is too small; allowed: integers from 1.")
+    if config.busy_gpu not in BUSY_GPU:
+        raise unknown("busy_gpu", config.busy_gpu, BUSY_GPU)
     if not config.results.strip():
         raise BadInput("results= is empty; allowed: the path of a folder.")
     parse_duration("budget", config.budget)

@@ -29,7 +29,8 @@ usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
 groups    model task scenario size suite device         see `python -m bench list`
 axes      seed dtype threads compile                     groups and axes take lists: seed=0,1,2
 run       results=FOLDER output=table|json force=true plan=true budget=30min timeout=SECONDS
-          memory_limit_gib=N isolation=server|fresh repeats=N allow_targets=[PACKAGE]
+          memory_limit_gib=N isolation=server|fresh repeats=N busy_gpu=record|refuse
+          energy=true allow_targets=[PACKAGE]
           'hydra.searchpath=[FOLDER]'
 inside    model.backbone.d_model=64  task.path=FILE  suite.items.text=512  lr=0.01  optimizer.clip=1
 
@@ -226,6 +227,8 @@ class Application:
             memory_limit_gib=base.memory_limit_gib,
             isolation=base.isolation,
             repeats=base.repeats,
+            busy_gpu=base.busy_gpu,
+            energy=base.energy,
             allow_targets=list(base.allow_targets),
         )
         return execute(cells, settings, worker)

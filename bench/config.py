@@ -34,6 +34,8 @@ RUNNER_KEYS = (
     "memory_limit_gib",
     "isolation",
     "repeats",
+    "busy_gpu",
+    "energy",
     "allow_targets",
 )
 
@@ -124,6 +126,8 @@ class Config:
     memory_limit_gib: float | None = MISSING
     isolation: str = MISSING
     repeats: int = MISSING
+    busy_gpu: str = MISSING
+    energy: bool = MISSING
     allow_targets: list[str] = MISSING
 
 

@@ -1,15 +1,26 @@
-"""`doctor`: which backends work here and why the others do not; each is tried in a process of its
-own, since an import that fails may crash, and one that works may change the next."""
+"""`doctor`: what this machine is, what would spoil a measurement now, and which backends work.
+
+Each backend is tried in a process of its own, since an import that fails may crash, and one that
+works may change the next.
+"""
 
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 
 from bench import environment
 from bench.errors import one_line
+from bench.machine import cgroup, facts, gpus, watch
+
+GIB = 1 << 30
+WINDOW_S = 1.0  # for which other processes are watched
+STEAL = 0.01  # share of stolen time from which it is worth a sentence
+SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "userspace")
 
 # Name, what it serves, and the code that proves that it works, ending with a version.
 BACKENDS = (
@@ -64,6 +75,18 @@ BACKENDS = (
     ),
     ("flash_attn", "attention on CUDA", "import flash_attn; print(flash_attn.__version__)"),
     ("fla", "kernels of linear attention", "import fla; print(fla.__version__)"),
+    (
+        "zeus",
+        "energy=true",
+        "import importlib.metadata as m; from zeus.device import get_cpus, get_gpus\n"
+        "from zeus.exception import ZeusBaseError\n"
+        "reasons = []\n"
+        "for find in (get_gpus, get_cpus):\n"
+        "    try: find()\n"
+        "    except ZeusBaseError as error: reasons.append(str(error))\n"
+        "assert len(reasons) < 2, ' '.join(reasons)\n"
+        "print(m.version('zeus'))",
+    ),
     ("datasets", "task.hub=NAME", "import datasets; print(datasets.__version__)"),
 )
 TIMEOUT_S = 120
@@ -71,22 +94,11 @@ TIMEOUT_S = 120
 
 def doctor() -> int:
     """Print the report; the exit code is 0 where torch works."""
-    memory = psutil.virtual_memory()
-    print(f"python        {sys.version.split()[0]}")
-    print(f"processor     {environment.cpu_name()}, {environment.cores()} cores for this process")
-    print(
-        f"memory        {memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free now"
-    )
-    card = environment.gpu()
-    print(
-        f"gpu           {card['name']}, driver {card['driver']}" if card else "gpu           none"
-    )
-    governor = environment.governor()
-    print(f"governor      {governor or 'not readable'}")
-    wanted = environment.worker_environment(environment.cores())
-    allocator = ", ".join(f"{name}={wanted[name]}" for name in environment.ALLOCATOR)
-    applies = "" if sys.platform == "linux" else " (read by glibc alone, so without effect here)"
-    print(f"allocator     {allocator}{applies}")
+    for name, text in facts_now().items():
+        print(f"{name:<14}{text}")
+    print("\nwould spoil a measurement now")
+    for sentence in spoilers(*two_looks()) or ["nothing that can be seen from here"]:
+        print(f"  {sentence}")
     with ThreadPoolExecutor(max_workers=max(environment.cores() // 2, 1)) as pool:
         results = list(pool.map(lambda entry: attempt(entry[2]), BACKENDS))
     width = max(len(name) for name, *_ in BACKENDS)
@@ -94,6 +106,67 @@ def doctor() -> int:
     for (name, purpose, _), (works, text) in zip(BACKENDS, results, strict=True):
         print(f"  {'ok' if works else 'no':<3}{name:<{width}}  {text}  [{purpose}]")
     return 0 if results[0][0] else 1
+
+
+def facts_now() -> dict[str, str]:
+    """What this machine is, by name; what cannot be read says so."""
+    memory, card, found = psutil.virtual_memory(), environment.gpu(), facts.describe()
+    known = {name: _word(value) for name, value in found.items()}
+    quota, limit = found["cpu_quota"], found["memory_limit_gib"]
+    wanted = environment.worker_environment(environment.cores())
+    allocator = ", ".join(f"{name}={wanted[name]}" for name in environment.ALLOCATOR)
+    applies = "" if sys.platform == "linux" else " (read by glibc alone, so without effect here)"
+    parts = ", ".join(name for name, value in environment.machine_parts().items() if value)
+    return {
+        "python": sys.version.split()[0],
+        "machine key": f"{environment.machine_key()} (from {parts}; not from the kernel's version,"
+        " the host's name or what is written at boot)",
+        "processor": f"{environment.cpu_name()}, {environment.cores()} cores for this process",
+        "memory": f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free now",
+        "gpu": f"{card['name']}, driver {card['driver']}" if card else "none",
+        "kernel": f"{known['kernel']}, {known['libc']}, huge pages {known['hugepages']}, "
+        f"clock {known['clocksource']}",
+        "virtual": f"{known['virtual']}, container: {found['container'] or 'no sign of one'}",
+        "limits": f"{'no' if quota is None else f'{quota:g} cores'} processor quota, "
+        f"{'no' if limit is None else f'{limit:g} GiB'} memory limit",
+        "frequency": f"governor {known['governor']}, turbo {known['turbo']}, "
+        f"threads share cores {known['smt']}, MHz at most {known['frequency_max_mhz']}",
+        "allocator": allocator + applies,
+        "variables": ", ".join(f"{k}={v}" for k, v in facts.variables().items()) or "none set",
+    }
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not readable" if value is None else str(value)
+
+
+def two_looks() -> tuple[watch.Look, watch.Look]:
+    """The machine's counters before and after a moment in which nothing of ours runs."""
+    cuda = environment.gpu() is not None
+    first = watch.look(cuda=cuda)
+    time.sleep(WINDOW_S)
+    return first, watch.look(cuda=cuda)
+
+
+def spoilers(first: watch.Look, second: watch.Look, root: Path = Path("/")) -> list[str]:
+    """What would make figures worse or less certain if cells ran now, a sentence each."""
+    found = [f"{p['name']} uses {p['cores']:.0%} of a core" for p in watch.busy(first, second)]
+    if (stolen := watch.steal(first, second)) is not None and stolen >= STEAL:
+        found.append(f"the hypervisor gives {stolen:.0%} of the processors' time to others")
+    if held := watch.throttled(first, second):
+        found.append(held)
+    if (governor := facts.governor(root)) in SLOW_GOVERNORS:
+        found.append(f"the governor {governor} may keep the frequency down; performance does not")
+    quota = cgroup.quota(root)
+    if quota is not None and quota < environment.cores():
+        found.append(
+            f"a quota of {quota:g} cores for {environment.cores()} threads makes them wait; "
+            f"allowed without waiting: threads={max(int(quota), 1)}"
+        )
+    users = gpus.processes() or []
+    return found + [f"{user['name']} (pid {user['pid']}) computes on the GPU" for user in users]
 
 
 def attempt(code: str) -> tuple[bool, str]:

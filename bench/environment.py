@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 
 from bench.errors import BadInput
+from bench.machine import cgroup, facts
 
 PACKAGES = (
     "torch",
@@ -121,23 +123,43 @@ def gpu() -> dict[str, str] | None:
 
 @functools.cache
 def machine_key() -> str:
-    """Names this machine across reboots, and no other; tells nothing about it."""
-    try:
-        identity = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
-    except OSError:
-        identity = ""
-    memory = round(psutil.virtual_memory().total / GIB)
-    parts = [cpu_name(), str(cores()), str(memory), platform.machine(), identity]
-    parts += [gpu_name] if (gpu_name := (gpu() or {}).get("name", "")) else []
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    """Names this machine and no other; a hash, which tells nothing about it.
+
+    What goes into it: the processor's name, the processors that this process may use, the size of
+    the memory, the architecture, systemd's machine id where there is one, and the GPU's name. What
+    does not, so that a reboot, an update of the kernel or a driver and another host name leave it
+    as it is: everything else. Fewer processors (`taskset`, another size of a virtual machine) are
+    another machine.
+    """
+    return key_of(machine_parts())
 
 
-def governor() -> str | None:
-    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+def machine_parts() -> dict[str, str]:
+    """The parts of the machine key by name."""
+    return {
+        "processor": cpu_name(),
+        "cores": str(cores()),
+        "memory": str(memory_class(psutil.virtual_memory().total)),
+        "architecture": platform.machine(),
+        "machine id": cgroup.read(Path("/etc/machine-id")) or "",
+        "gpu": (gpu() or {}).get("name", ""),
+    }
+
+
+def key_of(parts: Mapping[str, str]) -> str:
+    """The first 16 hexadecimal digits of a hash of `parts`."""
+    text = "\n".join(f"{name}={value}" for name, value in sorted(parts.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def memory_class(total: int) -> int:
+    """A memory of `total` bytes in steps of a quarter of an octave.
+
+    A kernel keeps 1 to 4 % of the memory for itself, another version another share, so that GiB
+    would flip at a rounding edge. The edges of these steps lie far from sizes that are sold: 1,
+    1.125, 1.25, 1.5, 1.75 and 1.875 times a power of two, less that share.
+    """
+    return round(4 * math.log2(total) - 0.2)
 
 
 def load() -> float | None:
@@ -146,7 +168,7 @@ def load() -> float | None:
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """The environment part of a record, but for the load."""
+    """The environment part of a record, but for what the cell's own time and process tell."""
     card = gpu() or {}
     return {
         "machine_key": machine_key(),
@@ -159,7 +181,8 @@ def describe(threads: int) -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "packages": packages(),
         "threads": threads,
-        "governor": governor(),
+        **facts.describe(),
+        "variables": facts.variables(),
         "allocator": {name: worker_environment(threads)[name] for name in ALLOCATOR},
     }
 

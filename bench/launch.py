@@ -54,6 +54,16 @@ class Outcome:
     isolation: str | None = None
     layout: str | None = None  # equal for processes that share a memory layout
     server: int | None = None  # the process that had started this one
+    start_s: float | None = None  # from our request to the worker's first own line
+    server_s: float | None = None  # until the fork server had imported everything
+    parent_cpu_s: float | None = None  # what this process used while the cell ran
+
+    def process(self) -> dict[str, Any]:
+        """What the environment part of a record says of the cell's process."""
+        times = ("server_s", "start_s", "parent_cpu_s")
+        seconds = {name: getattr(self, name) for name in times}
+        rounded = {name: None if s is None else round(s, 4) for name, s in seconds.items()}
+        return {"isolation": self.isolation, "layout": self.layout, **rounded}
 
 
 class Launcher:
@@ -74,9 +84,12 @@ class Launcher:
         if self.method == "forkserver":
             self.context.set_forkserver_preload([*preload, worker.partition(":")[0]])
         self._process: Any = None
+        self._begun = 0.0
+        self._server_s: float | None = None
 
     def __enter__(self) -> "Launcher":
         """Start the fork server; it imports while the parent goes on."""
+        self._begun = time.monotonic()
         # A cell that is ended leaves its semaphores (a progress bar has one) to the tracker, which
         # removes them and would warn the user of it.
         told = [w for w in (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker") if w]
@@ -109,6 +122,20 @@ class Launcher:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def ready(self, timeout: float) -> None:
+        """Wait until the fork server has imported everything: that is no part of the first cell."""
+        if self.method != "forkserver" or self._server_s is not None:
+            return
+        process = self.context.Process(target=_nothing, name="archbench-ready")
+        try:
+            self._serve()
+            process.start()
+        except (EOFError, ConnectionError):
+            return  # the server died: the cell that is started next tells it
+        self._process = process
+        process.join(timeout)
+        self._server_s = time.monotonic() - self._begun
+
     def stop(self) -> None:
         """Kill the running child, if there is one."""
         if self._process is not None and self._process.is_alive():
@@ -125,11 +152,13 @@ class Launcher:
         tick: Callable[[float], None] | None = None,
     ) -> Outcome:
         """Run one cell in a process of its own and wait for it."""
-        started = time.monotonic()
-        ours, theirs = self.context.Pipe(duplex=True)
-        arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib)
         online = bool((cell["config"].get("task") or {}).get("hub"))
         context: Any = multiprocessing.get_context("spawn") if online else self.context
+        if context is self.context:
+            self.ready(timeout)
+        started, used = time.monotonic(), time.process_time()
+        ours, theirs = self.context.Pipe(duplex=True)
+        arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib, started)
         process = context.Process(target=child, args=arguments, name="archbench-cell")
         self._process = process
         served = context.get_start_method() == "forkserver"
@@ -152,7 +181,9 @@ class Launcher:
             ours.close()
         outcome.isolation = FORK_SERVER if served else FRESH
         outcome.layout = self._layout(outcome.server) if served else secrets.token_hex(8)
+        outcome.server_s = self._server_s if served else None
         outcome.wall_s = time.monotonic() - started
+        outcome.parent_cpu_s = time.process_time() - used
         return outcome
 
     def _layout(self, server: int | None) -> str:
@@ -202,9 +233,11 @@ def _outcome(message: bytes | str | None, process: Any, timeout: float, *, serve
     if message is None:
         return Outcome("failed", _death(process.exitcode, served=served))
     value = json.loads(message)
+    payload = value.get("payload") or {}
     return Outcome(
-        value["status"], value.get("reason"), value.get("payload") or {}, server=value["server"]
-    )
+        value["status"], value.get("reason"), payload,
+        server=value["server"], start_s=value.get("start_s"),
+    )  # fmt: skip
 
 
 def _death(code: int | None, *, served: bool) -> str:
@@ -217,11 +250,20 @@ def _death(code: int | None, *, served: bool) -> str:
     return f"crash: the process exited with code {code} and no result"
 
 
+def _nothing() -> None:
+    """Body of a process that shows that the fork server answers."""
+
+
 def child(
-    pipe: Connection, worker: str, cell: dict[str, Any], workdir: str, memory_limit: float | None
+    pipe: Connection,
+    worker: str,
+    cell: dict[str, Any],
+    workdir: str,
+    memory_limit: float | None,
+    asked: float,
 ) -> None:
-    """Body of a cell's process."""
-    server = os.getppid()
+    """Body of a cell's process; `asked` is when the parent wanted it, by the monotonic clock."""
+    server, start_s = os.getppid(), None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     threading.Thread(target=_end_with_parent, args=(pipe, workdir), daemon=True).start()
     log = open(Path(workdir) / LOG, "ab", buffering=0)  # noqa: SIM115  (open while we live)
@@ -232,16 +274,18 @@ def child(
         if memory_limit is not None:
             _limit_memory(memory_limit)
         module, _, name = worker.partition(":")
-        payload = getattr(importlib.import_module(module), name)(cell, Path(workdir))
+        work = getattr(importlib.import_module(module), name)
+        start_s = time.monotonic() - asked  # one clock for all processes of a machine
+        payload = work(cell, Path(workdir))
         status, reason = payload.pop("status", "ok"), payload.pop("reason", None)
         result: dict[str, Any] = {"status": status, "reason": reason, "payload": payload}
-        message = json.dumps(result | {"server": server}, default=_plain)
+        message = json.dumps(result | {"server": server, "start_s": start_s}, default=_plain)
     except BadInput as error:
         result = {"status": "bad_input", "reason": one_line(str(error))}
         message = json.dumps(result | {"server": server})
     except BaseException as error:
         result = {"status": "failed", "reason": describe(error)}
-        message = json.dumps(result | {"server": server})
+        message = json.dumps(result | {"server": server, "start_s": start_s})
         with contextlib.suppress(OSError):  # a full disk, perhaps the very reason
             Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
     with contextlib.suppress(OSError):  # the log cannot be written, the result can be sent

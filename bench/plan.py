@@ -1,7 +1,7 @@
 """From a suite and the user's axes to a list of cells, in the order in which they run."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,15 +98,6 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
             "see `python -m bench list` for what each model can do."
         )
     return sorted(cells, key=lambda cell: cell.order)
-
-
-def preloads(cells: Iterable[Cell]) -> list[str]:
-    """Modules that the cells want imported beforehand, without repeats.
-
-    What every worker needs, torch among it, comes with the worker's own module.
-    """
-    names = itertools.chain.from_iterable(c.preload for c in cells if not c.unsupported)
-    return list(dict.fromkeys(names))
 
 
 class _Builder:

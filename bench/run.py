@@ -14,13 +14,14 @@ from typing import Any, cast
 
 from bench.cell import Cell
 from bench.conclude import conclude, show_plan
-from bench.environment import describe, load
+from bench.environment import describe
 from bench.errors import BadInput
 from bench.identity import cell_key, code
 from bench.launch import LOG, Launcher, Outcome
-from bench.plan import preloads
+from bench.machine.surroundings import Surroundings, check_gpu, occupied
 from bench.precheck import check_paths
 from bench.predict import fit_budget, predict
+from bench.preload import preloads
 from bench.progress import Display, main_figure
 from bench.store import Record, Store, StoreError, new_id
 from bench.store.store import read_record
@@ -42,6 +43,8 @@ class Settings:
     memory_limit_gib: float | None = None
     isolation: str = "server"
     repeats: int = 1
+    busy_gpu: str = "record"
+    energy: bool = False
     allow_targets: Sequence[str] = ()
 
 
@@ -50,6 +53,7 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     as_json = settings.output == "json"
     stream = sys.stderr if as_json else sys.stdout
     check_paths(cells)
+    check_gpu(settings.busy_gpu, (cell.part["device"] for cell in cells))
     store = Store(settings.results)
     records, problems = store.read_all()
     for problem in problems:
@@ -59,6 +63,8 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     for cell in cells:
         cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)
     predict(cells, records)
+    if settings.energy:
+        records = [record for record in records if not _lacks_energy(record)]
     finished = {} if settings.force else _finished(records, settings.repeats)
     kept, left_out = cells, list[Cell]()
     if settings.budget is not None:
@@ -86,6 +92,12 @@ def _check_writable(store: Store) -> None:
         store.check_writable()
     except StoreError as error:
         raise BadInput(f"results={store.root}: {error}") from error
+
+
+def _lacks_energy(record: Record) -> bool:
+    """Whether a cell that repeats a call was measured without asking for Joules."""
+    rate = f"{record['cell']['scenario']}_per_s"
+    return rate in (record.get("figures") or {}) and not record.get("energy")
 
 
 def _finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:
@@ -136,9 +148,11 @@ class _Run:
     def _run_all(self, todo: Sequence[Cell], made: dict[str, Record]) -> None:
         threads = max(cell.part["threads"] for cell in todo)
         launcher = Launcher(
-            preload=preloads(todo), threads=threads, worker=self.worker,
+            preload=preloads(todo, energy=self.settings.energy),
+            threads=threads,
+            worker=self.worker,
             fresh=self.settings.isolation == "fresh",
-        )  # fmt: skip
+        )
         with launcher, self.display:
             try:
                 for cell in todo:
@@ -157,12 +171,12 @@ class _Run:
         self.display.begin(cell)
         with tempfile.TemporaryDirectory(prefix="archbench-") as folder:
             workdir = Path(folder)
-            before = load()
-            outcome = self._outcome(launcher, cell, workdir)
+            around = Surroundings(cuda=cell.part["device"] == "cuda")
+            outcome = self._outcome(launcher, cell, workdir, around)
             if outcome.status == "bad_input":
                 self._bad_input(cell, outcome)
                 return None
-            record = self._record(cell, outcome, before)
+            record = self._record(cell, outcome, around.after())
             files = {p.name: p for p in sorted(workdir.iterdir()) if p.is_file()}
             if LOG in files and not files[LOG].stat().st_size:
                 del files[LOG]
@@ -175,15 +189,22 @@ class _Run:
         self.display.end(cell, main_figure(cast(dict[str, Any], record)), outcome.wall_s, good=good)
         return record
 
-    def _outcome(self, launcher: Launcher, cell: Cell, workdir: Path) -> Outcome:
+    def _outcome(
+        self, launcher: Launcher, cell: Cell, workdir: Path, around: Surroundings
+    ) -> Outcome:
         if cell.unsupported:
             return Outcome("unsupported", cell.unsupported)
+        launcher.ready(self.settings.timeout)
+        around.before()
+        if self.settings.busy_gpu == "refuse" and (reason := occupied(around.on_gpu)):
+            return Outcome("failed", reason)
         request = {
             **cell.part,
             "config": cell.config,
             "overrides": list(cell.overrides),
             "allow_targets": list(self.settings.allow_targets),
             "timeout_s": self.settings.timeout,
+            "energy": self.settings.energy,
         }
         tick: Callable[[float], None] | None = None
         if self.display.live:
@@ -211,7 +232,7 @@ class _Run:
         if sentence not in self.bad:
             self.bad.append(sentence)
 
-    def _record(self, cell: Cell, outcome: Outcome, load_before: float | None) -> Record:
+    def _record(self, cell: Cell, outcome: Outcome, seen: Mapping[str, Any]) -> Record:
         payload = outcome.payload
         now = datetime.now(UTC)
         part = {**cell.part, **(payload.get("cell") or {})}
@@ -230,10 +251,8 @@ class _Run:
             "code": code(tuple(self.settings.allow_targets)),
             "environment": {
                 **describe(cell.part["threads"]),
-                "load_before": load_before,
-                "load_after": load(),
-                "isolation": outcome.isolation,
-                "layout": outcome.layout,
+                **seen,
+                **outcome.process(),
                 **(payload.get("environment") or {}),
             },
             "wall_s": round(outcome.wall_s, 3),

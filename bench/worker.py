@@ -1,16 +1,23 @@
 """Runs one cell inside its own process: the only file that instantiates what YAML names."""
 
+import functools
 import importlib
 import traceback
 from pathlib import Path
 from typing import Any
 
+# What libraries import at their first use comes with this module: the fork server imports it once,
+# and a cell's memory does not grow by it.
+import numpy.ma  # noqa: F401
 import torch
+import torch.utils.flop_counter
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
 from bench.errors import BadInput, describe, one_line
+from bench.machine.build import torch_facts
+from bench.machine.facts import frequency_mhz
 from bench.meters.process import resident_bytes
 from bench.meters.time import Limits
 from bench.parameters import count
@@ -19,6 +26,7 @@ from bench.sizes import fit
 from bench.targets import check_targets
 from bench.training import Recipe
 
+CURRENT = "scaling_cur_freq"
 MACHINE = "machine"  # the task of a cell that has none
 
 
@@ -29,13 +37,14 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     files left in `workdir`.
     """
     try:
-        inside = any(key.startswith("model.") for key in cell.get("overrides", ()))
         # The parent has checked this too; a process that instantiates trusts no one's word for it.
         check_targets(cell["config"], cell.get("allow_targets", ()))
         started = resident_bytes()
-        payload = _run(cell["config"], workdir, inside)
+        payload = _run(cell, workdir)
         if "memory" in payload:
             payload["memory"]["rss_start_bytes"] = started
+        # At once: a frequency tells of the work only while the cores are still warm from it.
+        payload["environment"] = {"frequency_mhz": frequency_mhz(CURRENT), "torch": torch_facts()}
         return {"status": "ok", "reason": None, **payload}
     except BadInput:
         raise  # the runner's: a mistake of the user is no result
@@ -46,14 +55,19 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         return {"status": "failed", "reason": describe(error)}
 
 
-def _run(config: dict[str, Any], workdir: Path, inside: bool) -> dict[str, Any]:
-    """`inside`: whether the user set values inside the model, whose refusal is then his to read."""
+def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    config = cell["config"]
+    # Where the user set values inside the model, its refusal is his to read.
+    inside = any(key.startswith("model.") for key in cell.get("overrides", ()))
+    context = functools.partial(
+        _context, config=config, workdir=workdir, energy=bool(cell.get("energy"))
+    )
     if config["threads"]:
         torch.set_num_threads(int(config["threads"]))
     device = resolve_device(config["device"]["name"])
     name = config["scenario"]["name"]
     if config["task"]["name"] == MACHINE:
-        return dict(_scenario(name).run(_context(None, _no_model, config, device, workdir)))
+        return dict(_scenario(name).run(context(None, _no_model, device=device)))
     task = _task(config["task"])
     payload: dict[str, Any] = {
         "data": {
@@ -65,8 +79,7 @@ def _run(config: dict[str, Any], workdir: Path, inside: bool) -> dict[str, Any]:
     }
     model = config.get("model") or {}
     if name == "baselines":
-        context = _context(task, _no_model, config, device, workdir)
-        return payload | _scenario(name).run(context)
+        return payload | _scenario(name).run(context(task, _no_model, device=device))
 
     size = config["size"]
     try:
@@ -95,7 +108,7 @@ def _run(config: dict[str, Any], workdir: Path, inside: bool) -> dict[str, Any]:
     payload["kernel"] = kernel_of(first) or model.get("kernel")
     del first
     scenario = _scenario(name)
-    return payload | scenario.run(_context(task, build, config, device, workdir))
+    return payload | scenario.run(context(task, build, device=device))
 
 
 def _task(config: dict[str, Any]) -> Any:
@@ -131,7 +144,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _context(
-    task: Any, build: Any, config: dict[str, Any], device: torch.device, workdir: Path
+    task: Any,
+    build: Any,
+    *,
+    config: dict[str, Any],
+    device: torch.device,
+    workdir: Path,
+    energy: bool,
 ) -> Context:
     task_name = config["task"]["name"]
     model = config.get("model") or {}
@@ -153,6 +172,7 @@ def _context(
         device=device,
         dtype=getattr(torch, config["dtype"]),
         workdir=workdir,
+        energy=energy,
     )
 
 

@@ -37,6 +37,7 @@ def record_of(side: Side, request: Mapping[str, Any], sample: Sample) -> Record:
             "load_after": load(),
             "isolation": "fresh interpreter",
             "layout": identity,
+            **(payload.pop("environment", None) or {}),
         },
         "wall_s": round(sample.wall_s, 3),
     }

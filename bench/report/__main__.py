@@ -13,6 +13,7 @@ from bench.report.commands import (
     baseline,
     compare,
     context,
+    energy,
     history,
     latency,
     memory,
@@ -23,7 +24,9 @@ from bench.report.commands import (
 from bench.report.commands.reading import errors
 from bench.store import StoreError
 
-COMMANDS = (table, latency, memory, roofline, context, plot, compare, history, baseline)
+COMMANDS = (
+    table, latency, memory, energy, roofline, context, plot, compare, history, baseline,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

@@ -38,6 +38,7 @@ class Context:
     device: torch.device
     dtype: torch.dtype
     workdir: Path  # for artefacts
+    energy: bool = False  # whether Joules are asked for
 
     @property
     def kind(self) -> str:

@@ -32,7 +32,9 @@ def run(context: Context) -> dict[str, Any]:
     # Reading the prompt and choosing the first token, from samples of its own.
     reading = measure(writer.read, context.limits, context.device)
     state_bytes = nbytes(tensors_in(writer.state))
-    result = throughput(context, writing, batch, {"time to first token": reading})
+    result = throughput(
+        context, writing, batch, writer.write, writer.ready, {"time to first token": reading}
+    )
     result["figures"] |= state_figures(context, model, int(scenario["state_context"]))
     return {
         **result,

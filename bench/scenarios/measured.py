@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.meters.energy import measure_energy
 from bench.meters.memory import peak_of
 from bench.meters.process import peak_during
 from bench.meters.time import Timing
@@ -19,15 +20,26 @@ from bench.scenarios.writing import START
 
 
 def throughput(
-    context: Context, timing: Timing, units: int, others: Mapping[str, Timing] | None = None
+    context: Context,
+    timing: Timing,
+    units: int,
+    call: Callable[[], object],
+    before: Callable[[], object] = lambda: None,
+    others: Mapping[str, Timing] | None = None,
 ) -> dict[str, Any]:
-    """Timing of a call that handles `units` tokens or images, its rate, and its validity.
+    """Timing of a `call` that handles `units` tokens or images, its rate, validity and energy.
 
     `others` are further timings by name on which the record's validity depends.
     """
     flaws = [timing.reason] if timing.reason else []
     flaws += [f"{name}: {t.reason}" for name, t in (others or {}).items() if t.reason]
+    energy = (
+        {"energy": measure_energy(call, timing.median_s, units, context.device, before)}
+        if context.energy
+        else {}
+    )
     return {
+        **energy,
         "timing": timing.as_record(units, context.task.unit),
         "figures": {f"{context.scenario['name']}_per_s": units / timing.median_s},
         "validity": {"valid": not flaws, "reason": "; ".join(flaws) or None},

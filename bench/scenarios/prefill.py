@@ -31,7 +31,7 @@ def run(context: Context) -> dict[str, Any]:
         model, context.dtype, None if state is None else batch["tokens"]
     )
     return {
-        **throughput(context, timing, count_units(context, batch)),
+        **throughput(context, timing, count_units(context, batch), read),
         "memory": memory,
         "cost": settle(count(read), stated_flops(context, model, batch)),
     }

@@ -29,7 +29,7 @@ def run(context: Context) -> dict[str, Any]:
     context.require_compiled(model, draw)
     timing = measure(draw, context.limits, context.device)
     units = example["tokens"].numel() if context.kind == "language" else batch
-    result = throughput(context, timing, units)
+    result = throughput(context, timing, units, draw)
     result["figures"] |= state_figures(context, model, context.task.symbols_per_item)
     return {
         **result,

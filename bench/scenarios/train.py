@@ -23,11 +23,15 @@ def run(context: Context) -> dict[str, Any]:
     batch = context.on_device(context.task.example(context.batch_size))
     # The rate stays where it is however many steps the measurement takes.
     trainer = Trainer(model, context.recipe, steps=1_000_000, dtype=context.dtype)
-    timing = measure(lambda: trainer.step(batch), context.limits, context.device)
+
+    def step() -> None:
+        trainer.step(batch)
+
+    timing = measure(step, context.limits, context.device)
     return {
-        **throughput(context, timing, count_units(context, batch)),
+        **throughput(context, timing, count_units(context, batch), step),
         "memory": {
-            "rss_peak_bytes": peak_during(lambda: trainer.step(batch)),
+            "rss_peak_bytes": peak_during(step),
             **step_memory(trainer, batch),
             "predicted": predicted(model, torch.float32) | trainer.predicted_bytes(),
         },

@@ -63,8 +63,17 @@ class CodePart(TypedDict, total=False):
     source_sha256: str
 
 
+class BusyPart(TypedDict, total=False):
+    """Another process and its share of a core; on a GPU its pid and memory instead."""
+
+    name: str
+    cores: float
+    pid: int
+    mib: int
+
+
 class EnvironmentPart(TypedDict, total=False):
-    """Where it ran."""
+    """Where it ran, and what went on there meanwhile; null: it could not be read."""
 
     machine_key: str
     cpu: str
@@ -76,8 +85,30 @@ class EnvironmentPart(TypedDict, total=False):
     platform: str
     packages: dict[str, str]
     threads: int
+    kernel: str
+    libc: str
+    virtual: str  # maker of the virtual machine, or "yes" or "no"
+    container: str
+    cpu_quota: float  # processors' worth of time that the control group allows; null: no limit
+    memory_limit_gib: float  # of the control group; null: no limit
+    governor: str
+    turbo: bool
+    smt: bool
+    frequency_max_mhz: float
+    frequency_mhz: float  # right after the work, mean over the processors
+    hugepages: str
+    clocksource: str
+    variables: dict[str, str]  # of the user's environment, those that can change a figure
+    allocator: dict[str, str]
+    torch: dict[str, Any]  # how torch was built and how it runs in the cell's process
     isolation: str  # "fork server" or "fresh interpreter"
     layout: str  # equal for processes that share a memory layout: one sample for a verdict
+    server_s: float  # until the fork server had imported everything
+    start_s: float  # from the runner's request for a process to the worker's first line
+    parent_cpu_s: float  # processor time of the runner while the cell ran: it sleeps
+    busy_before: list[BusyPart]  # other processes just before the cell
+    busy: list[BusyPart]  # and during it
+    gpu_processes: list[BusyPart]  # others that computed on the GPU just before the cell
     load_before: float
     load_after: float
     steal_before: float  # share of processor time that a hypervisor took, over a short window
@@ -170,7 +201,11 @@ class CostPart(TypedDict, total=False):
 
 
 class EnergyPart(TypedDict, total=False):
-    """Joules of a window of timed calls; `reason` says why there are none."""
+    """Joules of a window of repeated calls, by what used them (`cpu 0`, `dram 0`, `gpu 0`).
+
+    `reason` says why there are none, or what is not among them. The window holds what prepares the
+    calls, too; `calls` times the median time of a call is less by that.
+    """
 
     joules: float
     joules_per_item: float

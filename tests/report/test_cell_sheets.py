@@ -123,3 +123,37 @@ def test_without_such_records_there_is_a_sentence(
     Store(tmp_path).write(make_record(scenario="quality", quality=quality()))
     assert main([command, str(tmp_path)]) == 2
     assert "no record is of scenario" in capsys.readouterr().err
+
+
+def test_energy_is_shown_with_its_domains_or_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = {
+        "joules": 90.0, "joules_per_item": 0.0045, "window_s": 2.0, "calls": 1000,
+        "domains": {"cpu 0": 80.0, "dram 0": 10.0}, "source": "RAPL by zeus 0.16.0",
+    }  # fmt: skip
+    why = {"joules": None, "reason": "CPU: there is no RAPL counter"}
+    timed = {"timing": {**timing(), "median_s": 0.0015}}
+    for model, energy in (("mamba", counted), ("rwkv", why), ("moe", why)):
+        Store(tmp_path).write(make_record(model=model, energy=energy, **timed))
+    Store(tmp_path).write(make_record(model="transformer"))
+    written = lines("energy", tmp_path, capsys)
+    row = next(line.split() for line in written if line.startswith("mamba"))
+    # 90 J in 2 s are 45 W; 1000 calls of 1.5 ms are 75 % of the window.
+    for word in ("4.50", "90.0", "2.00", "45.0", "75.0"):
+        assert word in row
+    assert not any(line.startswith("transformer") for line in written), "it was not asked"
+    text = " ".join(" ".join(written).split())
+    assert "CPU: there is no RAPL counter (moe text train and 1 more)" in text
+    csv = tmp_path / "out.csv"
+    assert main(["energy", str(tmp_path), "--csv", str(csv)]) == 0
+    table = pandas.read_csv(csv)
+    assert table["mJ/item"].dropna().tolist() == [4.5]
+
+
+def test_without_a_record_that_was_asked_there_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path).write(make_record())
+    assert main(["energy", str(tmp_path)]) == 2
+    assert "run `python -m bench energy=true` first" in capsys.readouterr().err.replace("\n", " ")
