@@ -29,13 +29,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.environment import environment_set, worker_environment
-from bench.errors import BadInput, describe, one_line
+from bench.errors import NO_MEMORY, OUT_OF_MEMORY, BadInput, describe, one_line
+from bench.limits import Limit, exceeded, kernel_kills, limit_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 TICK_S = 5.0
 LOG = "log.txt"
 FORK_SERVER, FRESH = "fork server", "fresh interpreter"
 TRACEBACK = "traceback.txt"
+TIME_OUT = "time-out: "
+LAST_WORDS = 1 << 16  # bytes of the log in which a process that died may have said why
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Outcome:
     wall_s: float = 0.0
     isolation: str | None = None
     layout: str | None = None  # equal for processes that share a memory layout
+    limit_bytes: int | None = None  # of memory, as it was in force
 
 
 class Launcher:
@@ -105,7 +109,9 @@ class Launcher:
         tick: Callable[[float], None] | None = None,
     ) -> Outcome:
         """Run one cell in a process of its own and wait for it."""
-        started = time.monotonic()
+        started, kills = time.monotonic(), kernel_kills()
+        log = workdir / LOG
+        before = log.stat().st_size if log.exists() else 0
         ours, theirs = self.context.Pipe(duplex=True)
         arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib)
         online = bool((cell["config"].get("task") or {}).get("hub"))
@@ -122,7 +128,12 @@ class Launcher:
                 process.join(0.2)  # a child that has reported is on its way out
             self.stop()
             ours.close()
-        outcome = _outcome(message, process, timeout)
+        outcome = _outcome(message, timeout)
+        if message is None:
+            killed = kills is not None and kernel_kills() != kills
+            outcome.reason = _death(
+                process.exitcode, _last_words(log, before), killed, memory_limit_gib
+            )
         served = context.get_start_method() == "forkserver"
         outcome.isolation = FORK_SERVER if served else FRESH
         outcome.layout = self.layout if served else secrets.token_hex(8)
@@ -156,21 +167,36 @@ class Launcher:
                 tick(time.monotonic() - started)
 
 
-def _outcome(message: bytes | str | None, process: Any, timeout: float) -> Outcome:
+def _outcome(message: bytes | str | None, timeout: float) -> Outcome:
     if message == "timeout":
-        return Outcome("failed", f"time-out: not finished after {timeout:g} s")
+        return Outcome("failed", f"{TIME_OUT}not finished after {timeout:g} s")
     if message is None:
-        return Outcome("failed", _death(process.exitcode))
+        return Outcome("failed")
     value = json.loads(message)
-    return Outcome(value["status"], value.get("reason"), value.get("payload") or {})
+    payload, limit = value.get("payload") or {}, value.get("limit_bytes")
+    return Outcome(value["status"], value.get("reason"), payload, limit_bytes=limit)
 
 
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        memory = ", as happens when memory runs out" if name == "SIGKILL" else ""
-        return f"killed: the process was ended by {name}{memory}"
-    return f"crash: the process exited with code {code} and no result"
+def _death(code: int | None, log: str, kernel: bool, limit: float | None) -> str:
+    """Why a process died; `kernel`: whether it ended any process for want of memory meanwhile."""
+    by = signal.Signals(-code).name if code is not None and code < 0 else None
+    how = f"the process was ended by {by}" if by else f"the process exited with code {code}"
+    said = next((words for words in NO_MEMORY if words in log), None)
+    if by == "SIGKILL" and kernel:
+        return f"{OUT_OF_MEMORY}{how}, by the kernel for want of memory"
+    if said is not None:
+        reason = f"{OUT_OF_MEMORY}{how} after it said '{said}'"
+        return reason if limit is None else exceeded(reason, f"memory_limit_gib={limit:g}")
+    if by is None:
+        return f"crash: {how} and no result"
+    return f"killed: {how}{', as happens when memory runs out' if by == 'SIGKILL' else ''}"
+
+
+def _last_words(log: Path, before: int) -> str:
+    """The end of what was logged after the first `before` bytes."""
+    if not log.exists():
+        return ""
+    return log.read_bytes()[before:][-LAST_WORDS:].decode(errors="replace")
 
 
 def child(
@@ -183,19 +209,22 @@ def child(
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     faulthandler.enable(log)
+    limit = Limit(None, "")
     try:
-        if memory_limit is not None:
-            _limit_memory(memory_limit)
         module, _, name = worker.partition(":")
-        payload = getattr(importlib.import_module(module), name)(cell, Path(workdir))
-        status, reason = payload.pop("status", "ok"), payload.pop("reason", None)
+        run = getattr(importlib.import_module(module), name)
+        limit = limit_memory(cell["config"]["device"]["name"], memory_limit)
+        payload = run(cell, Path(workdir))
+        status, reason = payload.pop("status", "ok"), limit.name(payload.pop("reason", None))
         result: dict[str, Any] = {"status": status, "reason": reason, "payload": payload}
+        result["limit_bytes"] = limit.bytes
         message = json.dumps(result, default=_plain).encode()
     except BadInput as error:
         message = json.dumps({"status": "bad_input", "reason": one_line(str(error))}).encode()
     except BaseException as error:
         Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
-        message = json.dumps({"status": "failed", "reason": describe(error)}).encode()
+        reason = limit.name(describe(error))
+        message = json.dumps({"status": "failed", "reason": reason}).encode()
     sys.stdout.flush()
     sys.stderr.flush()
     pipe.send_bytes(message)
@@ -218,12 +247,3 @@ def _end_with_parent(pipe: Connection, workdir: str) -> None:
     except (EOFError, OSError):
         shutil.rmtree(workdir, ignore_errors=True)
         os._exit(1)
-
-
-def _limit_memory(gib: float) -> None:
-    if sys.platform != "linux":
-        raise BadInput(f"memory_limit_gib={gib} works on Linux alone; leave it null here.")
-    import resource
-
-    size = int(gib * (1 << 30))
-    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
