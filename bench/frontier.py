@@ -49,7 +49,8 @@ class Search:
         self.points: list[Point] = []
         self.common: dict[str, Any] = {}
         self.low = 0  # the largest that fitted
-        self.high, self.why = (bound.value, bound.reason) if bound else (None, "")
+        self.high = bound.value if bound else None  # the least that does not fit
+        self.why = bound.reason if bound else ""
         self.by = MEMORY if bound else MOST
         self.last: Outcome | None = None  # of a point
         self.fault: Outcome | None = None  # what ended the search, where it is none of the frontier

@@ -7,6 +7,9 @@ it writes to. A control group needs rights that users and containers seldom have
 where RLIMIT_DATA lets the cell say what it wanted. A watchdog would wake while the child is
 measured, and a single large allocation is over before it looks.
 
+What the process holds before its cell begins is counted as what is resident: libraries map a few
+hundred MiB more than they touch. The limit is then set as what may be added to it.
+
 A GPU's memory is limited by torch's own allocator. Its context (a few hundred MiB) is not counted.
 """
 
@@ -33,7 +36,7 @@ UNLIMITED = 1 << 60  # version 1 of control groups writes a number near 2^63 for
 
 @dataclass(frozen=True)
 class Limit:
-    """Bytes of private writable memory that the process may have, and how the limit is called.
+    """Bytes that may be resident in the process, and how the limit is called.
 
     `card` is the name of the limit on the GPU, where there is one.
     """
@@ -74,24 +77,28 @@ def _limit_host(gib: float | None) -> Limit:
         if gib is None:
             return Limit(None, "")
         raise BadInput(f"memory_limit_gib={gib:g} works on Linux alone; leave it null here.")
-    held = data_bytes()
+    held = int(psutil.Process().memory_info().rss)
     free = int(SHARE * free_bytes())
-    limit = Limit(held + free, f"{SHARE:.0%} of the memory that was free ({free / GIB:.1f} GiB)")
-    if gib is not None and gib * GIB < held + free:
+    most, words = held + free, f"{SHARE:.0%} of the memory that was free ({free / GIB:.1f} GiB)"
+    if gib is not None and gib * GIB < most:
         if gib * GIB <= held:
             least = math.ceil(held / GIB * 10) / 10  # one sentence for all cells of a run
             raise BadInput(
                 f"memory_limit_gib={gib:g} is less than a cell's process holds before it begins "
                 f"(nearly {least:g} GiB); allowed: more than that, or null."
             )
-        limit = Limit(int(gib * GIB), f"memory_limit_gib={gib:g}")
+        most, words = int(gib * GIB), f"memory_limit_gib={gib:g}"
+    _set(data_bytes() + most - held)
+    return Limit(most, words)
+
+
+def _set(size: int) -> None:
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    assert limit.bytes is not None
-    most = limit.bytes if hard == resource.RLIM_INFINITY else min(limit.bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-    return limit
+    if hard != resource.RLIM_INFINITY:
+        size = min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (size, hard))
 
 
 def _limit_card(gib: float) -> str:

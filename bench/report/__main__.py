@@ -13,6 +13,7 @@ from bench.report.commands import (
     baseline,
     compare,
     context,
+    frontier,
     latency,
     memory,
     plot,
@@ -22,7 +23,7 @@ from bench.report.commands import (
 from bench.report.commands.reading import errors
 from bench.store import StoreError
 
-COMMANDS = (table, latency, memory, roofline, context, plot, compare, baseline)
+COMMANDS = (table, latency, memory, roofline, context, frontier, plot, compare, baseline)
 
 
 def parser() -> argparse.ArgumentParser:
