@@ -7,8 +7,10 @@ it writes to. A control group needs rights that users and containers seldom have
 where RLIMIT_DATA lets the cell say what it wanted. A watchdog would wake while the child is
 measured, and a single large allocation is over before it looks.
 
-What the process holds before its cell begins is counted as what is resident: libraries map a few
-hundred MiB more than they touch. The limit is then set as what may be added to it.
+What the process holds before its cell begins is counted as what is resident, not as what
+RLIMIT_DATA counts: libraries map half a GiB more than they ever write to. What may be added to it
+is private writable memory; pages of libraries that are read in later are not counted, since they
+are shared and the system can drop them, though the process's RSS shows them.
 
 A GPU's memory is limited by torch's own allocator. Its context (a few hundred MiB) is not counted.
 """

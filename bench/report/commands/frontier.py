@@ -31,7 +31,8 @@ LIMITS = {
 MEANING = (
     "Peak: of the whole process (on a GPU: of torch's allocator) at the largest value that fits. "
     "KiB each and fixed MiB: slope and intercept of the peaks by least squares, ± 95 %. Fails at: "
-    "the least value that was seen to fail."
+    "the least value that was seen to fail. The peak counts library pages that were read in after "
+    "the start, which a limit does not."
 )
 
 
