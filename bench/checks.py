@@ -14,6 +14,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 OUTPUTS = ("table", "json")
 ISOLATIONS = ("server", "fresh")
 BUSY_GPU = ("record", "refuse")
+AXES = ("batch", "context")
+MODES = ("train", "prefill", "decode")
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -47,7 +49,7 @@ def check_runner(config: "DictConfig") -> None:
     if not config.timeout > 0:
         raise BadInput(f"timeout={config.timeout} is too small; allowed: seconds above 0.")
     limit = config.memory_limit_gib
-    if limit is not None and not limit > 0:
+    if limit is not None and not 0 < limit < math.inf:
         raise BadInput(f"memory_limit_gib={limit} is too small; allowed: GiB above 0, or null.")
     if config.isolation not in ISOLATIONS:
         raise unknown("isolation", config.isolation, ISOLATIONS)
@@ -70,8 +72,41 @@ def parse_duration(key: str, text: str | None) -> float | None:
     return float(match[1]) * UNITS[match[2] or ""]
 
 
+def check_frontier(scenario: "DictConfig") -> None:
+    """Values of a search that could not begin, not end, or find nothing."""
+    for key, names in (("axis", AXES), ("mode", MODES)):
+        if scenario[key] not in names:
+            raise unknown(f"scenario.{key}", scenario[key], names)
+    for key in ("start", "max", "batch_size", "context"):
+        number = scenario[key]
+        if not (type(number) is int and number >= 1) and (key, number) != ("context", None):
+            raise BadInput(f"scenario.{key}={number} is no size; allowed: integers from 1.")
+    least: dict[str, tuple[Any, str]] = {
+        "factor": (1, "numbers above 1"),
+        "point_seconds": (0, "seconds above 0"),
+        "max_seconds": (0, "seconds above 0"),
+        "memory_limit_gib": (0, "GiB above 0, or null"),
+    }
+    for key, (bound, allowed) in least.items():
+        number = scenario[key]
+        if number is None and key == "memory_limit_gib":
+            continue
+        if type(number) not in (int, float) or not bound < number < math.inf:
+            raise BadInput(f"scenario.{key}={number} is out of range; allowed: {allowed}.")
+    share = scenario.resolution
+    if type(share) not in (int, float) or not 0 <= share < math.inf:
+        raise BadInput(f"scenario.resolution={share} is out of range; allowed: numbers from 0.")
+    if scenario.start > scenario.max:
+        raise BadInput(
+            f"scenario.start={scenario.start} lies above scenario.max={scenario.max}; "
+            "allowed: scenario.start up to scenario.max."
+        )
+
+
 def check_numbers(config: "DictConfig") -> None:
     """Numbers that would make a run empty or impossible."""
+    if config.scenario.name == "frontier":
+        check_frontier(config.scenario)
     suite = config.suite
     positive: dict[str, Any] = {f"suite.items.{name}": n for name, n in suite["items"].items()}
     positive |= {f"suite.{key}": suite[key] for key in ("validation_items", "test_items")}

@@ -211,7 +211,7 @@ class Application:
             axes=given.axes,
             variants=given.variants(),
             suite=given.suite,
-            shared=shared,
+            shared=[*shared, *given.runner],
             devices=list(dict.fromkeys(resolve_device(name) for name in devices)),
             cores=cores(),
             allow_targets=list(base.allow_targets),

@@ -59,7 +59,7 @@ def conclude(
     records: Sequence[Record], store: Store, stream: TextIO, exit_code: int, *, as_json: bool
 ) -> None:
     """The table, and the JSON document where it was asked for."""
-    from bench.report.commands.context import show_sheets
+    from bench.report.commands import context, frontier
     from bench.report.table import build, to_json
     from bench.report.terminal import show
 
@@ -68,7 +68,8 @@ def conclude(
         console = Console(file=stream, highlight=False)
         if table.blocks:
             show(table, console)
-        show_sheets(records, console)
+        context.show_sheets(records, console)
+        frontier.show_sheets(records, console)
     failed = [record for record in records if record["status"] == "failed"]
     if failed:
         print(f"{len(failed)} of {len(records)} cells failed:", file=stream)

@@ -208,8 +208,6 @@ def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) 
         own.pop("shapes", None)
     else:
         model.pop("shapes", None)
-    for key in RUNNER_KEYS:
-        tree.pop(key, None)
     return _resolve(tree, where, allow)
 
 
@@ -217,7 +215,7 @@ def finish_task(config: DictConfig, allow: Sequence[str]) -> dict[str, Any]:
     """The configuration of a cell without a model: a task's plain baselines."""
     tree = OmegaConf.to_container(config, resolve=False)
     assert isinstance(tree, dict)
-    for key in (*RUNNER_KEYS, "model", "size"):
+    for key in ("model", "size"):
         tree.pop(key, None)
     return _resolve(tree, f"task={tree['task'].get('name')}", allow)
 
@@ -232,7 +230,8 @@ def _resolve(tree: dict[str, Any], where: str, allow: Sequence[str]) -> dict[str
     except OmegaConfBaseException as error:
         raise BadInput(f"{where}: {one_line(str(error))}") from error
     assert isinstance(plain, dict)
-    result = {str(key): value for key, value in plain.items()}
+    # They steer the runner and are no part of a cell, but a value of a cell may refer to one.
+    result = {str(key): value for key, value in plain.items() if key not in RUNNER_KEYS}
     check_targets(result, allow)
     return result
 

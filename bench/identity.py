@@ -11,7 +11,7 @@ import importlib.util
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,15 @@ def code(allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
         "dirty": dirty if commit else None,
         "source_sha256": source_hash(allow_targets),
     }
+
+
+def made_here(record: Mapping[str, Any], allow_targets: Sequence[str]) -> bool:
+    """Whether a record was made by this source and these packages on this machine."""
+    environment = record.get("environment") or {}
+    source = (record.get("code") or {}).get("source_sha256")
+    return (source, environment.get("packages"), environment.get("machine_key")) == (
+        source_hash(tuple(allow_targets)), packages(), machine_key()
+    )  # fmt: skip
 
 
 def _git(*arguments: str) -> str | None:

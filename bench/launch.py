@@ -10,60 +10,30 @@ imported.
 """
 
 import contextlib
-import faulthandler
-import importlib
-import json
 import multiprocessing
 import os
 import secrets
-import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from bench.child import LOG, nothing, run_child
 from bench.environment import environment_set, worker_environment
-from bench.errors import BadInput, describe, one_line
+from bench.errors import BadInput
+from bench.limits import kernel_kills
+from bench.outcome import SERVER_DIED, TIME_OUT, UNKNOWN, Death, Outcome, last_words
 
 ROOT = Path(__file__).resolve().parents[1]
 TICK_S = 5.0
-LOG = "log.txt"
 FORK_SERVER, FRESH = "fork server", "fresh interpreter"
-TRACEBACK = "traceback.txt"
 SOCKET_FOLDER = 70  # of the 104 to 108 bytes of a socket's name, the end is multiprocessing's
-UNKNOWN = 255  # what multiprocessing says of a child whose fork server died before it
-SERVER_DIED = "crash: the process ended without a result, or the fork server that starts it died"
-
-
-@dataclass
-class Outcome:
-    """How a cell ended. `status` is ok, failed, unsupported or bad_input."""
-
-    status: str
-    reason: str | None = None
-    payload: dict[str, Any] = field(default_factory=dict)
-    wall_s: float = 0.0
-    isolation: str | None = None
-    layout: str | None = None  # equal for processes that share a memory layout
-    server: int | None = None  # the process that had started this one
-    start_s: float | None = None  # from our request to the worker's first own line
-    server_s: float | None = None  # until the fork server had imported everything
-    parent_cpu_s: float | None = None  # what this process used while the cell ran
-
-    def process(self) -> dict[str, Any]:
-        """What the environment part of a record says of the cell's process."""
-        times = ("server_s", "start_s", "parent_cpu_s")
-        seconds = {name: getattr(self, name) for name in times}
-        rounded = {name: None if s is None else round(s, 4) for name, s in seconds.items()}
-        return {"isolation": self.isolation, "layout": self.layout, **rounded}
+TIMED_OUT = "timed out"
 
 
 class Launcher:
@@ -126,7 +96,7 @@ class Launcher:
         """Wait until the fork server has imported everything: that is no part of the first cell."""
         if self.method != "forkserver" or self._server_s is not None:
             return
-        process = self.context.Process(target=_nothing, name="archbench-ready")
+        process = self.context.Process(target=nothing, name="archbench-ready")
         try:
             self._serve()
             process.start()
@@ -154,23 +124,33 @@ class Launcher:
         """Run one cell in a process of its own and wait for it."""
         online = bool((cell["config"].get("task") or {}).get("hub"))
         context: Any = multiprocessing.get_context("spawn") if online else self.context
-        if context is self.context:
+        served = context.get_start_method() == "forkserver"
+        if served:
             self.ready(timeout)
-        started, used = time.monotonic(), time.process_time()
+        started, used, kills = time.monotonic(), time.process_time(), kernel_kills()
+        log = workdir / LOG
+        logged = log.stat().st_size if log.exists() else 0
         ours, theirs = self.context.Pipe(duplex=True)
         arguments = (theirs, self.worker, cell, str(workdir), memory_limit_gib, started)
-        process = context.Process(target=child, args=arguments, name="archbench-cell")
+        process = context.Process(target=run_child, args=arguments, name="archbench-cell")
         self._process = process
-        served = context.get_start_method() == "forkserver"
         try:
             self._serve()
             with environment_set(worker_environment(self.threads, online=online)):
                 process.start()
             theirs.close()
             message = self._await(ours, process, started + timeout, started, tick)
-            outcome = _outcome(message, process, timeout, served=served)
         except (EOFError, ConnectionError):
             outcome = Outcome("failed", SERVER_DIED)
+        else:
+            if isinstance(message, bytes):
+                outcome = Outcome.read(message)
+            elif message == TIMED_OUT:
+                outcome = Outcome("failed", f"{TIME_OUT}not finished after {timeout:g} s")
+            else:
+                killed = kills is not None and kernel_kills() != kills
+                death = Death(process.exitcode, last_words(log, logged), killed, served)
+                outcome = Outcome("failed", death.reason(memory_limit_gib))
         finally:
             if process.is_alive():
                 process.join(0.2)  # a child that has reported is on its way out
@@ -202,11 +182,11 @@ class Launcher:
         started: float,
         tick: Callable[[float], None] | None,
     ) -> bytes | str | None:
-        """The child's message, 'timeout', or None where it died without one."""
+        """The child's message, `TIMED_OUT`, or None where it died without one."""
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                return "timeout"
+                return TIMED_OUT
             ready = wait([pipe, process.sentinel], min(left, TICK_S) if tick else left)
             if pipe in ready or pipe.poll():
                 try:
@@ -225,98 +205,3 @@ def _end_orphan(pid: int) -> None:
     """End a child that outlived its fork server, before it tidies up what we still collect."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _outcome(message: bytes | str | None, process: Any, timeout: float, *, served: bool) -> Outcome:
-    if message == "timeout":
-        return Outcome("failed", f"time-out: not finished after {timeout:g} s")
-    if message is None:
-        return Outcome("failed", _death(process.exitcode, served=served))
-    value = json.loads(message)
-    payload = value.get("payload") or {}
-    return Outcome(
-        value["status"], value.get("reason"), payload,
-        server=value["server"], start_s=value.get("start_s"),
-    )  # fmt: skip
-
-
-def _death(code: int | None, *, served: bool) -> str:
-    if served and code == UNKNOWN:
-        return SERVER_DIED
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        memory = ", as happens when memory runs out" if name == "SIGKILL" else ""
-        return f"killed: the process was ended by {name}{memory}"
-    return f"crash: the process exited with code {code} and no result"
-
-
-def _nothing() -> None:
-    """Body of a process that shows that the fork server answers."""
-
-
-def child(
-    pipe: Connection,
-    worker: str,
-    cell: dict[str, Any],
-    workdir: str,
-    memory_limit: float | None,
-    asked: float,
-) -> None:
-    """Body of a cell's process; `asked` is when the parent wanted it, by the monotonic clock."""
-    server, start_s = os.getppid(), None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
-    threading.Thread(target=_end_with_parent, args=(pipe, workdir), daemon=True).start()
-    log = open(Path(workdir) / LOG, "ab", buffering=0)  # noqa: SIM115  (open while we live)
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    faulthandler.enable(log)
-    try:
-        if memory_limit is not None:
-            _limit_memory(memory_limit)
-        module, _, name = worker.partition(":")
-        work = getattr(importlib.import_module(module), name)
-        start_s = time.monotonic() - asked  # one clock for all processes of a machine
-        payload = work(cell, Path(workdir))
-        status, reason = payload.pop("status", "ok"), payload.pop("reason", None)
-        result: dict[str, Any] = {"status": status, "reason": reason, "payload": payload}
-        message = json.dumps(result | {"server": server, "start_s": start_s}, default=_plain)
-    except BadInput as error:
-        result = {"status": "bad_input", "reason": one_line(str(error))}
-        message = json.dumps(result | {"server": server})
-    except BaseException as error:
-        result = {"status": "failed", "reason": describe(error)}
-        message = json.dumps(result | {"server": server, "start_s": start_s})
-        with contextlib.suppress(OSError):  # a full disk, perhaps the very reason
-            Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
-    with contextlib.suppress(OSError):  # the log cannot be written, the result can be sent
-        sys.stdout.flush()
-        sys.stderr.flush()
-    pipe.send_bytes(message.encode())
-    # Libraries' own exit handlers may hang or crash; the result is out.
-    os._exit(0)
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"the worker returned a {type(value).__name__}, which JSON cannot hold")
-
-
-def _end_with_parent(pipe: Connection, workdir: str) -> None:
-    """End with the parent, and leave nothing of the cell that it cannot collect any more."""
-    try:
-        pipe.recv_bytes()
-    except (EOFError, OSError):
-        shutil.rmtree(workdir, ignore_errors=True)
-        os._exit(1)
-
-
-def _limit_memory(gib: float) -> None:
-    if sys.platform != "linux":
-        raise BadInput(f"memory_limit_gib={gib} works on Linux alone; leave it null here.")
-    import resource
-
-    size = int(gib * (1 << 30))
-    resource.setrlimit(resource.RLIMIT_DATA, (size, size))

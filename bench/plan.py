@@ -10,6 +10,7 @@ from bench.checks import check_numbers
 from bench.config import check_model, finish, finish_task
 from bench.defaults import check_types, differs, stated
 from bench.errors import BadInput, unknown
+from bench.frontier import FRONTIER
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
     from omegaconf import DictConfig
@@ -97,7 +98,7 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
             f"suite={request.suite} with what was given leaves no cell to run; "
             "see `python -m bench list` for what each model can do."
         )
-    return sorted(cells, key=lambda cell: cell.order)
+    return sorted(cells, key=_place)
 
 
 class _Builder:
@@ -275,6 +276,12 @@ def _key(override: str, prefix: str) -> str:
 def _measured(override: str) -> bool:
     """Whether an override of the whole suite changes what a figure means."""
     return _key(override, "suite.").startswith(("items", "test_items", "weight_decay"))
+
+
+def _place(cell: Cell) -> tuple[float, int]:
+    """Cheap scenarios first, and of frontiers the small sizes: they bound those of larger ones."""
+    bounded = cell.part["scenario"] == FRONTIER
+    return cell.order, cell.config["size"]["parameters"] if bounded else 0
 
 
 def _with(cell: Cell, **values: Any) -> Cell:

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.cell import Cell
+from bench.frontier import FRONTIER
+from bench.limits import GIB, SHARE, free_bytes
 
 # Where nothing was recorded: seconds by scenario at nano on two cores, and how they grow with size.
-FIRST_GUESS_S = {"baselines": 8.0, "quality": 15.0}
+FIRST_GUESS_S = {"baselines": 8.0, "quality": 15.0, FRONTIER: 60.0}
 OTHERWISE_S = 4.0
 BASE_BYTES = 700 << 20
 BYTES_PER_PARAMETER = 16  # weights, gradients, two moments in float32
@@ -32,6 +34,8 @@ def predict(cells: Iterable[Cell], records: Sequence[Mapping[str, Any]]) -> None
             statistics.median(record["wall_s"] for record in seen) if seen else _guess_s(cell)
         )
         cell.predicted_bytes = max(known) if known else _guess_bytes(cell)
+        if cell.part["scenario"] == FRONTIER:
+            cell.predicted_bytes = _frontier_bytes(cell)
 
 
 def _signature(part: Mapping[str, Any], config: Mapping[str, Any] | None) -> tuple[Any, ...]:
@@ -39,7 +43,8 @@ def _signature(part: Mapping[str, Any], config: Mapping[str, Any] | None) -> tup
     suite = (config or {}).get("suite") or {}
     items = (suite.get("items") or {}).get(part.get("task"))
     longest = (suite.get("measure") or {}).get("max_seconds")
-    return (*(part.get(name) for name in SAME), items, longest)
+    limit = ((config or {}).get("scenario") or {}).get("memory_limit_gib")
+    return (*(part.get(name) for name in SAME), items, longest, limit)
 
 
 def _parameters(cell: Cell) -> int:
@@ -53,6 +58,12 @@ def _guess_s(cell: Cell) -> float:
 
 def _guess_bytes(cell: Cell) -> int:
     return BASE_BYTES + BYTES_PER_PARAMETER * _parameters(cell) * 2
+
+
+def _frontier_bytes(cell: Cell) -> int:
+    """A search takes by design what it may."""
+    limit = cell.config["scenario"]["memory_limit_gib"]
+    return int(SHARE * free_bytes() if limit is None else limit * GIB)
 
 
 def fit_budget(cells: Sequence[Cell], seconds: float) -> tuple[list[Cell], list[Cell]]:

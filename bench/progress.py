@@ -33,6 +33,9 @@ def main_figure(record: dict[str, Any]) -> str:
     for name, value in (record.get("figures") or {}).items():
         if name.endswith("_per_s") and value is not None:
             return f"{value:,.0f} {unit}/s" if value >= 100 else f"{value:.3g} {unit}/s"
+    sweep = record.get("sweep") or {}
+    if sweep.get("largest") is not None:
+        return f"{sweep['axis']} up to {sweep['largest']:,}, limited by {sweep['limited_by']}"
     if record.get("baselines"):
         return ", ".join(_rival(entry) for entry in record["baselines"])
     return "ok"

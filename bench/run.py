@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench.cell import Cell
+from bench.child import LOG
 from bench.conclude import conclude, show_plan
 from bench.environment import describe
 from bench.errors import BadInput
-from bench.identity import cell_key, code
-from bench.launch import LOG, Launcher, Outcome
+from bench.frontier import FRONTIER, search
+from bench.identity import cell_key, code, made_here
+from bench.launch import Launcher
 from bench.machine.surroundings import Surroundings, check_gpu, occupied
+from bench.outcome import Outcome
 from bench.precheck import check_paths
 from bench.predict import fit_budget, predict
 from bench.preload import preloads
@@ -77,7 +81,7 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     todo = _rounds([c for c in kept if c.key not in finished], records, settings)
     if todo:  # what is finished can be shown from a folder that is read-only
         _check_writable(store)
-    run = _Run(settings, store, worker, Display(stream, todo))
+    run = _Run(settings, store, worker, Display(stream, todo), records)
     done = run.all(kept, todo, finished)
     if left_out:
         names = "; ".join(cell.name for cell in left_out)
@@ -125,8 +129,12 @@ def _rounds(cells: Sequence[Cell], records: Sequence[Record], settings: Settings
 class _Run:
     """Runs cells one at a time and keeps their records."""
 
-    def __init__(self, settings: Settings, store: Store, worker: str, display: Display) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, worker: str, display: Display,
+        records: Sequence[Record],
+    ) -> None:  # fmt: skip
         self.settings, self.store, self.worker, self.display = settings, store, worker, display
+        self.records = list(records)  # those of earlier runs and of this one
         self.bad: list[str] = []
         self.bad_tasks: list[Any] = []
 
@@ -185,6 +193,7 @@ class _Run:
                 record = read_record(self.store.write(record, files))
             except StoreError as error:
                 raise BadInput(f"results={self.store.root}: {error}") from error
+        self.records.append(record)
         good = record["status"] != "failed"
         self.display.end(cell, main_figure(cast(dict[str, Any], record)), outcome.wall_s, good=good)
         return record
@@ -200,29 +209,35 @@ class _Run:
             return Outcome("failed", reason)
         request = {
             **cell.part,
-            "config": cell.config,
             "overrides": list(cell.overrides),
             "allow_targets": list(self.settings.allow_targets),
             "timeout_s": self.settings.timeout,
             "energy": self.settings.energy,
         }
         tick: Callable[[float], None] | None = None
+        started = time.monotonic()
         if self.display.live:
-            tick = lambda elapsed: self.display.tick(cell, elapsed)  # noqa: E731
-        outcome = launcher.run(
-            request,
-            workdir,
-            timeout=self.settings.timeout,
-            memory_limit_gib=self.settings.memory_limit_gib,
-            tick=tick,
-        )
+            tick = lambda _: self.display.tick(cell, time.monotonic() - started)  # noqa: E731
+
+        def run(config: Mapping[str, Any], seconds: float, gib: float | None) -> Outcome:
+            return launcher.run(
+                {**request, "config": config}, workdir,
+                timeout=seconds, memory_limit_gib=gib, tick=tick,
+            )  # fmt: skip
+
+        if cell.part["scenario"] == FRONTIER:
+            here = [r for r in self.records if made_here(r, self.settings.allow_targets)]
+            outcome = search(cell, here, run, workdir, self.settings.timeout)
+        else:
+            outcome = run(cell.config, self.settings.timeout, self.settings.memory_limit_gib)
         if outcome.status == "ok" and (where := not_finite(outcome.payload)):
             outcome.status, outcome.reason = "failed", f"{where} is not a finite number"
         return outcome
 
     def _shares_fault(self, cell: Cell) -> bool:
-        """Whether the data that this cell would read was refused already."""
-        return cell.config["task"] in self.bad_tasks
+        """Whether the data or the memory that this cell would have was refused already."""
+        limited = any(sentence.startswith("memory_limit_gib") for sentence in self.bad)
+        return limited or cell.config["task"] in self.bad_tasks
 
     def _bad_input(self, cell: Cell, outcome: Outcome) -> None:
         sentence = str(outcome.reason)

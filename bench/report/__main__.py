@@ -14,6 +14,7 @@ from bench.report.commands import (
     compare,
     context,
     energy,
+    frontier,
     history,
     latency,
     memory,
@@ -25,7 +26,7 @@ from bench.report.commands.reading import errors
 from bench.store import StoreError
 
 COMMANDS = (
-    table, latency, memory, energy, roofline, context, plot, compare, history, baseline,
+    table, latency, memory, energy, roofline, context, frontier, plot, compare, history, baseline,
 )  # fmt: skip
 
 

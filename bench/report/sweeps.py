@@ -8,7 +8,7 @@ from bench.report.heading import context
 from bench.report.select import select
 from bench.store.record import PointPart, Record
 
-AXIS = "context"
+SCENARIO = "context"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SweepBlock:
 
 def sweep_blocks(records: Iterable[Record]) -> list[SweepBlock]:
     """A block for each task, suite, machine, device, dtype and thread count."""
-    swept = [r for r in records if (r.get("sweep") or {}).get("axis") == AXIS]
+    swept = [r for r in records if r["cell"]["scenario"] == SCENARIO and r.get("sweep")]
     found = []
     for selection in select(swept):
         rows = [row.records()[0] for row in selection.current]

@@ -18,26 +18,26 @@ def run(context: Context) -> dict[str, Any]:
     batch = context.on_device(context.task.example(context.scenario["batch_size"][context.kind]))
 
     @torch.no_grad()
-    def read() -> State:
-        return _read(model, context.kind, batch)
+    def call() -> State:
+        return read(model, context.kind, batch)
 
-    context.require_compiled(model, read)
-    timing = measure(read, context.limits, context.device)
-    memory = inference_memory(context, model, read)
-    state = read()
+    context.require_compiled(model, call)
+    timing = measure(call, context.limits, context.device)
+    memory = inference_memory(context, model, call)
+    state = call()
     if state is not None:
         memory["state_bytes"] = nbytes(tensors_in(state))
     memory["predicted"] = predicted(
         model, context.dtype, None if state is None else batch["tokens"]
     )
     return {
-        **throughput(context, timing, count_units(context, batch), read),
+        **throughput(context, timing, count_units(context, batch), call),
         "memory": memory,
-        "cost": settle(count(read), stated_flops(context, model, batch)),
+        "cost": settle(count(call), stated_flops(context, model, batch)),
     }
 
 
-def _read(model: nn.Module, kind: str, batch: dict[str, Tensor]) -> State | None:
+def read(model: nn.Module, kind: str, batch: dict[str, Tensor]) -> State | None:
     """The state after the batch, where the model keeps one."""
     if kind == "language" and isinstance(model, Recurrent):
         return model.prefill(batch["tokens"])[1]

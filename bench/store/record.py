@@ -233,17 +233,24 @@ class PointPart(TypedDict, total=False):
     valid: bool
     state_bytes: int  # held by the tensors of the state
     stated_bytes: int  # what the model's formula says
+    start_bytes: int  # held by the process before the point's own call
     peak_bytes: int
+    limit_bytes: int  # of memory, as it was in force
+    wall_s: float  # of the point's process
 
 
 class SweepPart(TypedDict, total=False):
     """Measurements along one axis (`context` or `batch`) of a single model."""
 
     axis: str
+    mode: str  # what had to fit: train, prefill or decode
     batch: int
     context: int
+    memory_limit_gib: float
     largest: int  # the last value that fitted
     smallest_failed: int
+    limited_by: str  # memory, point_seconds, max_seconds or max
+    method: str  # how the peaks were taken
     points: list[PointPart]
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import Application
+from bench.errors import BadInput
 from bench.identity import data_hint
 from tests.runner.conftest import CONFIGS, Command, python, records
 
@@ -50,6 +52,7 @@ MISTAKES = {
     "timeout=0": ["timeout=0", "above 0"],
     "results=": ["results=", "folder"],
     "memory_limit_gib=-1": ["memory_limit_gib=-1", "above 0"],
+    "memory_limit_gib=inf": ["memory_limit_gib=inf", "above 0"],
     "model=[": ["model=[", "key=value"],
     "lisst": ["lisst", "Did you mean 'list'"],
     "--quick": ["--quick", "--multirun"],
@@ -79,6 +82,30 @@ def test_one_sentence(word: str, results: Path) -> None:
     for part in MISTAKES[word]:
         assert part in sentence
     assert not records(results)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("scenario.axis=width", ["scenario.axis=width", "batch, context"]),
+        ("scenario.mode=dance", ["scenario.mode=dance", "decode, prefill, train"]),
+        ("scenario.start=9 scenario.max=4", ["scenario.start=9 lies above scenario.max=4"]),
+        ("scenario.start=0", ["scenario.start=0", "integers from 1"]),
+        ("scenario.context=0", ["scenario.context=0", "integers from 1"]),
+        ("scenario.factor=1", ["scenario.factor=1", "above 1"]),
+        ("scenario.factor=null", ["scenario.factor=None", "above 1"]),
+        ("scenario.resolution=-0.1", ["scenario.resolution=-0.1", "from 0"]),
+        ("scenario.point_seconds=0", ["scenario.point_seconds=0", "above 0"]),
+        ("scenario.memory_limit_gib=0", ["scenario.memory_limit_gib=0", "above 0"]),
+    ],
+)
+def test_a_search_that_could_not_be(words: str, parts: list[str], tmp_path: Path) -> None:
+    app = Application(
+        ["suite=frontier", "model=transformer", f"results={tmp_path}", *words.split()]
+    )
+    with pytest.raises(BadInput) as caught:
+        app.run("no.worker:starts")
+    assert all(part in str(caught.value) for part in parts), caught.value
 
 
 @pytest.mark.parametrize(

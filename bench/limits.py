@@ -1,0 +1,166 @@
+"""How much memory a cell's process may take, so that it fails before the machine suffers.
+
+The limit is RLIMIT_DATA: since Linux 4.7 it counts private writable pages, which is where tensors
+lie, and an allocation beyond it fails inside the process, as torch's "can't allocate memory" or
+Python's MemoryError. RLIMIT_AS counts reservations too, and torch alone reserves four times what
+it writes to. A control group needs rights that users and containers seldom have, and it kills
+where RLIMIT_DATA lets the cell say what it wanted. A watchdog would wake while the child is
+measured, and a single large allocation is over before it looks.
+
+What the process holds before its cell begins is counted as what is resident, not as what
+RLIMIT_DATA counts: libraries map half a GiB more than they ever write to. What may be added to it
+is private writable memory; pages of libraries that are read in later are not counted, since they
+are shared and the system can drop them, though the process's RSS shows them.
+
+A GPU's memory is limited by torch's own allocator. Its context (a few hundred MiB) is not counted.
+"""
+
+import contextlib
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.errors import OUT_OF_MEMORY, BadInput
+
+GIB = 1 << 30
+SHARE = 0.9  # of the free memory that a cell may take where nothing is said
+STATUS = Path("/proc/self/status")
+EVENTS = Path("/proc/vmstat")
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+GROUPS = Path("/proc/self/cgroup")
+MOUNT = Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 60  # version 1 of control groups writes a number near 2^63 for no limit
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Bytes that may be resident in the process, and how the limit is called.
+
+    `card` is the name of the limit on the GPU, where there is one.
+    """
+
+    bytes: int | None
+    words: str
+    card: str | None = None
+
+    def name(self, reason: str | None) -> str | None:
+        """`reason` with the limit that was met, where memory ran out."""
+        if reason is None or not reason.startswith(OUT_OF_MEMORY):
+            return reason
+        words = self.card if self.card and "CUDA" in reason else self.words
+        return exceeded(reason, words) if words else reason
+
+
+def exceeded(reason: str, words: str) -> str:
+    """`reason`, which begins with OUT_OF_MEMORY, with what was not enough."""
+    return f"{OUT_OF_MEMORY}needed more than {words}; {reason.removeprefix(OUT_OF_MEMORY)}"
+
+
+def limit_memory(device: str, gib: float | None) -> Limit:
+    """Limit this process to `gib`, or to most of what is free; call it once all is imported.
+
+    On a GPU `gib` is of the GPU, and the host's memory has the limit that holds where none is
+    given. Raises BadInput where the process holds more already, or where the limit cannot be set.
+    """
+    with contextlib.suppress(OSError):  # no such file outside Linux
+        OOM_SCORE.write_text("1000")  # should memory run out all the same, the kernel ends the cell
+    if device != "cuda" or gib is None:
+        return _limit_host(gib)
+    host = _limit_host(None)
+    return Limit(host.bytes, host.words, _limit_card(gib))
+
+
+def _limit_host(gib: float | None) -> Limit:
+    if sys.platform != "linux":
+        if gib is None:
+            return Limit(None, "")
+        raise BadInput(f"memory_limit_gib={gib:g} works on Linux alone; leave it null here.")
+    held = int(psutil.Process().memory_info().rss)
+    free = int(SHARE * free_bytes())
+    most, words = held + free, f"{SHARE:.0%} of the memory that was free ({free / GIB:.1f} GiB)"
+    if gib is not None and gib * GIB < most:
+        if gib * GIB <= held:
+            least = math.ceil(held / GIB * 10) / 10  # one sentence for all cells of a run
+            raise BadInput(
+                f"memory_limit_gib={gib:g} is less than a cell's process holds before it begins "
+                f"(nearly {least:g} GiB); allowed: more than that, or null."
+            )
+        most, words = int(gib * GIB), f"memory_limit_gib={gib:g}"
+    _set(data_bytes() + most - held)
+    return Limit(most, words)
+
+
+def _set(size: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        size = min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (size, hard))
+
+
+def _limit_card(gib: float) -> str:
+    import torch
+
+    share = gib * GIB / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
+    return f"memory_limit_gib={gib:g} of the GPU"
+
+
+def data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process now; 0 where the system does not say."""
+    for line in STATUS.read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def free_bytes() -> int:
+    """What can be taken without swapping, by the machine and by every control group we are in."""
+    return min([psutil.virtual_memory().available, *_groups()])
+
+
+def _groups() -> list[int]:
+    """Bytes left in each control group with a limit, version 1 or 2; none where none is told."""
+    try:
+        lines = GROUPS.read_text().splitlines()
+    except OSError:
+        return []
+    left = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, names = MOUNT, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top = MOUNT / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        left += [_left(f, *names) for f in (folder, *folder.parents) if f.is_relative_to(top)]
+    return [value for value in left if value is not None]
+
+
+def _left(folder: Path, most: str, used: str, cached: str) -> int | None:
+    try:
+        limit, usage = (folder / most).read_text().strip(), (folder / used).read_text()
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None  # the root has no limit, and a container may hide the folders above its own
+    if limit == "max" or int(limit) >= UNLIMITED:
+        return None
+    # File pages that were not used lately go before an allocation fails.
+    return max(int(limit) - int(usage) + int(stat.get(cached, 0)), 0)
+
+
+def kernel_kills() -> int | None:
+    """How many processes the kernel has ended for want of memory; None where it does not say."""
+    try:
+        counts: Mapping[str, str] = dict(x.split() for x in EVENTS.read_text().splitlines())
+    except OSError:
+        return None
+    return int(counts["oom_kill"]) if "oom_kill" in counts else None
