@@ -23,7 +23,7 @@ from bench.precheck import check_paths
 from bench.predict import fit_budget, predict
 from bench.progress import Display, main_figure
 from bench.store import Record, Store, StoreError, new_id
-from bench.store.store import read_record
+from bench.store.parse import read_record
 
 # Parts of a worker's answer that are merged with what the runner knows.
 MERGED = ("cell", "config", "environment", "kernel")

@@ -39,7 +39,7 @@ def add(commands: Subcommands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table and write its files; returns the exit code."""
-    records, roots = read(options.paths)
+    records, roots = read(options.paths, brief=True)
     table = build(records, roots, stale=options.stale, everything=options.everything)
     console = Console(highlight=False)
     show(table, console)
