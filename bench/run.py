@@ -56,7 +56,7 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
             store.check_writable()
     except StoreError as error:
         raise BadInput(f"results={settings.results}: {error}") from error
-    records, problems = store.read_all()
+    records, problems = store.briefs()
     for problem in problems:
         print(f"warning: {problem}; it is passed over", file=sys.stderr)
     for cell in cells:
@@ -73,7 +73,7 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
         return 0
     todo = _rounds([c for c in kept if c.key not in finished], records, settings)
     run = _Run(settings, store, worker, Display(stream, todo))
-    done = run.all(kept, todo, finished)
+    done = run.all(kept, todo, _whole(store, finished, kept))
     if left_out:
         names = "; ".join(cell.name for cell in left_out)
         run.display.say(f"left out by budget ({len(left_out)} cells): {names}")
@@ -90,6 +90,11 @@ def _finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:
     results = [r for r in records if r["status"] in ("ok", "unsupported")]
     counts = Counter(r["key"] for r in results)
     return {r["key"]: r for r in results if r["status"] != "ok" or counts[r["key"]] >= repeats}
+
+
+def _whole(store: Store, found: Mapping[str, Record], cells: Sequence[Cell]) -> dict[str, Record]:
+    """Of records in brief the whole ones of `cells`, by key."""
+    return {c.key: store.read(found[c.key]["id"]) for c in cells if c.key in found}
 
 
 def _rounds(cells: Sequence[Cell], records: Sequence[Record], settings: Settings) -> list[Cell]:

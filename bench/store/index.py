@@ -70,7 +70,7 @@ class Index:
         kept = [held[name] == present.get(name) for name in held]
         parts = [] if stored is None else [stored.filter(pyarrow.array(kept, pyarrow.bool_()))]
         table = together([table_of([]), *parts, *fresh]).sort_by("file").combine_chunks()
-        if stored is None or not all(kept) or len(new) > len(unread):
+        if not all(kept) or len(new) > len(unread):
             self._write(table)
         return table if names is None else table.select(names), problems + unread
 

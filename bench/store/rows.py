@@ -21,7 +21,9 @@ CHUNK = 250
 Part = tuple[pyarrow.Table, list[Problem]]
 
 
-def read_rows(folder: Path, stamps: Mapping[str, Stamp]) -> tuple[list[pyarrow.Table], list[Problem]]:
+def read_rows(
+    folder: Path, stamps: Mapping[str, Stamp]
+) -> tuple[list[pyarrow.Table], list[Problem]]:
     """Rows of the index for files of `folder`, and those that could not be read."""
     items = list(stamps.items())
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
