@@ -226,4 +226,3 @@ def plain(value: Any, where: str) -> Any:
     if type(value).__name__ in ("bool", "bool_"):  # numpy's boolean is no number to Python
         return bool(value)
     raise StoreError(f"a record holds {type(value).__name__} at {where}, which JSON cannot hold")
-
