@@ -99,8 +99,8 @@ def _test(condition: Condition, name: str, kind: pyarrow.DataType) -> Callable[[
     compare = ORDER[condition.operator]
     if pyarrow.types.is_timestamp(kind):
         first, last = _moments(condition, condition.value)
-        bound = last if condition.operator in ("<=", ">") else first
-        return lambda value: value is not None and compare(value, bound)
+        moment = last if condition.operator in ("<=", ">") else first
+        return lambda value: value is not None and compare(value, moment)
     bound = _number(condition, condition.value) if _numeric(kind) else condition.value
     return lambda value: value is not None and compare(value, bound)
 

@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
 
 from bench.errors import BadInput
 from bench.records.conditions import parse
@@ -80,16 +77,11 @@ def print_all(table: pyarrow.Table, form: str) -> None:
 
 
 def print_rows(heads: Sequence[str], found: Iterable[Mapping[str, Any]]) -> None:
-    """A table that is never cut off: it is as wide as it needs to be."""
-    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for head in heads:
-        drawn.add_column(Text(head), no_wrap=True)
-    for row in found:
-        drawn.add_row(*(Text(_short(value)) for value in row.values()))
-    console = Console(highlight=False)
-    console.width = max(console.width, console.measure(drawn).maximum, 20)
-    console.width = max(console.width, Console(width=10_000).measure(drawn).maximum)
-    console.print(drawn)
+    """Columns as wide as they need to be: nothing is cut off."""
+    lines = [list(heads), *([_short(value) for value in row.values()] for row in found)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(set_cell_size(t, w) for t, w in zip(line, widths, strict=True)).rstrip())
 
 
 def _short(value: Any) -> str:

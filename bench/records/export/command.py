@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from bench.store.parse import read_record
 
 TRACKERS = ("mlflow", "wandb", "tensorboard")
 INSTALL = "pip install 'archbench[export]'"
+# Their libraries report on how they are used unless they are told not to.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "WANDB_ERROR_REPORTING": "false",
+}
 
 
 def add(commands: Subcommands) -> None:
@@ -31,6 +38,7 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export what is not there yet."""
     table = rows(options.paths, options.where)
+    os.environ.update(QUIET)
     name = f"bench.records.export.to_{options.tracker}"
     try:
         write = importlib.import_module(name).write

@@ -55,5 +55,5 @@ def _run(record: Values, identity: str, folder: Path) -> None:
     for items, seconds, loss in record.curve:
         run.log({"curve/items": items, "curve/seconds": seconds, "curve/loss": loss})
     run.summary.update({**record.metrics, "artefacts": record.artefacts})
-    run.finish(exit_code=1 if record.status == "failed" else 0, quiet=True)
+    run.finish(exit_code=1 if record.status == "failed" else 0)
     (place / WHOLE).write_text(record.id + "\n", encoding="utf-8")
