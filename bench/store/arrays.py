@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow
 
-from bench.store.brief import columns, text
-from bench.store.record import Record
+from bench.store.brief import Columns, collect, text
+from bench.store.record import Record, created
 
 # Where a row comes from: the record's file, its size and its time of change. Then the brief.
 STAMP = ("file", "bytes", "mtime_ns")
@@ -19,22 +19,29 @@ OWN = {
 MOMENT = pyarrow.timestamp("us", "UTC")
 INTEGERS = (-(2**63), 2**63 - 1)
 
+# A record has no cycles, and looking for them takes time.
+_encode = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
+).encode
+
 Row = tuple[str, int, int, Record]  # STAMP and the brief
 
 
 def table_of(rows: Sequence[Row]) -> pyarrow.Table:
     """Rows of the index, one a record, with a column for each scalar that any of them holds."""
-    found: dict[str, dict[int, Any]] = {}
+    found: Columns = {}
     for place, row in enumerate(rows):
-        for name, value in columns(row[3]):
-            if value is not None and name not in OWN:
-                found.setdefault(name, {})[place] = value
+        collect(row[3], place, found)
     files, sizes, times, briefs = zip(*rows, strict=True) if rows else ([], [], [], [])
-    texts = [json.dumps(b, ensure_ascii=False, separators=(",", ":")) for b in briefs]
-    own = zip(OWN.items(), (files, sizes, times, texts), strict=True)
+    own = zip(OWN.items(), (files, sizes, times, map(_encode, briefs)), strict=True)
     arrays = {name: pyarrow.array(values, kind) for (name, kind), values in own}
-    for name, values in found.items():
-        arrays[name] = _array(values, len(rows))
+    for prefix, columns in found.items():
+        for name, values in columns.items():
+            if prefix + name not in OWN:
+                arrays[prefix + name] = _array(values, len(rows))
+    if "created" in arrays:
+        moments = [created(record) for record in briefs]
+        arrays["created"] = pyarrow.array(moments, MOMENT)
     return pyarrow.table(arrays)
 
 
@@ -48,8 +55,6 @@ def _array(values: Mapping[int, Any], length: int) -> pyarrow.Array:
         return pyarrow.array([None if v is None else float(v) for v in filled], pyarrow.float64())
     if len(kinds) == 1 and kinds <= {int, float, bool, str}:
         return pyarrow.array(filled)
-    if len(kinds) == 1 and "datetime" in {kind.__name__ for kind in kinds}:
-        return pyarrow.array(filled, MOMENT)
     return pyarrow.array([text(v) for v in filled], pyarrow.string())
 
 
@@ -59,29 +64,34 @@ def _fits(values: Any) -> bool:
 
 def together(tables: Sequence[pyarrow.Table]) -> pyarrow.Table:
     """One table below another; a column that is missing in one is null there."""
-    names = list(dict.fromkeys(name for table in tables for name in table.column_names))
-    kinds = {name: _common(tables, name) for name in names}
+    found: dict[str, set[pyarrow.DataType]] = {}
+    for table in tables:
+        for column in table.schema:
+            found.setdefault(column.name, set()).add(column.type)
+    kinds = {name: _common(types) for name, types in found.items()}
     schema = pyarrow.schema(list(kinds.items()))
-    cast = [
-        pyarrow.table(
-            [_cast(table, name, kind) for name, kind in kinds.items()], schema=schema
-        )
-        for table in tables
-    ]  # fmt: skip
-    return pyarrow.concat_tables(cast)
+    same = [table if table.schema.equals(schema) else _cast(table, schema) for table in tables]
+    return pyarrow.concat_tables(same)
 
 
-def _common(tables: Sequence[pyarrow.Table], name: str) -> pyarrow.DataType:
-    kinds = {t.schema.field(name).type for t in tables if name in t.column_names}
+def _common(kinds: set[pyarrow.DataType]) -> pyarrow.DataType:
     if len(kinds) == 1:
-        return kinds.pop()
+        return next(iter(kinds))
     return pyarrow.float64() if kinds == {pyarrow.int64(), pyarrow.float64()} else pyarrow.string()
 
 
-def _cast(table: pyarrow.Table, name: str, kind: pyarrow.DataType) -> pyarrow.ChunkedArray:
-    if name not in table.column_names:
-        return pyarrow.chunked_array([pyarrow.nulls(table.num_rows, kind)])
-    column = table.column(name)
+def _cast(table: pyarrow.Table, schema: pyarrow.Schema) -> pyarrow.Table:
+    present = set(table.column_names)
+    columns = [
+        _column(table.column(field.name), field.type)
+        if field.name in present
+        else pyarrow.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pyarrow.table(columns, schema=schema)
+
+
+def _column(column: pyarrow.ChunkedArray, kind: pyarrow.DataType) -> pyarrow.ChunkedArray:
     if column.type == kind:
         return column
     if kind == pyarrow.float64():

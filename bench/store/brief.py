@@ -5,15 +5,16 @@ sweeps and curves. Columns are named by their path joined by dots and hold scala
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
-from bench.store.record import Record, created
+from bench.store.record import Record
 
 LEFT_OUT = frozenset(("config", "shape", "curve", "sweep"))
-RAW = {"timing": "samples_s", "latency": "ttft_samples_s"}
+RAW = {"timing": ("samples_s",), "latency": ("ttft_samples_s",), "data": ("notes", "sizes")}
 # Texts about a figure, which nobody selects by.
 UNSELECTED = frozenset(("baselines", "artefacts", "tuning", "config", "notes", "trace"))
+Columns = dict[str, dict[str, dict[int, Any]]]  # values by place, by name, by prefix of the name
 
 
 def brief(record: Record) -> Record:
@@ -22,7 +23,7 @@ def brief(record: Record) -> Record:
     kept = {name: part for name, part in whole.items() if name not in LEFT_OUT}
     for name, raw in RAW.items():
         if part := kept.get(name):
-            kept[name] = {key: value for key, value in part.items() if key != raw}
+            kept[name] = {key: value for key, value in part.items() if key not in raw}
     # What a forecast of a cell's time holds records against.
     suite = (whole.get("config") or {}).get("suite")
     if isinstance(suite, Mapping):
@@ -30,21 +31,28 @@ def brief(record: Record) -> Record:
     return cast(Record, kept)
 
 
-def columns(record: Record) -> Iterator[tuple[str, Any]]:
-    """Names and scalars; `record` may be a brief."""
-    for name, value in _scalars(cast(dict[str, Any], record), ""):
-        yield name, created(record) if name == "created" else value
+def collect(record: Record, place: int, into: Columns) -> None:
+    """Put the scalars of a record, or of a brief, into columns at `place`."""
+    _collect(cast(dict[str, Any], record), "", place, into)
 
 
-def _scalars(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _collect(section: Mapping[str, Any], prefix: str, place: int, into: Columns) -> None:
+    columns = into.setdefault(prefix, {})
     for name, value in section.items():
-        if type(value) is dict:
+        kind = type(value)
+        if kind is dict:
             if name not in UNSELECTED:
-                yield from _scalars(value, f"{prefix}{name}.")
-        elif type(value) is not list:
-            yield prefix + name, value
-        elif prefix == "cell.":  # overrides: words, as they were given
-            yield prefix + name, " ".join(map(str, value))
+                _collect(value, f"{prefix}{name}.", place, into)
+            continue
+        if kind is list:
+            if prefix != "cell.":
+                continue
+            value = " ".join(map(str, value))  # overrides: words, as they were given
+        if value is not None:
+            column = columns.get(name)
+            if column is None:
+                column = columns[name] = {}
+            column[place] = value
 
 
 def text(value: Any) -> str | None:

@@ -70,7 +70,9 @@ class Index:
             fresh, unread = read_rows(self.records, new)
         kept = [held[name] == present.get(name) for name in held]
         parts = [] if stored is None else [stored.filter(pyarrow.array(kept, pyarrow.bool_()))]
-        table = together([table_of([]), *parts, *fresh]).sort_by("file").combine_chunks()
+        table = together([table_of([]), *parts, *fresh])
+        if any(kept):
+            table = table.sort_by("file")  # else all are fresh, and in order
         if not all(kept) or len(new) > len(unread):
             self._write(table)
         return table if names is None else table.select(names), problems + unread

@@ -13,11 +13,11 @@ import pyarrow
 
 from bench.store.arrays import Row, table_of
 from bench.store.brief import brief
-from bench.store.parse import Problem, read_named
+from bench.store.parse import Problem, read_regular
 
 Stamp = tuple[int, int]  # size and time of change in nanoseconds
 MANY = 1000  # files from which on a second process is worth its start
-CHUNK = 250
+CHUNK = 500
 Part = tuple[pyarrow.Table, list[Problem]]
 
 
@@ -54,7 +54,7 @@ def _read_chunk(folder: Path, chunk: Sequence[tuple[str, Stamp]]) -> Part:
     problems: list[Problem] = []
     for name, (size, changed) in chunk:
         try:
-            rows.append((name, size, changed, brief(read_named(folder, name))))
+            rows.append((name, size, changed, brief(read_regular(folder, name))))
         except ValueError as error:
             problems.append(Problem(folder / name, str(error)))
     return table_of(rows), problems
