@@ -21,6 +21,7 @@ from bench.records.shared import (
     matching,
     rows,
 )  # fmt: skip
+from bench.store import plain
 
 COLUMNS = {
     "created": "created", "status": "status", "model": "cell.model", "task": "cell.task",
@@ -69,7 +70,7 @@ def print_all(table: pyarrow.Table, form: str) -> None:
     """Every column, as JSON (a list of objects) or CSV."""
     values = [{name: _plain(v) for name, v in row.items()} for row in table.to_pylist()]
     if form == "json":
-        print(json.dumps(values, ensure_ascii=False))
+        print(json.dumps(plain(values, "records"), ensure_ascii=False))
         return
     writer = csv.DictWriter(sys.stdout, table.column_names, lineterminator="\n")
     writer.writeheader()

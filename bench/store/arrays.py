@@ -19,10 +19,8 @@ OWN = {
 MOMENT = pyarrow.timestamp("us", "UTC")
 INTEGERS = (-(2**63), 2**63 - 1)
 
-# A record has no cycles, and looking for them takes time.
-_encode = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False
-).encode
+# A record has no cycles, and looking for them takes time. What JSON reads as infinite stays so.
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 Row = tuple[str, int, int, Record]  # STAMP and the brief
 
@@ -38,7 +36,7 @@ def table_of(rows: Sequence[Row]) -> pyarrow.Table:
     for prefix, columns in found.items():
         for name, values in columns.items():
             if prefix + name not in OWN:
-                arrays[prefix + name] = _array(values, len(rows))
+                arrays[_sound(prefix + name)] = _array(values, len(rows))
     if "created" in arrays:
         moments = [created(record) for record in briefs]
         arrays["created"] = pyarrow.array(moments, MOMENT)
@@ -53,9 +51,18 @@ def _array(values: Mapping[int, Any], length: int) -> pyarrow.Array:
         return pyarrow.array([None if v is None else float(v) for v in filled], pyarrow.float64())
     if kinds == {int} and not _fits(values.values()):
         return pyarrow.array([None if v is None else float(v) for v in filled], pyarrow.float64())
-    if len(kinds) == 1 and kinds <= {int, float, bool, str}:
+    if len(kinds) == 1 and kinds <= {int, float, bool}:
         return pyarrow.array(filled)
-    return pyarrow.array([text(v) for v in filled], pyarrow.string())
+    texts = filled if kinds == {str} else [text(v) for v in filled]
+    try:
+        return pyarrow.array(texts, pyarrow.string())
+    except UnicodeEncodeError:
+        return pyarrow.array([None if t is None else _sound(t) for t in texts], pyarrow.string())
+
+
+def _sound(name: str) -> str:
+    """Without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _fits(values: Any) -> bool:

@@ -173,7 +173,7 @@ def test_wandb(store: Store, tmp_path: Path) -> None:
             assert [p["curve/loss"] for p in points] == CURVE["loss"]
             assert summary["artefacts"] == {"items.npy": artefact(store, record)}
     # A run that was cut short is written again.
-    (marked,) = [p for p in folder.glob(f"wandb/offline-run-*-{run_id(records[0]['id'])}/exported")]
+    (marked,) = folder.glob(f"wandb/offline-run-*-{run_id(records[0]['id'])}/exported")
     marked.unlink()
     assert main(["records", "export", "wandb", "--to", str(folder), "--in", str(store.root)]) == 0
     assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == 2

@@ -225,6 +225,18 @@ def test_columns_of_several_types(tmp_path: Path) -> None:
     assert [r["figures"]["x"] for r in briefs] == values
 
 
+def test_numbers_and_texts_that_files_of_others_hold(store: Store) -> None:
+    """JSON reads 1e999 as infinity, and half a surrogate pair as a text that UTF-8 cannot hold."""
+    path = min(store.records.glob("*.json"))
+    whole = path.read_text().replace(": 10.0", ": 1e999")
+    path.write_text(whole.replace('"reason": null', '"reason": "a\\ud800b"', 1))
+    agrees(store)
+    assert store.briefs()[0][0]["figures"]["train_per_s"] == float("inf")
+    table, _ = read_table([store.root])
+    assert table.column("reason").to_pylist()[0] == "a?b"
+    assert table.column("figures.train_per_s").to_pylist()[0] == float("inf")
+
+
 def test_a_store_that_cannot_be_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may write anywhere, so the system call is what refuses."""
 
