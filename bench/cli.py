@@ -16,7 +16,7 @@ from bench.errors import BadInput, describe, hint, one_line, unknown
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 WORKER = "bench.worker:run_cell"
 BY_TASK = ("suite.items", "suite.weight_decay")  # mappings that take new keys
-WORDS = ("list", "doctor", "table")
+WORDS = ("list", "doctor", "table", "records")
 USAGE = """\
 usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
 
@@ -25,6 +25,7 @@ usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
   python -m bench model=mamba,rwkv size=nano,tiny    a sweep (-m is accepted, not needed)
   python -m bench list | doctor                  what there is | which backends work here
   python -m bench table [results/...]            the table again, from the records
+  python -m bench records --help                 list, merge, prune, query and export records
 
 groups    model task scenario size suite device         see `python -m bench list`
 axes      seed dtype threads compile                     groups and axes take lists: seed=0,1,2
@@ -70,6 +71,10 @@ def main(argv: Sequence[str] | None = None, *, worker: str = WORKER) -> int:
 
 
 def _dispatch(arguments: list[str], worker: str) -> int:
+    if arguments and arguments[0] == "records":
+        from bench.records.command import main as records
+
+        return records(arguments[1:])
     if "--help" in arguments or "-h" in arguments:
         print(USAGE, end="")
         return 0

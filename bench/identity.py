@@ -21,8 +21,8 @@ from bench.paths import files_of, matches
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".yaml", ".safetensors", ".json", ".npz")
 READS_ONLY = (
-    "bench/report/", "bench/listing.py", "bench/doctor.py", "bench/progress.py",
-    "bench/conclude.py",
+    "bench/report/", "bench/records/", "bench/listing.py", "bench/doctor.py", "bench/progress.py",
+    "bench/conclude.py", "bench/store/sql.py", "bench/store/merge.py", "bench/store/prune.py",
 )  # fmt: skip
 
 

@@ -1,22 +1,19 @@
 """One run: what is finished already, what is left, one process a cell, one record each."""
 
 import contextlib
-import math
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from bench.cell import Cell
 from bench.child import LOG
 from bench.conclude import conclude, show_plan
-from bench.environment import describe
 from bench.errors import BadInput
 from bench.frontier import FRONTIER, search
 from bench.identity import cell_key, code, made_here
@@ -27,11 +24,9 @@ from bench.precheck import check_paths
 from bench.predict import fit_budget, predict
 from bench.preload import preloads
 from bench.progress import Display, main_figure
-from bench.store import Record, Store, StoreError, new_id
-from bench.store.store import read_record
-
-# Parts of a worker's answer that are merged with what the runner knows.
-MERGED = ("cell", "config", "environment", "kernel")
+from bench.recording import Asked, not_finite, record_of
+from bench.store import Record, Store, StoreError
+from bench.store.parse import read_record
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     check_paths(cells)
     check_gpu(settings.busy_gpu, (cell.part["device"] for cell in cells))
     store = Store(settings.results)
-    records, problems = store.read_all()
+    records, problems = store.briefs()
     for problem in problems:
         if problem.path == store.records:  # what is finished there cannot be known
             raise BadInput(f"results={store.root}: {problem}; give a folder that can be read")
@@ -81,8 +76,10 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     todo = _rounds([c for c in kept if c.key not in finished], records, settings)
     if todo:  # what is finished can be shown from a folder that is read-only
         _check_writable(store)
-    run = _Run(settings, store, worker, Display(stream, todo), records)
-    done = run.all(kept, todo, finished)
+    whole = _whole(store, (finished[cell.key] for cell in kept if cell.key in finished))
+    frontiers = _whole(store, _frontiers(todo, records))
+    run = _Run(settings, store, worker, Display(stream, todo), frontiers)
+    done = run.all(kept, todo, {record["key"]: record for record in whole})
     if left_out:
         names = "; ".join(cell.name for cell in left_out)
         run.display.say(f"left out by budget ({len(left_out)} cells): {names}")
@@ -114,6 +111,23 @@ def _finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:
     return {r["key"]: r for r in results if r["status"] != "ok" or counts[r["key"]] >= repeats}
 
 
+def _whole(store: Store, briefs: Iterable[Record]) -> list[Record]:
+    """The whole records of those in brief."""
+    try:
+        return [store.read(record["id"]) for record in briefs]
+    except ValueError as error:
+        raise BadInput(
+            f"results={store.root}: a record changed while it was read ({error}); run it again."
+        ) from error
+
+
+def _frontiers(todo: Sequence[Cell], records: Iterable[Record]) -> list[Record]:
+    """Earlier searches for the largest that fits, where another one is to be made."""
+    if all(cell.part["scenario"] != FRONTIER for cell in todo):
+        return []
+    return [record for record in records if record["cell"]["scenario"] == FRONTIER]
+
+
 def _rounds(cells: Sequence[Cell], records: Sequence[Record], settings: Settings) -> list[Cell]:
     """What is left to run: every cell as often as it lacks results, in rounds over all cells.
 
@@ -131,10 +145,10 @@ class _Run:
 
     def __init__(
         self, settings: Settings, store: Store, worker: str, display: Display,
-        records: Sequence[Record],
+        frontiers: Sequence[Record],
     ) -> None:  # fmt: skip
         self.settings, self.store, self.worker, self.display = settings, store, worker, display
-        self.records = list(records)  # those of earlier runs and of this one
+        self.frontiers = list(frontiers)  # those of earlier runs and of this one
         self.bad: list[str] = []
         self.bad_tasks: list[Any] = []
 
@@ -193,7 +207,8 @@ class _Run:
                 record = read_record(self.store.write(record, files))
             except StoreError as error:
                 raise BadInput(f"results={self.store.root}: {error}") from error
-        self.records.append(record)
+        if record["cell"]["scenario"] == FRONTIER:
+            self.frontiers.append(record)
         good = record["status"] != "failed"
         self.display.end(cell, main_figure(cast(dict[str, Any], record)), outcome.wall_s, good=good)
         return record
@@ -226,7 +241,7 @@ class _Run:
             )  # fmt: skip
 
         if cell.part["scenario"] == FRONTIER:
-            here = [r for r in self.records if made_here(r, self.settings.allow_targets)]
+            here = [r for r in self.frontiers if made_here(r, self.settings.allow_targets)]
             outcome = search(cell, here, run, workdir, self.settings.timeout)
         else:
             outcome = run(cell.config, self.settings.timeout, self.settings.memory_limit_gib)
@@ -248,32 +263,15 @@ class _Run:
             self.bad.append(sentence)
 
     def _record(self, cell: Cell, outcome: Outcome, seen: Mapping[str, Any]) -> Record:
-        payload = outcome.payload
-        now = datetime.now(UTC)
-        part = {**cell.part, **(payload.get("cell") or {})}
-        part["kernel"] = payload.get("kernel") or part["kernel"]
-        record: dict[str, Any] = {
-            "schema": 1,
-            "id": new_id(cast(Any, part), now),
-            "created": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "key": cell.key,
-            "cell": part,
-            "versions": cell.versions,
-            "config": payload.get("config") or cell.config,
-            "config_hash": cell.config_hash,
-            "code": code(tuple(self.settings.allow_targets)),
-            "environment": {
-                **describe(cell.part["threads"]),
-                **seen,
-                **outcome.process(),
-                **(payload.get("environment") or {}),
-            },
-            "wall_s": round(outcome.wall_s, 3),
-        }
-        record |= {k: v for k, v in payload.items() if k not in MERGED and k not in record}
-        return cast(Record, record)
+        source = code(tuple(self.settings.allow_targets))
+        return record_of(
+            Asked(cell.part, cell.key, cell.versions, cell.config, cell.config_hash, source),
+            outcome.payload,
+            status=outcome.status,
+            reason=outcome.reason,
+            wall_s=outcome.wall_s,
+            environment={**seen, **outcome.process()},
+        )
 
     def exit_code(self, done: Sequence[Record]) -> int:
         """2 where input was bad, 1 where a cell failed, else 0."""
@@ -282,26 +280,6 @@ class _Run:
         if self.bad:
             return 2
         return 1 if any(record["status"] == "failed" for record in done) else 0
-
-
-def not_finite(payload: Mapping[str, Any]) -> str | None:
-    """The dotted name of a figure that is NaN or infinite, where a result has one."""
-    found = {f"figures.{k}": v for k, v in (payload.get("figures") or {}).items()}
-    found |= _scores("quality", payload.get("quality") or {})
-    for rival in payload.get("baselines") or ():
-        found |= _scores(f"baselines.{rival['name']}", rival.get("quality") or {})
-    found |= {f"timing.{k}": v for k, v in (payload.get("timing") or {}).items() if k == "median_s"}
-    for name, value in found.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            return name
-    return None
-
-
-def _scores(name: str, quality: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of a quality section; `stderr` is none: one item alone has no spread."""
-    found = {f"{name}.{k}": quality.get(k) for k in ("value", "validation_value")}
-    secondary = quality.get("secondary") or {}
-    return found | {f"{name}.secondary.{k}": v for k, v in secondary.items()}
 
 
 @contextlib.contextmanager

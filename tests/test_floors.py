@@ -19,7 +19,7 @@ FILES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("models/**/*.py")])
 TORCH = (
     "bench/tasks/", "bench/scenarios/", "bench/meters/", "bench/techniques/", "bench/training.py",
     "bench/worker.py", "bench/parameters.py", "bench/muon.py", "bench/sizes.py",
-    "bench/doctor.py", "bench/protocol.py",
+    "bench/doctor.py", "bench/protocol.py", "bench/limits.py",
 )  # fmt: skip
 HYDRA = (
     "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py", "bench/worker.py",
@@ -104,8 +104,9 @@ def test_floors(path: Path) -> None:
         assert not named("bench.report"), "the store does not know its readers"
 
 
-def test_doctor_imports_torch_when_asked_only() -> None:
-    path = ROOT / "bench" / "doctor.py"
+@pytest.mark.parametrize("name", ["doctor.py", "limits.py"])
+def test_who_works_in_the_parent_too_imports_torch_when_asked_only(name: str) -> None:
+    path = ROOT / "bench" / name
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         assert not any(below(module, "torch") for module in _direct(node)), "imported at the top"
 

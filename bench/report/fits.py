@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
 
 LEVEL = 0.95
 
@@ -44,6 +43,8 @@ def fit_context(lengths: Sequence[int], seconds: Sequence[float]) -> ContextFit 
     n = len(lengths)
     if n < 4:
         return None
+    from scipy import stats  # slow to load, and of no use to a table
+
     order = np.argsort(lengths)
     T = np.asarray(lengths, dtype=float)[order]
     t = np.asarray(seconds, dtype=float)[order]
@@ -83,5 +84,7 @@ def crossover(one: ContextFit, other: ContextFit) -> float | None:
     turns = np.flatnonzero(np.sign(gap[:-1]) * np.sign(gap[1:]) < 0)
     if not len(turns):
         return None
+    from scipy import optimize
+
     place = turns[0]
     return float(optimize.brentq(lambda T: one.at(T) - other.at(T), grid[place], grid[place + 1]))

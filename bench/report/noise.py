@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.special import stdtrit
 
 from bench.store.record import Record
 
@@ -34,6 +33,8 @@ class Score:
 
 def t_half(values: Sequence[float]) -> float:
     """Half the 95 % t interval of the mean of at least two values."""
+    from scipy.special import stdtrit  # slow to load, and of no use where every row has one seed
+
     n = len(values)
     return float(stdtrit(n - 1, LEVEL) * np.std(values, ddof=1) / math.sqrt(n))
 

@@ -1,7 +1,7 @@
 """Which records stand side by side, and which are older than others of the same cell."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.store.record import Record, created
@@ -26,6 +26,10 @@ class BlockKey:
     dtype: str | None
     threads: int | None
     changes: str = ""  # what was given inside the task, but for where its data lies
+
+    def parts(self) -> tuple[str | int | None, ...]:
+        """All that must be equal."""
+        return tuple(vars(self).values())
 
 
 @dataclass
@@ -98,7 +102,7 @@ def select(records: Sequence[Record]) -> list[Selection]:
     unsure: list[Record] = []
     for record in _newest_first(records):
         key = block_key(record)
-        if None in astuple(key):
+        if None in key.parts():
             unsure.append(record)  # a cell that failed early does not know all of these
         else:
             blocks.setdefault(key, []).append(record)
@@ -116,7 +120,7 @@ def _newest_first(records: Sequence[Record]) -> list[Record]:
 
 
 def _fits(key: BlockKey, other: BlockKey) -> bool:
-    return all(a is None or a == b for a, b in zip(astuple(key), astuple(other), strict=True))
+    return all(a is None or a == b for a, b in zip(key.parts(), other.parts(), strict=True))
 
 
 def _divide(key: BlockKey, records: list[Record]) -> Selection:

@@ -417,47 +417,63 @@ def new_id(cell: CellPart, moment: datetime) -> str:
 
 
 @functools.cache
+def _plain(kind: Any) -> frozenset[type]:
+    """The types that fit `kind` as they stand, so that most values need no call of a check."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return frozenset().union(*map(_plain, typing.get_args(kind)))
+    scalars = {str: (str,), bool: (bool,), int: (int,), float: (float, int)}
+    return frozenset((*scalars.get(kind, ()), type(None)))
+
+
+@functools.cache
 def _checker(kind: Any) -> Check:
     """A function that raises ValueError unless its argument is of `kind`, or null."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return lambda value, where: None
     if typing.is_typeddict(kind):
-        fields = {name: _checker(hint) for name, hint in typing.get_type_hints(kind).items()}
+        hints = typing.get_type_hints(kind).items()
+        fields = {name: (_plain(hint), _checker(hint)) for name, hint in hints}
         return functools.partial(_check_fields, fields)
     if origin is list:
-        return functools.partial(_check_list, _checker(arguments[0]))
+        return functools.partial(_check_list, _plain(arguments[0]), _checker(arguments[0]))
     if origin is dict:
-        return functools.partial(_check_dict, _checker(arguments[1]))
+        return functools.partial(_check_dict, _plain(arguments[1]), _checker(arguments[1]))
     if origin in (typing.Union, types.UnionType):
         return functools.partial(_check_scalar, tuple(a for a in arguments if a is not type(None)))
     return functools.partial(_check_scalar, (kind,))
 
 
-def _check_fields(fields: Mapping[str, Check], value: object, where: str) -> None:
+def _check_fields(
+    fields: Mapping[str, tuple[frozenset[type], Check]], value: object, where: str
+) -> None:
     if value is None:
         return
     if not isinstance(value, dict):
         raise ValueError(f"has {where} = a JSON {_kind(value)} where an object belongs")
-    for name, check in fields.items():
-        if name in value:
-            check(value[name], f"{where}.{name}" if where else name)
+    for name, item in value.items():
+        if (field := fields.get(name)) and type(item) not in field[0]:
+            field[1](item, f"{where}.{name}" if where else name)
 
 
-def _check_list(check: Check, value: object, where: str) -> None:
+def _check_list(plain: frozenset[type], check: Check, value: object, where: str) -> None:
     if value is None:
         return
     if not isinstance(value, list):
         raise ValueError(f"has {where} = a JSON {_kind(value)} where a list belongs")
+    if plain.issuperset(map(type, value)):
+        return
     for index, item in enumerate(value):
         check(item, f"{where}[{index}]")
 
 
-def _check_dict(check: Check, value: object, where: str) -> None:
+def _check_dict(plain: frozenset[type], check: Check, value: object, where: str) -> None:
     if value is None:
         return
     if not isinstance(value, dict):
         raise ValueError(f"has {where} = a JSON {_kind(value)} where an object belongs")
+    if plain.issuperset(map(type, value.values())):
+        return
     for name, item in value.items():
         check(item, f"{where}.{name}")
 

@@ -13,27 +13,16 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.store.files import difference, sync_folder, write_artefact, write_file
-from bench.store.record import NAME, Record, created, validate
+from bench.store.parse import Problem, read_named, read_record
+from bench.store.record import NAME, Record, validate
 
 
 class StoreError(ValueError):
     """The store cannot do what was asked; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that could not be read as a record, and why."""
-
-    path: Path
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.sentence}"
 
 
 class Store:
@@ -135,10 +124,18 @@ class Store:
                 problems.append(Problem(self.records / name, str(error)))
         return records, problems
 
-    def find(self, key: str) -> Record | None:
-        """The newest record with this key, a successful one before any other."""
-        found = [record for record in self.read_all()[0] if record["key"] == key]
-        return max(found, key=lambda r: (r["status"] == "ok", created(r), r["id"]), default=None)
+    def briefs(self) -> tuple[list[Record], list[Problem]]:
+        """As `read_all`, without configurations and raw samples, and from the index: much faster.
+
+        What is left out is listed in `bench.store.brief`.
+        """
+        from bench.store.index import Index
+
+        return Index(self.root).briefs()
+
+    def read(self, identity: str) -> Record:
+        """The whole record with this id; ValueError with one sentence where it is not readable."""
+        return self._load(f"{identity}.json")
 
     def artefact(self, record: Record, name: str) -> Path:
         """Path of an artefact of `record`, checked against the hash that the record states."""
@@ -164,30 +161,8 @@ class Store:
 
     def _load(self, name: str) -> Record:
         if name not in self._read:
-            record = read_record(self.records / name)
-            if record["id"] != name.removesuffix(".json"):
-                raise ValueError(f"holds the record '{record['id']}', not the one of its name")
-            self._read[name] = record
+            self._read[name] = read_named(self.records, name)
         return self._read[name]
-
-
-def read_record(path: Path) -> Record:
-    """The record in a file; ValueError with one sentence where there is none."""
-    try:
-        if path.exists() and not path.is_file():
-            raise ValueError("is no file (a folder, a pipe or a device)")
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror or error})") from error
-    if not content.strip():
-        raise ValueError("is empty")
-    try:
-        value = json.loads(content, parse_constant=_refuse_constant)
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not valid JSON, perhaps truncated ({error})") from None
-    return validate(value)
 
 
 def locate(path: Path) -> list[Store]:
@@ -199,8 +174,13 @@ def locate(path: Path) -> list[Store]:
     return [Store(folder.parent) for folder in sorted(path.rglob("records")) if folder.is_dir()]
 
 
-def read_paths(paths: Iterable[Path]) -> tuple[list[Record], list[Problem], list[Path]]:
-    """Records of several stores or record files (each id once), problems, artefact folders."""
+def read_paths(
+    paths: Iterable[Path], *, brief: bool = False
+) -> tuple[list[Record], list[Problem], list[Path]]:
+    """Records of several stores or record files (each id once), problems, artefact folders.
+
+    `brief` takes those of stores from the index, without what `bench.store.brief` leaves out.
+    """
     records: dict[str, Record] = {}
     problems: list[Problem] = []
     roots: list[Path] = []
@@ -216,7 +196,7 @@ def read_paths(paths: Iterable[Path]) -> tuple[list[Record], list[Problem], list
                 problems.append(Problem(path, str(error)))
             continue
         for store in locate(path):
-            found, bad = store.read_all()
+            found, bad = store.briefs() if brief else store.read_all()
             for record in found:
                 records.setdefault(record["id"], record)
             problems += bad
@@ -246,7 +226,3 @@ def plain(value: Any, where: str) -> Any:
     if type(value).__name__ in ("bool", "bool_"):  # numpy's boolean is no number to Python
         return bool(value)
     raise StoreError(f"a record holds {type(value).__name__} at {where}, which JSON cannot hold")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")

@@ -78,7 +78,8 @@ def test_a_value_that_cannot_be_is_refused(
 
 def run(launcher: Launcher, workdir: Path, behaviour: str) -> Any:
     cell = {
-        "config": {"model": {"behaviour": behaviour}, "device": {"name": "cpu"}}, "seed": 0, "scenario": "train",
+        "config": {"model": {"behaviour": behaviour}, "device": {"name": "cpu"}},
+        "seed": 0, "scenario": "train",
         "energy": False,
     }  # fmt: skip
     return launcher.run(cell, workdir, timeout=60, memory_limit_gib=None)
@@ -102,7 +103,8 @@ def test_the_servers_imports_are_no_part_of_a_cells_start(tmp_path: Path) -> Non
     (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(1.5)\n")
     code = (
         "import sys, pathlib; from bench.launch import Launcher\n"
-        f"cell = {{'config': {{'device': {{'name': 'cpu'}}}}, 'seed': 0, 'scenario': 'train', 'energy': False}}\n"
+        "cell = {'config': {'device': {'name': 'cpu'}},\n"
+        "        'seed': 0, 'scenario': 'train', 'energy': False}\n"
         f"if __name__ == '__main__':\n"
         f"    with Launcher(preload=['slow_to_import'], threads=1, worker={WORKER!r}) as server:\n"
         f"        done = server.run(cell, pathlib.Path({str(tmp_path)!r}), timeout=60,"

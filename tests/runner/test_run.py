@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.run import not_finite
+from bench.recording import not_finite
 from tests.runner.conftest import ROOT, Command, arguments, python, records
 
 

@@ -161,19 +161,6 @@ def test_unknown_keys_and_nulls_are_kept() -> None:
     assert record["later"] == {"x": 1}  # type: ignore[typeddict-item]
 
 
-def test_find_prefers_the_newest_success(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    times = ["2026-11-24T10:00:00+00:00", "2026-11-24T11:00:00+00:00", "2026-11-24T12:00:00+00:00"]
-    statuses = ["ok", "ok", "failed"]
-    made = [make_record(created=t, status=s) for t, s in zip(times, statuses, strict=True)]
-    for record in made:
-        store.write(record)
-    found = store.find(made[0]["key"])
-    assert found is not None
-    assert found["id"] == made[1]["id"]
-    assert store.find("nobody") is None
-
-
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("a file where the folder should be")

@@ -27,12 +27,13 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(paths: Sequence[Path]) -> tuple[list[Record], list[Path]]:
+def read(paths: Sequence[Path], *, brief: bool = False) -> tuple[list[Record], list[Path]]:
     """Records and artefact folders below `paths`; unreadable files are named on stderr.
 
+    `brief`: without configurations, raw samples, sweeps and curves, from the stores' indices.
     Raises StoreError where a path is missing or no record can be read.
     """
-    records, problems, roots = read_paths(paths)
+    records, problems, roots = read_paths(paths, brief=brief)
     for problem in problems:
         errors().print(str(problem))
     if not records:

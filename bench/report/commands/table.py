@@ -1,6 +1,7 @@
 """`table [PATHS…]`: the table again, from records alone, and as CSV, Parquet, Markdown, LaTeX."""
 
 import argparse
+import gc
 from pathlib import Path
 
 from rich.console import Console
@@ -39,7 +40,8 @@ def add(commands: Subcommands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the table and write its files; returns the exit code."""
-    records, roots = read(options.paths)
+    records, roots = read(options.paths, brief=True)
+    gc.freeze()  # records stay until the end: the cycle collector need not go through them again
     table = build(records, roots, stale=options.stale, everything=options.everything)
     console = Console(highlight=False)
     show(table, console)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Processes = Sequence[Sequence[float]]  # samples of each process
 Array = NDArray[np.float64]
@@ -135,6 +134,8 @@ def _widened(tail: float, n: int) -> float:
 
     The bootstrap divides by n where the standard error divides by n - 1, and knows no t.
     """
+    from scipy import stats  # slow to load, and of no use to a table
+
     if n < 2:
         return 0.0
     return float(stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.isf(tail, n - 1)))
@@ -142,6 +143,8 @@ def _widened(tail: float, n: int) -> float:
 
 def _second_vote(base: Processes, head: Processes, paired: bool) -> float:
     """Two-sided p of the rank test of the processes' medians."""
+    from scipy import stats  # slow to load, and of no use to a table
+
     if not base or not head:
         return 1.0
     if not paired:
@@ -229,6 +232,8 @@ def judge_paired(
     `floor` is the relative change that nobody is told of. Equal scores of every seed are the same
     at any number of seeds: training repeats itself where nothing changed.
     """
+    from scipy import stats  # slow to load, and of no use to a table
+
     seeds = sorted(base.keys() & head.keys())
     n = len(seeds)
     if not n:

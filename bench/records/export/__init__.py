@@ -1,0 +1,1 @@
+"""Records for trackers, each through its own library: MLflow, Weights & Biases, TensorBoard."""
