@@ -20,6 +20,7 @@ TORCH = (
     "bench/tasks/", "bench/scenarios/", "bench/meters/", "bench/techniques/", "bench/training.py",
     "bench/worker.py", "bench/parameters.py", "bench/muon.py", "bench/sizes.py",
     "bench/doctor.py", "bench/protocol.py", "bench/limits.py",
+    "bench/machine/build.py",
 )  # fmt: skip
 HYDRA = (
     "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py", "bench/worker.py",
