@@ -13,7 +13,7 @@ from bench.store.record import Record
 LEFT_OUT = frozenset(("config", "shape", "curve", "sweep"))
 RAW = {"timing": ("samples_s",), "latency": ("ttft_samples_s",), "data": ("notes", "sizes")}
 # Texts about a figure, which nobody selects by.
-UNSELECTED = frozenset(("baselines", "artefacts", "tuning", "config", "notes", "trace"))
+UNSELECTED = frozenset(("baselines", "artefacts", "tuning", "config", "notes"))
 Columns = dict[str, dict[str, dict[int, Any]]]  # values by place, by name, by prefix of the name
 
 

@@ -9,7 +9,6 @@ from bench.store.record import Record, created
 
 NAMES = ("model", "size", "task", "scenario")
 AXES = ("device", "dtype", "threads", "compile", "suite")
-SERVER = "fork server"
 
 
 @dataclass

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 
 # From the gravest to the lightest, each with the exit code of a comparison that fails on it.
 EXIT_CODES = {
-    "slower": 10,  # a time, a memory or a bound throughput got worse by more than noise explains
+    "slower": 10,  # a time got longer by more than noise explains
     "worse": 11,  # a score got worse
     "changed": 12,  # an exact figure (parameters, state bytes, FLOPs) is another one
-    "not comparable": 13,  # another machine, dtype, backend, task or data
+    "not comparable": 13,  # another machine, data, backend, kernel or version of a definition
     "ambiguous": 14,  # the samples cannot tell
     "better": 15,  # a score got better
     "faster": 16,
     "new": 17,  # base does not have the cell
     "same": 0,
 }
-VERDICTS = tuple(EXIT_CODES)
 FAIL_ON = ("slower", "worse", "not comparable")  # unless told otherwise
 
 
