@@ -10,7 +10,7 @@ from typing import cast
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, errors, read
+from bench.report.commands.reading import Subcommands, add_paths, errors, read, results_folder
 from bench.report.plots.figure import Kind, Request
 from bench.report.plots.style import FORMATS
 from bench.store import StoreError
@@ -43,8 +43,7 @@ def run(options: argparse.Namespace) -> int:
     kinds = list(KINDS) if options.kind == "all" else _chosen("kind", options.kind, KINDS)
     formats = _chosen("format", options.format, FORMATS)
     records, roots = read(options.paths)
-    first = options.paths[0]
-    folder = options.output or (first if first.is_dir() else first.parent.parent) / "plots"
+    folder = options.output or results_folder(options.paths[0]) / "plots"
     request = Request(records, roots, folder, formats)
     written = []
     for name in kinds:

@@ -42,6 +42,12 @@ def read(paths: Sequence[Path], *, brief: bool = False) -> tuple[list[Record], l
     return records, roots
 
 
+def results_folder(path: Path) -> Path:
+    """The folder that a PATH is or lies in: a store, also by its records folder or by a record."""
+    folder = path.parent if path.is_file() else path
+    return folder.parent if folder.name == "records" else folder
+
+
 def errors() -> Console:
     """Where complaints go."""
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
