@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.ab.sample import Sample, Side, take_pair
-from bench.report.compare.metrics import timed
+from bench.report.compare.metrics import SEPARATOR, of_cell, timed
 from bench.report.compare.sequential import Sequential
 from bench.report.compare.statistics import least_processes
 
 Request = Mapping[str, Any]
-SEPARATOR = " · "
 
 
 @dataclass
@@ -113,4 +112,4 @@ class Duel:
 
 def timed_in(cell: str, payload: Mapping[str, Any]) -> dict[str, list[float]]:
     """Raw samples in seconds of what is timed in a result, by cell and metric."""
-    return {cell + SEPARATOR + name: samples for name, samples in timed(payload).items()}
+    return {of_cell(cell, name): samples for name, samples in timed(payload).items()}

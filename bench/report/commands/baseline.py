@@ -13,11 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, read
+from bench.report.commands.reading import Subcommands, read, results_folder
 from bench.report.compare.cells import newest
+from bench.report.compare.floors import NOISE
 from bench.store import Record, Store, StoreError
-
-NOISE = "noise.json"
 
 
 def add(commands: Subcommands) -> None:
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     kept = [record for record in newest(records) if record["status"] == "ok"]
     if not kept:
         raise StoreError(f"'{options.head}' has no cell that ran to its end; nothing to accept")
-    replace(kept, options.head / NOISE, options.to)
+    replace(kept, results_folder(options.head) / NOISE, options.to)
     cells = {record["key"] for record in kept}
     Console(highlight=False).print(
         f"{options.to}: {len(kept)} records of {len(cells)} cells", soft_wrap=True

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.report.compare.cells import Cell, layouts, match, obstacle
-from bench.report.compare.metrics import exact, score, timed
+from bench.report.compare.metrics import exact, of_cell, score, timed
 from bench.report.compare.statistics import ALPHA, WITHIN, Judgement, judge, judge_paired
 from bench.report.compare.verdict import EXIT_CODES, Finding
 from bench.store.record import Record
@@ -49,7 +49,7 @@ def _judged(
         sides = [by_process(side.good) for side in (cell.base, cell.head)]
         for metric in sides[0].keys() & sides[1].keys():
             pairs[cell.name, metric] = (sides[0][metric], sides[1][metric])
-    names = {f"{cell} · {metric}": (cell, metric) for cell, metric in pairs}
+    names = {of_cell(cell, metric): (cell, metric) for cell, metric in pairs}
     judged = judge(
         {name: pairs[key] for name, key in names.items()}, floors=floors, within=within, alpha=alpha
     )

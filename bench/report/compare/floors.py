@@ -1,9 +1,20 @@
 """The noise that A/A comparisons saw on a machine, by metric."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.store import StoreError
+from bench.store import Record, StoreError
+
+NOISE = "noise.json"  # beside the records of the machine that it was seen on
+
+
+def floors_for(
+    records: Sequence[Record], results: Path, given: Path | None = None
+) -> dict[str, float]:
+    """Floors of the machine of the last record, from a `given` file or the one in `results`."""
+    machine = (records[-1].get("environment") or {}).get("machine_key") or ""
+    return read_floors(given or results / NOISE, machine, given=given is not None)
 
 
 def read_floors(path: Path, machine: str, *, given: bool) -> dict[str, float]:

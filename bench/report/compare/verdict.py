@@ -15,6 +15,7 @@ EXIT_CODES = {
     "new": 17,  # base does not have the cell
     "same": 0,
 }
+PINNED = "(against the pinned)"  # behind the metric of a finding that is no step from base
 FAIL_ON = ("slower", "worse", "not comparable")  # unless told otherwise
 
 

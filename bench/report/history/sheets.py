@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.report.compare.metrics import SEPARATOR
 from bench.report.compare.sheet import STYLES, value_entry
 from bench.report.compare.statistics import ALPHA
 from bench.report.compare.verdict import EXIT_CODES, Finding
@@ -13,12 +14,11 @@ from bench.report.history.divisive import LEAST
 from bench.report.history.findings import of_series
 from bench.report.history.judge import Judged, Pin
 from bench.report.history.series import EXACT
-from bench.report.history.steps import Step
+from bench.report.history.steps import LEVEL_OF, Step
 from bench.report.sheet import Entry, Sheet
 from bench.store import plain
 
 LEVELS = "▁▂▃▄▅▆▇█"
-SEPARATOR = " · "
 WIDTH = 12  # commits that the line of blocks shows
 HEADS = ["verdict", "cell", "metric", "commits", "trend", "last", "since previous", "since pinned"]
 CHANGE_HEADS = ["verdict", "cell", "metric", "commit", "day", "before", "after", "size", "p",
@@ -143,7 +143,7 @@ def _notes(
         followed = [one for one in judged if one.series.since is None and one.series.varies]
         absent = sum(one.pinned is None and not one.obstacle for one in followed)
         found.append(
-            f"Pinned: {pin.label}; the level of up to 5 commits there and at the end, "
+            f"Pinned: {pin.label}; the level of up to {LEVEL_OF} commits there and at the end, "
             f"error {ALPHA:.0%} over all series."
             + (f" {absent} series have no record of it." if absent else "")
         )
