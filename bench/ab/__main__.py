@@ -23,13 +23,12 @@ from bench.environment import machine_key
 from bench.errors import BadInput, one_line
 from bench.report.compare.cells import name_of
 from bench.report.compare.compare import compare
-from bench.report.compare.floors import NOISE, read_floors
+from bench.report.compare.floors import FLOORS, read_floors
 from bench.report.compare.metrics import SEPARATOR
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
 from bench.store import Record, StoreError
 
 DEFAULT = ("model=transformer", "task=text", "scenario=train")
-FLOORS = Path("results") / NOISE
 SCORED = "quality"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.store import Record, StoreError
 
 NOISE = "noise.json"  # beside the records of the machine that it was seen on
+FLOORS = Path("results") / NOISE  # where the selftest leaves it
 
 
 def floors_for(
