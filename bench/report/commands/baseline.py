@@ -13,10 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, read, results_folder
+from bench.arguments import RESULTS, Subcommands
+from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
 from bench.report.compare.floors import NOISE
 from bench.store import Record, Store, StoreError
+
+BASELINE = RESULTS / "baseline"
 
 
 def add(commands: Subcommands) -> None:
@@ -30,8 +33,8 @@ def add(commands: Subcommands) -> None:
     update = actions.add_parser("update", help="replace the baseline by the records of HEAD")
     update.add_argument("head", type=Path, metavar="HEAD", help="results folder, or a record")
     update.add_argument(
-        "--to", type=Path, default=Path("results/baseline"), metavar="FOLDER",
-        help="the baseline (default: results/baseline)",
+        "--to", type=Path, default=BASELINE, metavar="FOLDER",
+        help=f"the baseline (default: {BASELINE})",
     )  # fmt: skip
 
 

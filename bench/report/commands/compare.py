@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, read, results_folder
+from bench.arguments import Subcommands
+from bench.report.commands.reading import read, results_folder
 from bench.report.compare.compare import compare
 from bench.report.compare.floors import NOISE, floors_for
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.arguments import Subcommands, add_paths
+from bench.report.commands.reading import read
 from bench.report.fits import ContextFit, crossover
 from bench.report.formats import MISSING, significant
 from bench.report.sheet import Entry, Sheet, show

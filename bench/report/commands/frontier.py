@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from bench.arguments import Subcommands, add_paths
 from bench.report.cell_rows import compact, flaws, names
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.report.commands.reading import read
 from bench.report.formats import significant
 from bench.report.heading import context
 from bench.report.select import select

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, read, results_folder
+from bench.arguments import Subcommands, add_paths
+from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
 from bench.report.compare.floors import NOISE, floors_for
 from bench.report.compare.outputs import EPILOG, View, add_outputs, check_outputs, emit

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.arguments import Subcommands, add_paths
 from bench.report.cell_rows import NAMES, by_heading, compact, flaws, names, scaled
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.report.commands.reading import read
 from bench.report.formats import significant
 from bench.report.sheet import Entry, Sheet, show, to_csv
 from bench.store import Record, StoreError

@@ -10,7 +10,8 @@ from typing import cast
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, errors, read, results_folder
+from bench.arguments import Subcommands, add_paths
+from bench.report.commands.reading import errors, read, results_folder
 from bench.report.plots.figure import Kind, Request
 from bench.report.plots.style import FORMATS
 from bench.store import StoreError

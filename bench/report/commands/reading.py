@@ -1,30 +1,11 @@
 """What commands share: where records come from, and a word on those that cannot be read."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from bench.store import Record, StoreError, read_paths
-
-if TYPE_CHECKING:  # argparse has no public name for what `add_subparsers` returns
-    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
-else:
-    Subcommands = object
-
-
-def add_paths(parser: argparse.ArgumentParser) -> None:
-    """The positional argument PATH… of a command that reads records."""
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        default=[Path("results")],
-        metavar="PATH",
-        help="results folder, or a record (default: results)",
-    )
 
 
 def read(paths: Sequence[Path], *, brief: bool = False) -> tuple[list[Record], list[Path]]:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from bench.arguments import Subcommands, add_paths
 from bench.report.cell_rows import NAMES, by_heading, compact, names, scaled
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.report.commands.reading import read
 from bench.report.roofline import Ceilings, Where, find_ceilings, place, where
 from bench.report.sheet import Entry, Sheet, show
 from bench.store import Record, StoreError

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, read, results_folder
+from bench.arguments import Subcommands, add_paths
+from bench.report.commands.reading import read, results_folder
 from bench.report.files import write_files
 from bench.report.table import build
 from bench.report.terminal import show

@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.arguments import RESULTS
 from bench.store import Record, StoreError
 
 NOISE = "noise.json"  # beside the records of the machine that it was seen on
-FLOORS = Path("results") / NOISE  # where the selftest leaves it
+FLOORS = RESULTS / NOISE  # where the selftest leaves it
 
 
 def floors_for(
