@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.report.compare.cells import Cell, layouts, match, obstacle
 from bench.report.compare.metrics import exact, of_cell, score, timed
 from bench.report.compare.statistics import ALPHA, WITHIN, Judgement, judge, judge_paired
-from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.compare.verdict import Finding, gravest_first
 from bench.store.record import Record
 
 SCORE_FLOOR = 0.005  # relative change of a score that nobody is told of
@@ -36,8 +36,7 @@ def compare(
     found: list[Finding] = []
     for cell in cells:
         found += _of_cell(cell, times) if cell in comparable else [_not_comparable(cell)]
-    order = list(EXIT_CODES)
-    return sorted(found, key=lambda finding: order.index(finding.verdict))
+    return gravest_first(found)
 
 
 def _judged(

@@ -42,6 +42,16 @@ class Finding:
     smallest: float | None = None
 
 
+def gravity(verdict: str) -> int:
+    """A rank: the gravest verdict has the least."""
+    return list(EXIT_CODES).index(verdict)
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings by their gravity; those of one verdict stay in order."""
+    return sorted(findings, key=lambda finding: gravity(finding.verdict))
+
+
 def exit_code(findings: Iterable[Finding], fail_on: Iterable[str] = FAIL_ON) -> int:
     """The code of the gravest verdict that is failed on, else 0."""
     found = {finding.verdict for finding in findings} & set(fail_on)

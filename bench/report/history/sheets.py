@@ -7,7 +7,7 @@ from typing import Any
 from bench.report.compare.metrics import SEPARATOR
 from bench.report.compare.sheet import STYLES, value_entry
 from bench.report.compare.statistics import ALPHA
-from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.compare.verdict import Finding, gravity
 from bench.report.formats import MISSING, percent
 from bench.report.history.changes import Change, share_of_p
 from bench.report.history.divisive import LEAST
@@ -43,12 +43,11 @@ def sheets(judged: Sequence[Judged], pin: Pin | None, notes: Sequence[str]) -> l
 
 
 def _order(row: tuple[str, Judged]) -> int:
-    return list(EXIT_CODES).index(row[0])
+    return gravity(row[0])
 
 
 def _gravest(found: Sequence[Finding]) -> str:
-    told = {finding.verdict for finding in found}
-    return next((word for word in EXIT_CODES if word in told), "new")
+    return min((finding.verdict for finding in found), key=gravity, default="new")
 
 
 def _row(word: str, one: Judged, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
