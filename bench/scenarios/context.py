@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 
 from bench.errors import OUT_OF_MEMORY, describe
-from bench.meters.memory import nbytes, peak_of, tensors_in
+from bench.meters.allocator import nbytes
+from bench.meters.memory import peak_of, tensors_in
 from bench.meters.time import Limits, Timing, measure
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported

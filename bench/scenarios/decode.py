@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from bench.meters.allocator import nbytes
 from bench.meters.flops import count, settle
 from bench.meters.latency import first_token, percentiles, samples_for
-from bench.meters.memory import nbytes, tensors_in
+from bench.meters.memory import tensors_in
 from bench.meters.time import measure
 from bench.protocol import Costed, Recurrent
 from bench.scenarios.base import Context, Unsupported

@@ -13,6 +13,7 @@ from bench.meters.process import peak_during, resident_bytes
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
 from bench.scenarios.prefill import read
+from bench.scenarios.train import ENDLESS
 from bench.scenarios.writing import Writer
 from bench.training import Trainer
 
@@ -61,7 +62,7 @@ def _peak(call: Call, device: torch.device) -> dict[str, Any]:
 def _training(context: Context, batch: int, length: int | None) -> Call:
     context.require_trainable()
     model = context.build().train()
-    trainer = Trainer(model, context.recipe, steps=1_000_000, dtype=context.dtype)
+    trainer = Trainer(model, context.recipe, steps=ENDLESS, dtype=context.dtype)
     items = context.on_device(context.task.example(batch, length))
 
     def steps() -> None:
