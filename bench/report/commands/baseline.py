@@ -14,10 +14,11 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.arguments import RESULTS, Subcommands
+from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
 from bench.report.compare.floors import NOISE
-from bench.store import Record, Store, StoreError
+from bench.store import Record, Store
 
 BASELINE = RESULTS / "baseline"
 
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     records, _ = read([options.head])
     kept = [record for record in newest(records) if record["status"] == "ok"]
     if not kept:
-        raise StoreError(f"'{options.head}' has no cell that ran to its end; nothing to accept")
+        raise BadInput(f"'{options.head}' has no cell that ran to its end; nothing to accept")
     replace(kept, results_folder(options.head) / NOISE, options.to)
     cells = {record["key"] for record in kept}
     Console(highlight=False).print(
@@ -72,6 +73,6 @@ def replace(records: Sequence[Record], noise: Path, folder: Path) -> None:
             os.rename(folder, previous)
         os.rename(new, folder)
     except OSError as error:
-        raise StoreError(
+        raise BadInput(
             f"baseline '{folder}' cannot be written ({error.strerror or error})"
         ) from error

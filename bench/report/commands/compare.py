@@ -11,13 +11,14 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.arguments import Subcommands
+from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.compare import compare
 from bench.report.compare.floors import NOISE, floors_for
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
 from bench.report.compare.statistics import WITHIN
 from bench.report.compare.verdict import PINNED, Finding
-from bench.store import Record, StoreError
+from bench.store import Record
 
 
 def add(commands: Subcommands) -> None:
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     """Compare and write; returns the exit code of the gravest verdict."""
     check_outputs(options)
     if not 0 < options.within < 1:
-        raise StoreError(f"--within={options.within:g} is no share; allowed: above 0 and below 1")
+        raise BadInput(f"--within={options.within:g} is no share; allowed: above 0 and below 1")
     head, _ = read([options.head])
     found = _against(options.base, head, options)
     if options.pinned:

@@ -9,12 +9,13 @@ import numpy as np
 from rich.console import Console
 
 from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
 from bench.report.cell_rows import compact, flaws, names, scaled
 from bench.report.commands.reading import read
 from bench.report.heading import context
 from bench.report.select import select
 from bench.report.sheet import Entry, Sheet, show, to_csv
-from bench.store import Record, StoreError
+from bench.store import Record
 from bench.store.record import PointPart, SweepPart
 
 SCENARIO = "frontier"
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     records, _ = read(options.paths)
     found = show_sheets(records, Console(highlight=False))
     if not found:
-        raise StoreError("no record has a frontier; run `python -m bench suite=frontier` first")
+        raise BadInput("no record has a frontier; run `python -m bench suite=frontier` first")
     if options.csv:
         to_csv(_joined(found), options.csv)
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
 from bench.report.compare.floors import NOISE, floors_for
@@ -24,7 +25,7 @@ from bench.report.history.sheets import document, sheets
 from bench.report.history.timeline import SHORT, Line, Timeline, first_parents, resolve
 from bench.report.plots.history import draw_series
 from bench.report.plots.style import FORMATS
-from bench.store import Record, StoreError
+from bench.store import Record
 
 INVALID = "Left out: the times of {} records that call them invalid (python -m bench says why)."
 QUIET = ("same", "new", "ambiguous")
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     timeline = Timeline(records, line, f"'{repo}'")
     series = build(records, timeline)
     if not series:
-        raise StoreError("no record of these has a metric to follow over commits")
+        raise BadInput("no record of these has a metric to follow over commits")
     pin = _pin(options.pinned, repo, line, records, timeline) if options.pinned else None
     folder = results_folder(options.paths[0])
     judged = judge_all(series, pin, floors=floors_for(records, folder, options.noise))
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 def _pin(
     text: str, repo: Path, line: dict[str, Line], records: Sequence[Record], timeline: Timeline
 ) -> Pin:
-    """The pinned release by its name; StoreError where nothing is known of it."""
+    """The pinned release by its name; BadInput where nothing is known of it."""
     if Path(text).exists():
         return _pinned_folder(Path(text), line, timeline)
     commit = resolve(repo, text)
@@ -102,7 +103,7 @@ def _pin(
         if not commit:
             what += f", no revision of '{repo}' and no commit of a record"
         labels = ", ".join(sorted({place.label for place in known.values()}))
-        raise StoreError(f"--pinned={text} {what}; there are records of {labels}")
+        raise BadInput(f"--pinned={text} {what}; there are records of {labels}")
     return Pin(text, fitting[0])
 
 

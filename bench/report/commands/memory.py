@@ -9,10 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
 from bench.report.cell_rows import NAMES, TIMED, by_heading, compact, flaws, names, scaled
 from bench.report.commands.reading import read
 from bench.report.sheet import Entry, Sheet, show, to_csv
-from bench.store import Record, StoreError
+from bench.store import Record
 
 MIB = 2**20
 PREDICTED = ("parameters", "gradients", "optimizer", "state")
@@ -45,9 +46,7 @@ def run(options: argparse.Namespace) -> int:
     records, _ = read(options.paths)
     groups = by_heading(records, TIMED)
     if not groups:
-        raise StoreError(
-            f"no record is of scenario {', '.join(TIMED)}; run `python -m bench` first"
-        )
+        raise BadInput(f"no record is of scenario {', '.join(TIMED)}; run `python -m bench` first")
     console = Console(highlight=False)
     for heading, found in groups.items():
         console.print()

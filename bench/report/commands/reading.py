@@ -5,21 +5,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.store import Record, StoreError, read_paths
+from bench.errors import BadInput
+from bench.store import Record, read_paths
 
 
 def read(paths: Sequence[Path], *, brief: bool = False) -> tuple[list[Record], list[Path]]:
     """Records and artefact folders below `paths`; unreadable files are named on stderr.
 
     `brief`: without configurations, raw samples, sweeps and curves, from the stores' indices.
-    Raises StoreError where a path is missing or no record can be read.
+    Raises BadInput where a path is missing or no record can be read.
     """
     records, problems, roots = read_paths(paths, brief=brief)
     for problem in problems:
         errors().print(str(problem))
     if not records:
         names = ", ".join(f"'{path}'" for path in paths)
-        raise StoreError(f"no readable record in {names}; run `python -m bench` first")
+        raise BadInput(f"no readable record in {names}; run `python -m bench` first")
     return records, roots
 
 
