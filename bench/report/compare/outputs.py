@@ -14,7 +14,7 @@ from bench.report.compare.exchange import bencher, benchmark_action, document
 from bench.report.compare.github import add_summary, annotations
 from bench.report.compare.junit import to_junit
 from bench.report.compare.markdown import QUIET, from_sheets, headline, to_markdown
-from bench.report.compare.sheet import sheet
+from bench.report.compare.sheet import INTERVALS, sheet
 from bench.report.compare.verdict import EXIT_CODES, FAIL_ON, Finding, exit_code
 from bench.report.sheet import Sheet, show
 
@@ -92,7 +92,7 @@ def emit(
     """
     fail_on = failing(options.fail_on)
     code = exit_code(findings, fail_on)
-    for one in view.sheets if view else [sheet("Base against head", findings, notes)]:
+    for one in view.sheets if view else [sheet("Base against head", findings, [INTERVALS, *notes])]:
         show(one, console)
     quiet = view.quiet if view else QUIET
     for finding in findings:

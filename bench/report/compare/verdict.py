@@ -21,7 +21,7 @@ FAIL_ON = ("slower", "worse", "not comparable")  # unless told otherwise
 
 @dataclass(frozen=True)
 class Finding:
-    """`ratio` is head over base, with the interval [low, high] at the level that was judged.
+    """`ratio` is head over base, [low, high] its interval: 95 % of a time, 99 % of a score.
 
     `smallest` is the least relative change that these samples could have shown (0.05: 5 %).
     """
