@@ -16,7 +16,7 @@ from rich.console import Console
 
 from bench.ab.duel import Cell, Duel
 from bench.ab.keep import make_stores, record_of
-from bench.ab.sample import Sample, Side, plan
+from bench.ab.sample import TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
 from bench.checks import parse_duration
 from bench.environment import machine_key
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "--head", default=HERE, metavar="REV", help="the same, or . for this checkout as it stands"
     )
     top.add_argument("--budget", metavar="TIME", help="such as 3min; none: up to 20 a side")
-    top.add_argument("--timeout", type=float, default=900.0, metavar="S", help="of one process")
+    top.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="of one process")
     top.add_argument(
         "--results", type=Path, default=Path("results/ab"), metavar="DIR",
         help="where the records of both sides are kept (results/ab)",

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from bench.ab.duel import Cell, Duel
 from bench.ab.sample import Side, plan
+from bench.ab.trees import ROOT
 from bench.environment import describe
 from bench.errors import BadInput, one_line
 from bench.report.compare.cells import name_of
@@ -29,7 +30,6 @@ from bench.selftest import floors, quality, summary
 from bench.selftest import pool as pools
 from bench.selftest.rehearse import Outcome, rehearse
 
-ROOT = Path(__file__).resolve().parents[2]
 CELLS = (("transformer", "train"), ("mamba", "decode"))
 QUIET = 0.015  # coefficient of variation up to which the targets are promised
 # By slowdown: the most of A/A that may be called, the least of the others that must be.
