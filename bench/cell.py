@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+MACHINE = "machine"  # family, model and task of a cell that has none: it is of the machine alone
+
 
 @dataclass
 class Cell:

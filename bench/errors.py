@@ -26,6 +26,7 @@ def unknown(key: str, value: object, allowed: Iterable[str]) -> BadInput:
 
 
 def one_line(text: str) -> str:
+    """The words with single spaces between them."""
     return " ".join(text.split())
 
 

@@ -1,7 +1,7 @@
 """What makes a result the same one: configuration, data, source, packages and machine.
 
 The source is hashed by content, so uncommitted changes count and a wheel needs no git. What only
-reads records or speaks to the user is left out: it cannot change a figure.
+reads records, speaks to the user or runs other checkouts is left out: it cannot change a figure.
 """
 
 import functools
@@ -21,8 +21,9 @@ from bench.paths import files_of, matches
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".yaml", ".safetensors", ".json", ".npz")
 READS_ONLY = (
-    "bench/report/", "bench/records/", "bench/listing.py", "bench/doctor.py", "bench/progress.py",
-    "bench/conclude.py", "bench/store/sql.py", "bench/store/merge.py", "bench/store/prune.py",
+    "bench/report/", "bench/records/", "bench/ab/", "bench/selftest/", "bench/arguments.py",
+    "bench/listing.py", "bench/doctor.py", "bench/progress.py", "bench/conclude.py",
+    "bench/store/sql.py", "bench/store/merge.py", "bench/store/prune.py",
 )  # fmt: skip
 
 

@@ -25,15 +25,13 @@ from pathlib import Path
 import psutil
 
 from bench.errors import OUT_OF_MEMORY, BadInput
+from bench.machine import cgroup
 
 GIB = 1 << 30
 SHARE = 0.9  # of the free memory that a cell may take where nothing is said
 STATUS = Path("/proc/self/status")
 EVENTS = Path("/proc/vmstat")
 OOM_SCORE = Path("/proc/self/oom_score_adj")
-GROUPS = Path("/proc/self/cgroup")
-MOUNT = Path("/sys/fs/cgroup")
-UNLIMITED = 1 << 60  # version 1 of control groups writes a number near 2^63 for no limit
 
 
 @dataclass(frozen=True)
@@ -121,40 +119,8 @@ def data_bytes() -> int:
 
 def free_bytes() -> int:
     """What can be taken without swapping, by the machine and by every control group we are in."""
-    return min([psutil.virtual_memory().available, *_groups()])
-
-
-def _groups() -> list[int]:
-    """Bytes left in each control group with a limit, version 1 or 2; none where none is told."""
-    try:
-        lines = GROUPS.read_text().splitlines()
-    except OSError:
-        return []
-    left = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top, names = MOUNT, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            top = MOUNT / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        folder = top / path.lstrip("/")
-        left += [_left(f, *names) for f in (folder, *folder.parents) if f.is_relative_to(top)]
-    return [value for value in left if value is not None]
-
-
-def _left(folder: Path, most: str, used: str, cached: str) -> int | None:
-    try:
-        limit, usage = (folder / most).read_text().strip(), (folder / used).read_text()
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except OSError:
-        return None  # the root has no limit, and a container may hide the folders above its own
-    if limit == "max" or int(limit) >= UNLIMITED:
-        return None
-    # File pages that were not used lately go before an allocation fails.
-    return max(int(limit) - int(usage) + int(stat.get(cached, 0)), 0)
+    available, left = int(psutil.virtual_memory().available), cgroup.memory_left()
+    return available if left is None else min(available, left)
 
 
 def kernel_kills() -> int | None:

@@ -29,6 +29,7 @@ class Outcome:
     start_s: float | None = None  # from our request to the worker's first own line
     server_s: float | None = None  # until the fork server had imported everything
     parent_cpu_s: float | None = None  # what this process used while the cell ran
+    limit_bytes: int | None = None  # of memory, as it was in force
 
     def process(self) -> dict[str, Any]:
         """What the environment part of a record says of the cell's process."""
@@ -36,8 +37,6 @@ class Outcome:
         seconds = {name: getattr(self, name) for name in times}
         rounded = {name: None if s is None else round(s, 4) for name, s in seconds.items()}
         return {"isolation": self.isolation, "layout": self.layout, **rounded}
-
-    limit_bytes: int | None = None  # of memory, as it was in force
 
     @staticmethod
     def read(message: bytes) -> "Outcome":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.cell import Cell
+from bench.cell import MACHINE, Cell
 from bench.checks import check_numbers
 from bench.config import check_model, finish, finish_task
 from bench.defaults import check_types, differs, stated
@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # Hydra is known to the command line alone
 
 BASELINE = "baseline"
 BASELINES = "baselines"
-MACHINE = "machine"
 CEILINGS = "ceilings"
 MODELLESS = (BASELINES, CEILINGS)
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -283,7 +283,7 @@ class _Run:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Any:
+def _ended_by_sigterm() -> Iterator[None]:
     """Let a polite kill end the running cell too, as an interrupt does."""
 
     def stop(*_: object) -> None:

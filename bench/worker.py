@@ -15,6 +15,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
+from bench.cell import MACHINE
+from bench.child import TRACEBACK
 from bench.errors import BadInput, describe, one_line
 from bench.machine.build import torch_facts
 from bench.machine.facts import frequency_mhz
@@ -27,7 +29,6 @@ from bench.targets import check_targets
 from bench.training import Recipe
 
 CURRENT = "scaling_cur_freq"
-MACHINE = "machine"  # the task of a cell that has none
 
 
 def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     except Exception as error:
-        (workdir / "traceback.txt").write_text(traceback.format_exc())
+        (workdir / TRACEBACK).write_text(traceback.format_exc())
         return {"status": "failed", "reason": describe(error)}
 
 

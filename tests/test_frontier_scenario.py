@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.meters.memory import nbytes, tensors_in
+from bench.meters.allocator import nbytes
+from bench.meters.memory import tensors_in
 from bench.meters.time import Limits
 from bench.scenarios import frontier
 from bench.scenarios.base import Context, Unsupported

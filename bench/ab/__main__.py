@@ -14,21 +14,21 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.ab.duel import SEPARATOR, Cell, Duel
+from bench.ab.duel import Cell, Duel
 from bench.ab.keep import make_stores, record_of
-from bench.ab.sample import Sample, Side, plan
+from bench.ab.sample import TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
 from bench.checks import parse_duration
 from bench.environment import machine_key
 from bench.errors import BadInput, one_line
 from bench.report.compare.cells import name_of
 from bench.report.compare.compare import compare
-from bench.report.compare.floors import read_floors
+from bench.report.compare.floors import FLOORS, read_floors
+from bench.report.compare.metrics import SEPARATOR
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
 from bench.store import Record, StoreError
 
 DEFAULT = ("model=transformer", "task=text", "scenario=train")
-NOISE = Path("results/noise.json")
 SCORED = "quality"
 
 
@@ -45,14 +45,14 @@ def parser() -> argparse.ArgumentParser:
         "--head", default=HERE, metavar="REV", help="the same, or . for this checkout as it stands"
     )
     top.add_argument("--budget", metavar="TIME", help="such as 3min; none: up to 20 a side")
-    top.add_argument("--timeout", type=float, default=900.0, metavar="S", help="of one process")
+    top.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="of one process")
     top.add_argument(
         "--results", type=Path, default=Path("results/ab"), metavar="DIR",
         help="where the records of both sides are kept (results/ab)",
     )  # fmt: skip
     top.add_argument(
-        "--noise", type=Path, default=NOISE, metavar="FILE",
-        help=f"floors that `python -m bench.selftest` found ({NOISE})",
+        "--noise", type=Path, default=FLOORS, metavar="FILE",
+        help=f"floors that `python -m bench.selftest` found ({FLOORS})",
     )  # fmt: skip
     add_outputs(top)
     top.add_argument("cells", nargs="*", metavar="KEY=VALUE", help=f"default: {' '.join(DEFAULT)}")
@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.timeout > 0:
         raise BadInput(f"--timeout={options.timeout:g} is too small; allowed: seconds above 0.")
     check_outputs(options)
-    floors = read_floors(options.noise, machine_key(), given=options.noise != NOISE)
+    floors = read_floors(options.noise, machine_key(), given=options.noise != FLOORS)
     with sides(options.base, options.head) as both:
         cells, alone = _cells(both, options.cells or DEFAULT)
         stores = make_stores(options.results, both)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.ab.sample import Sample, Side, take_pair
-from bench.report.compare.metrics import timed
+from bench.ab.sample import TIMEOUT_S, Sample, Side, take_pair
+from bench.report.compare.metrics import SEPARATOR, of_cell, timed
 from bench.report.compare.sequential import Sequential
 from bench.report.compare.statistics import least_processes
 
 Request = Mapping[str, Any]
-SEPARATOR = " · "
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Duel:
     sides: tuple[Side, Side]
     cells: Sequence[Cell]
     floors: Mapping[str, float] = field(default_factory=dict)
-    timeout: float = 900.0
+    timeout: float = TIMEOUT_S
     budget: float | None = None
     seen: Callable[[int, Cell, Sample], None] = lambda *_: None
     say: Callable[[str], None] = lambda _: None
@@ -113,4 +112,4 @@ class Duel:
 
 def timed_in(cell: str, payload: Mapping[str, Any]) -> dict[str, list[float]]:
     """Raw samples in seconds of what is timed in a result, by cell and metric."""
-    return {cell + SEPARATOR + name: samples for name, samples in timed(payload).items()}
+    return {of_cell(cell, name): samples for name, samples in timed(payload).items()}

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.child import LOG
 from bench.environment import worker_environment
 from bench.errors import BadInput, one_line
 
 DRIVER = Path(__file__).with_name("driver.py")
-LOG = "log.txt"
+TIMEOUT_S = 900.0  # of one process, set-up and all
 WINDOW_S = 2.0  # in which the two processes of a pair take turns
 # What a process of the user's carries along and what a measured one may not: the environment lies
 # on the stack, and its size shifts addresses (Mytkowicz et al. 2009, "Producing wrong data without

@@ -32,12 +32,34 @@ def quota(root: Path = Path("/")) -> float | None:
 
 def memory_limit_gib(root: Path = Path("/")) -> float | None:
     """The least that a group allows, in GiB; None: no limit, or none is readable."""
-    found = []
-    for folder in _folders(root, "memory"):
-        text = read(folder / "memory.max") or read(folder / "memory.limit_in_bytes")
-        if text and text != "max" and int(text) < NO_LIMIT:
-            found.append(int(text) / GIB)
-    return round(min(found), 2) if found else None
+    found = [limit for f in _folders(root, "memory") if (limit := _limit(f)) is not None]
+    return round(min(found) / GIB, 2) if found else None
+
+
+def memory_left(root: Path = Path("/")) -> int | None:
+    """Bytes that every group still allows; None: no limit, or none is readable.
+
+    File pages that were not used lately count as free: they go before an allocation fails.
+    """
+    found = [left for f in _folders(root, "memory") if (left := _left(f)) is not None]
+    return min(found, default=None)
+
+
+def _limit(folder: Path) -> int | None:
+    text = read(folder / "memory.max") or read(folder / "memory.limit_in_bytes")
+    return int(text) if text and text != "max" and int(text) < NO_LIMIT else None
+
+
+def _left(folder: Path) -> int | None:
+    limit = _limit(folder)
+    used = read(folder / "memory.current") or read(folder / "memory.usage_in_bytes")
+    stat = read(folder / "memory.stat")
+    if limit is None or used is None or stat is None:
+        return None
+    words = dict(line.split() for line in stat.splitlines())
+    # Version 1 gives the group's own pages under the name that version 2 has for the whole tree's.
+    cached = words.get("total_inactive_file", words.get("inactive_file", 0))
+    return max(limit - int(used) + int(cached), 0)
 
 
 def throttled(root: Path = Path("/")) -> tuple[int, float] | None:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import psutil
 import torch
 
+from bench.errors import one_line
+
 WINDOW_S = 2.0
 BLOCK_S = 0.2  # of calls between two looks at the clock
 KEY = "archbench"
@@ -26,6 +28,7 @@ WHOLE = "psys"  # a RAPL zone of the whole board, which holds the packages: they
 REMOTE = "ZEUSD_HOST_PORT"  # of zeus's daemon on another machine
 SETTLED_S = 0.3  # without processor time, after which a helper process of zeus has gone to sleep
 PATIENCE_S = 20.0
+_NOTHING: dict[str, Any] = {"joules": None, "joules_per_item": None, "domains": None}
 
 
 class Monitor(Protocol):
@@ -91,9 +94,6 @@ def measure_energy(
         "joules_per_item": joules / (calls * items),
         "domains": moved,
     }
-
-
-_NOTHING: dict[str, Any] = {"joules": None, "joules_per_item": None, "domains": None}
 
 
 def _domains(measured: Any) -> dict[str, float]:
@@ -179,7 +179,7 @@ def _cpus() -> tuple[list[int], list[str]]:
 
 
 def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
 
 
 def _settle(pids: Sequence[int | None]) -> None:

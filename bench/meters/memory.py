@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from bench.meters.allocator import METHODS, Phase, nbytes, run_phases
 
-__all__ = ["nbytes", "peak_of", "peak_over", "tensors_in", "tensors_of"]
-
 
 def tensors_in(state: object) -> Iterator[Tensor]:
     """Every tensor that a state holds: in lists, tuples, dictionaries and objects' attributes."""

@@ -22,7 +22,8 @@ def resident_bytes() -> int:
 def peak_during(call: Callable[[], object]) -> int | None:
     """The most that was resident while `call` ran.
 
-    None where the high-water mark cannot be reset: outside Linux, and where /proc is read-only.
+    None, and `call` is not made, where the high-water mark cannot be reset: outside Linux, and
+    where /proc is read-only.
     The mark of the whole life would tell of what was loaded or compiled before.
     """
     try:

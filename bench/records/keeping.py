@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from bench.arguments import Subcommands, add_paths
 from bench.errors import BadInput
-from bench.records.shared import Subcommands, add_paths, complain, stores_at
+from bench.records.shared import complain, stores_at
 from bench.store import Store
 from bench.store.index import Index
 from bench.store.merge import merge

@@ -10,17 +10,10 @@ from typing import Any
 import pyarrow
 from rich.cells import cell_len, set_cell_size
 
+from bench.arguments import Subcommands, add_paths
 from bench.errors import BadInput
 from bench.records.conditions import parse
-from bench.records.shared import (
-    Subcommands,
-    add_format,
-    add_in,
-    add_paths,
-    add_where,
-    matching,
-    rows,
-)  # fmt: skip
+from bench.records.shared import add_format, add_in, add_where, matching, rows
 from bench.store import plain
 
 COLUMNS = {

@@ -6,10 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bench.arguments import RESULTS, Subcommands
 from bench.errors import BadInput
 from bench.identity import source_hash
 from bench.records.conditions import parse, select
-from bench.records.shared import RESULTS, Subcommands, add_where, complain, one_store, size
+from bench.records.shared import add_where, complain, one_store, size
 from bench.store import Store
 from bench.store.prune import Removable, leftovers, of_record, remove
 from bench.store.tables import read_table

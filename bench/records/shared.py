@@ -1,40 +1,26 @@
-"""What the commands share: their arguments, the rows that were asked for, complaints."""
+"""What the commands share: further arguments, the rows that were asked for, complaints."""
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow
 
+from bench.arguments import RESULTS
 from bench.errors import BadInput
 from bench.records.conditions import Condition, parse, select
 from bench.store import Problem, Store, locate
 from bench.store.tables import read_table
 
-if TYPE_CHECKING:  # argparse has no public name for what `add_subparsers` returns
-    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
-else:
-    Subcommands = object
-
-RESULTS = Path("results")
 FORMATS = ("table", "json", "csv")
-
-
-def add_paths(parser: argparse.ArgumentParser) -> None:
-    """PATH…: stores, folders with stores, or records."""
-    parser.add_argument(
-        "paths", nargs="*", type=Path, default=[RESULTS], metavar="PATH",
-        help="results folder, or a record (default: results)",
-    )  # fmt: skip
 
 
 def add_in(parser: argparse.ArgumentParser) -> None:
     """--in PATH…, where the words themselves are something else."""
     parser.add_argument(
         "--in", dest="paths", nargs="+", type=Path, default=[RESULTS], metavar="PATH",
-        help="results folders, or records (default: results)",
+        help=f"results folders, or records (default: {RESULTS})",
     )  # fmt: skip
 
 

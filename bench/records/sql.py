@@ -2,9 +2,10 @@
 
 import argparse
 
+from bench.arguments import Subcommands
 from bench.errors import BadInput, one_line
 from bench.records.listing import print_all, print_rows
-from bench.records.shared import Subcommands, add_format, add_in
+from bench.records.shared import add_format, add_in
 from bench.store.sql import connect
 
 

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from bench.errors import BadInput
 from bench.report.commands import (
     baseline,
     compare,
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (StoreError, OSError) as error:
+    except (BadInput, StoreError, OSError) as error:
         errors().print(f"error: {error}")
         return 2
 

@@ -10,6 +10,7 @@ from bench.report.sheet import Entry, Sheet
 from bench.store import Record
 
 NAMES = ("model", "task", "scenario", "size", "seed", "changed")
+TIMED = ("train", "prefill", "decode", "sample")  # scenarios that repeat one call
 # Columns that are left out where they say the same of every row.
 IDLE = ("size", "seed", "changed")
 Groups = dict[str, list[Record]]

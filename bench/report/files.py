@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from bench.errors import BadInput
 from bench.report.latex import to_latex
 from bench.report.layout import Table
 from bench.report.markdown import to_markdown
 from bench.report.tidy import to_frame
-from bench.store import StoreError
 
 
 def write_files(table: Table, folder: Path, name: str = "table") -> list[Path]:
@@ -21,5 +21,5 @@ def write_files(table: Table, folder: Path, name: str = "table") -> list[Path]:
         paths[3].write_text(to_latex(table), encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
-        raise StoreError(f"output folder '{folder}' cannot be written ({reason})") from error
+        raise BadInput(f"output folder '{folder}' cannot be written ({reason})") from error
     return paths

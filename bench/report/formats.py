@@ -3,6 +3,8 @@
 import math
 import re
 
+from bench.errors import one_line
+
 MISSING = "—"
 SHORT = (
     ("OOM", r"out of memory|memory limit|memory_limit|\boom\b|cannot allocate"),
@@ -43,7 +45,7 @@ def score(value: float, half: float | None, bound: bool, decimals: int = 3) -> s
 
 def shorten(reason: str, status: str, width: int) -> tuple[str, bool]:
     """A reason in at most `width` characters, and whether a footnote must say the rest."""
-    words = " ".join(reason.split())
+    words = one_line(reason)
     if words and len(words) <= width:
         return words, False
     if status == "unsupported":
@@ -56,7 +58,7 @@ def shorten(reason: str, status: str, width: int) -> tuple[str, bool]:
 
 def limit(text: str, length: int = 240) -> str:
     """One line of at most `length` characters."""
-    words = " ".join(text.split())
+    words = one_line(text)
     return words if len(words) <= length else words[: length - 1] + "…"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.store.record import Record
 
-LEVEL = 0.975  # two-sided 95 %
+UPPER = 0.975  # the quantile at the upper end of a two-sided 95 % interval
 Z = 1.96
 
 
@@ -36,7 +36,7 @@ def t_half(values: Sequence[float]) -> float:
     from scipy.special import stdtrit  # slow to load, and of no use where every row has one seed
 
     n = len(values)
-    return float(stdtrit(n - 1, LEVEL) * np.std(values, ddof=1) / math.sqrt(n))
+    return float(stdtrit(n - 1, UPPER) * np.std(values, ddof=1) / math.sqrt(n))
 
 
 def summarise(records: Sequence[Record], roots: Sequence[Path]) -> Score | None:

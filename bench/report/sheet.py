@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.errors import BadInput
 from bench.report.formats import MISSING
-from bench.store import StoreError
 
 Value = str | float | int | None
 WIDTH = 120
@@ -84,10 +84,10 @@ def _line(words: Sequence[str]) -> str:
 
 
 def to_csv(sheet: Sheet, path: Path) -> None:
-    """Write the raw values; StoreError where the file cannot be written."""
+    """Write the raw values; BadInput where the file cannot be written."""
     values = [[entry.value for entry in row] for row in sheet.rows]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         pandas.DataFrame(values, columns=list(sheet.columns)).to_csv(path, index=False)
     except OSError as error:
-        raise StoreError(f"'{path}' cannot be written ({error.strerror or error})") from error
+        raise BadInput(f"'{path}' cannot be written ({error.strerror or error})") from error

@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 
 from bench.errors import OUT_OF_MEMORY, describe
-from bench.meters.memory import nbytes, peak_of, tensors_in
+from bench.meters.allocator import nbytes
+from bench.meters.memory import peak_of, tensors_in
 from bench.meters.time import Limits, Timing, measure
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
-from bench.scenarios.writing import START, Writer
+from bench.scenarios.writing import START, STATELESS, Writer
 
 Point = dict[str, Any]
 ROOM = 0.8  # share of the free memory that a point may be predicted to need
@@ -27,7 +28,7 @@ UNTIMED = 2  # readings at a point that are no samples: for the peak, and cold
 def run(context: Context) -> dict[str, Any]:
     model = context.inference_model()
     if not isinstance(model, Recurrent):
-        raise Unsupported("the model has no prefill and step, so no state follows a context")
+        raise Unsupported(STATELESS)
     lengths = sorted({int(length) for length in context.scenario["lengths"]})
     if not lengths or lengths[0] < 1:
         raise ValueError(f"scenario.lengths={lengths}: allowed are lengths from 1")

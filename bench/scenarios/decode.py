@@ -2,20 +2,21 @@
 
 from typing import Any
 
+from bench.meters.allocator import nbytes
 from bench.meters.flops import count, settle
 from bench.meters.latency import first_token, percentiles, samples_for
-from bench.meters.memory import nbytes, tensors_in
+from bench.meters.memory import tensors_in
 from bench.meters.time import measure
 from bench.protocol import Costed, Recurrent
 from bench.scenarios.base import Context, Unsupported
 from bench.scenarios.measured import inference_memory, predicted, state_figures, throughput
-from bench.scenarios.writing import Writer
+from bench.scenarios.writing import STATELESS, Writer
 
 
 def run(context: Context) -> dict[str, Any]:
     model = context.inference_model()
     if not isinstance(model, Recurrent):
-        raise Unsupported("the model has no prefill and step, so it does not decode from a state")
+        raise Unsupported(STATELESS)
     scenario = context.scenario
     batch = int(scenario["batch_size"])
     prompt = context.task.example(batch, int(scenario["prompt"]))["tokens"].to(context.device)

@@ -13,7 +13,8 @@ from bench.meters.process import peak_during, resident_bytes
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
 from bench.scenarios.prefill import read
-from bench.scenarios.writing import Writer
+from bench.scenarios.train import ENDLESS
+from bench.scenarios.writing import STATELESS, Writer
 from bench.training import Trainer
 
 Call = Callable[[], object]
@@ -61,7 +62,7 @@ def _peak(call: Call, device: torch.device) -> dict[str, Any]:
 def _training(context: Context, batch: int, length: int | None) -> Call:
     context.require_trainable()
     model = context.build().train()
-    trainer = Trainer(model, context.recipe, steps=1_000_000, dtype=context.dtype)
+    trainer = Trainer(model, context.recipe, steps=ENDLESS, dtype=context.dtype)
     items = context.on_device(context.task.example(batch, length))
 
     def steps() -> None:
@@ -86,7 +87,7 @@ def _reading(context: Context, batch: int, length: int | None) -> Call:
 def _writing(context: Context, batch: int, length: int | None) -> Call:
     model = context.inference_model()
     if not isinstance(model, Recurrent):
-        raise Unsupported("the model has no prefill and step, so it does not decode from a state")
+        raise Unsupported(STATELESS)
     tokens = context.on_device(context.task.example(batch, length))["tokens"]  # (B, T)
     first, *rest = tokens.split(PIECE, dim=1)
     writer = Writer(model, first, WRITTEN)

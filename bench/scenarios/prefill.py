@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.meters.allocator import nbytes
 from bench.meters.flops import count, settle
-from bench.meters.memory import nbytes, tensors_in
+from bench.meters.memory import tensors_in
 from bench.meters.time import measure
 from bench.protocol import Recurrent, State
 from bench.scenarios.base import Context, count_units, stated_flops

@@ -5,15 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.meters.allocator import run_phases
+from bench.meters.allocator import nbytes, run_phases
 from bench.meters.flops import Counted, count, settle
-from bench.meters.memory import nbytes, peak_over, tensors_of
+from bench.meters.memory import peak_over, tensors_of
 from bench.meters.process import peak_during
 from bench.meters.time import measure
 from bench.scenarios.base import Context, count_units, stated_flops
 from bench.scenarios.measured import predicted, throughput
 from bench.training import Trainer
 
+ENDLESS = 1_000_000  # steps: the rate stays where it is however many of them are measured
 PASSES = 3  # backward costs two forward passes: gradients of the inputs and of the weights
 
 
@@ -21,8 +22,7 @@ def run(context: Context) -> dict[str, Any]:
     context.require_trainable()
     model = context.build().train()
     batch = context.on_device(context.task.example(context.batch_size))
-    # The rate stays where it is however many steps the measurement takes.
-    trainer = Trainer(model, context.recipe, steps=1_000_000, dtype=context.dtype)
+    trainer = Trainer(model, context.recipe, steps=ENDLESS, dtype=context.dtype)
 
     def step() -> None:
         trainer.step(batch)

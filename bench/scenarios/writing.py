@@ -5,6 +5,7 @@ from torch import Tensor
 
 from bench.protocol import Recurrent
 
+STATELESS = "the model has no prefill and step, so it does not decode from a state"
 START = 1  # symbols that a model reads before its prompt
 
 

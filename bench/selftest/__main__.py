@@ -20,19 +20,20 @@ from rich.console import Console
 
 from bench.ab.duel import Cell, Duel
 from bench.ab.sample import Side, plan
+from bench.ab.trees import ROOT
 from bench.environment import describe
 from bench.errors import BadInput, one_line
 from bench.report.compare.cells import name_of
+from bench.report.compare.floors import FLOORS
 from bench.report.sheet import Entry, Sheet, show, to_markdown
+from bench.selftest import floors, quality, summary
 from bench.selftest import pool as pools
-from bench.selftest import quality, summary
-from bench.selftest.floors import read_floors, write_floors
 from bench.selftest.rehearse import Outcome, rehearse
 
-ROOT = Path(__file__).resolve().parents[2]
 CELLS = (("transformer", "train"), ("mamba", "decode"))
 QUIET = 0.015  # coefficient of variation up to which the targets are promised
-TARGETS = {0.0: 0.01, 0.05: 0.80, 0.10: 0.95}
+# By slowdown: the most of A/A that may be called, the least of the others that must be.
+TARGETS = dict(zip(pools.SLOWDOWNS, (0.01, 0.80, 0.95), strict=True))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
         help="where the pool and the report are written (results/selftest)",
     )  # fmt: skip
     top.add_argument(
-        "--noise", type=Path, default=Path("results/noise.json"), metavar="FILE",
-        help="where the floors of later comparisons are kept (results/noise.json)",
+        "--noise", type=Path, default=FLOORS, metavar="FILE",
+        help=f"where the floors of later comparisons are kept ({FLOORS})",
     )  # fmt: skip
     return top
 
@@ -98,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     console.print(f"{said}. {time.monotonic() - begin:.0f} s in all.", soft_wrap=True)
     text = "\n".join([*(to_markdown(sheet) for sheet in sheets), said + "."])
     (options.output / "selftest.md").write_text(text + "\n", encoding="utf-8")
-    write_floors(pool, options.comparisons, options.seed, options.noise)
+    floors.write_floors(pool, options.comparisons, options.seed, options.noise)
     return 1 if missed else 0
 
 
@@ -113,7 +114,7 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInput(
             f"--seeds={options.seeds} is too small; allowed: 0, or from {quality.SEEDS}."
         )
-    read_floors(options.noise)  # before an hour of measuring, not after it
+    floors.kept(options.noise)  # before an hour of measuring, not after it
     options.output.mkdir(parents=True, exist_ok=True)
 
 
@@ -148,10 +149,9 @@ def _live(times: int) -> Sheet:
             sides = (Side("base", ROOT), Side("head", ROOT, slowdown=slowdown))
             rule, ending = Duel(sides, [Cell(name, (request, request))], say=_say).run()
             for metric, judgement in rule.verdicts().items():
-                kind = "A/A" if slowdown == 0 else f"{slowdown:.0%} slower"
                 rows.append(
-                    [Entry(kind), Entry(metric), Entry(judgement.verdict), Entry(judgement.why),
-                     Entry(ending.rounds), summary.seconds(ending.seconds)]
+                    [summary.kind(slowdown), Entry(metric), Entry(judgement.verdict),
+                     Entry(judgement.why), Entry(ending.rounds), summary.seconds(ending.seconds)]
                 )  # fmt: skip
     heads = ["head", "metric", "verdict", "why", "processes a side", "s"]
     return Sheet("Live comparisons", heads, rows)

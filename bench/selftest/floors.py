@@ -1,7 +1,6 @@
 """The noise of A/A comparisons on this machine, kept as the floor of later ones."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +10,26 @@ from bench.errors import BadInput
 from bench.report.compare.statistics import LOOKS, ratio_interval
 from bench.selftest.pool import Pool
 from bench.selftest.rehearse import pairs
+from bench.store.files import put
 
 SHARE = 0.99  # of A/A comparisons whose ratio lies within the floor
 
 
 def write_floors(pool: Pool, comparisons: int, seed: int, path: Path) -> None:
-    """Merge the floors of this machine into the file; a rename replaces it."""
-    known = read_floors(path)
+    """Merge the floors of this machine into the file, which keeps those of others."""
+    known = kept(path)
     known.setdefault(machine_key(), {}).update(floors(pool, comparisons, seed))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    put(path, [json.dumps(known, indent=1).encode(), b"\n"])
 
 
-def read_floors(path: Path) -> dict[str, dict[str, float]]:
+def kept(path: Path) -> dict[str, dict[str, float]]:
     """Floors by machine and metric, none where there is no file; BadInput where it holds others."""
     try:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError:
         known = None
-    if not isinstance(known, dict) or not all(isinstance(kept, dict) for kept in known.values()):
+    if not isinstance(known, dict) or not all(isinstance(found, dict) for found in known.values()):
         raise BadInput(
             f"--noise={path} holds no floors; allowed: a file of the selftest's, or none."
         )

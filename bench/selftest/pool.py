@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.ab.duel import timed_in
-from bench.ab.sample import Side, take_pair
+from bench.ab.sample import TIMEOUT_S, Side, take_pair
 from bench.errors import BadInput
 
 LEAST = 2  # pairs of a kind, for noise to be seen at all
@@ -87,7 +87,7 @@ def collect(
             for slowdown in SLOWDOWNS if number >= 0 else SLOWDOWNS[:1]:
                 sides = Side("plain", root), Side("other", root, slowdown=slowdown)
                 samples = take_pair(
-                    sides, (request, request), timeout=600, second_leads=number % 2 == 1
+                    sides, (request, request), timeout=TIMEOUT_S, second_leads=number % 2 == 1
                 )
                 for side, sample in zip(sides, samples, strict=True):
                     if not sample.ok:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.ab.sample import Side, take_pair
+from bench.ab.sample import TIMEOUT_S, Side, take_pair
 from bench.errors import BadInput
 from bench.report.compare.statistics import judge_paired
 
@@ -51,7 +51,7 @@ def collect(
         twice = []
         for name, other in variants.items():
             sides = Side("plain", root), Side(name, root)
-            samples = take_pair(sides, (plain, other), timeout=900)
+            samples = take_pair(sides, (plain, other), timeout=TIMEOUT_S)
             for side, sample in zip(sides, samples, strict=True):
                 if not sample.ok:
                     raise BadInput(f"quality, {side.name}: {sample.payload.get('reason')}")

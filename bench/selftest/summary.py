@@ -8,7 +8,7 @@ from scipy import stats
 
 from bench.report.compare.statistics import LOOKS
 from bench.report.sheet import Entry, Sheet
-from bench.selftest.pool import Pair, Pool
+from bench.selftest.pool import SLOWDOWNS, Pair, Pool
 from bench.selftest.rehearse import Outcome
 from bench.selftest.rivals import RULES, called
 
@@ -66,16 +66,16 @@ def power(outcomes: Sequence[Outcome], seconds_a_pair: float) -> Sheet:
     """False positives and power of the whole sequential rule."""
     rows = []
     for outcome in outcomes:
-        n = outcome.comparisons
+        head, n = kind(outcome.slowdown), outcome.comparisons
         cost = statistics.fmean(outcome.processes) * seconds_a_pair
         together = [share(outcome.any_called, n), Entry(""), Entry(""), Entry("")]
         if len(outcome.verdicts) > 1:
-            rows.append([_kind(outcome), Entry("any metric"), Entry(n), *together, seconds(cost)])
+            rows.append([head, Entry("any metric"), Entry(n), *together, seconds(cost)])
         for metric, verdicts in outcome.verdicts.items():
             changed = verdicts["slower"] + verdicts["faster"]
             counts = [verdicts["slower"], verdicts["same"], verdicts["ambiguous"]]
             cells = [share(changed, n), *(percent(count / n) for count in counts)]
-            rows.append([_kind(outcome), Entry(metric), Entry(n), *cells, seconds(cost)])
+            rows.append([head, Entry(metric), Entry(n), *cells, seconds(cost)])
     return Sheet(
         "The sequential rule on comparisons drawn from the pool",
         ["head", "metric", "comparisons", "called, 95 % interval", "slower", "same", "ambiguous",
@@ -92,12 +92,12 @@ def rivals(pool: Pool, comparisons: int, seed: int) -> Sheet:
         for metric in pool.pairs:
             shares = [
                 percent(called(rule, pool, metric, slowdown, comparisons, LOOKS[-1], seed))
-                for slowdown in (0.0, 0.05, 0.10)
+                for slowdown in SLOWDOWNS
             ]
             rows.append([Entry(name), Entry(metric), *shares])
     return Sheet(
         f"Other rules on the same samples, {LOOKS[-1]} processes a side, {comparisons} comparisons",
-        ["rule", "metric", "A/A called", "5 % called", "10 % called"],
+        ["rule", "metric", *(f"{kind(slowdown)} called" for slowdown in SLOWDOWNS)],
         rows,
     )
 
@@ -110,12 +110,15 @@ def share(count: int, total: int) -> Entry:
 
 
 def percent(value: float) -> Entry:
+    """A share as percent."""
     return Entry(value, f"{value:.1%}")
 
 
 def seconds(value: float) -> Entry:
+    """Whole seconds."""
     return Entry(value, f"{value:.0f}")
 
 
-def _kind(outcome: Outcome) -> Entry:
-    return Entry("A/A" if outcome.slowdown == 0 else f"{outcome.slowdown:.0%} slower")
+def kind(slowdown: float) -> Entry:
+    """What a comparison was of: equals, or a head slower by a share."""
+    return Entry("A/A" if slowdown == 0 else f"{slowdown:.0%} slower")

@@ -12,8 +12,10 @@ from bench.store.record import Record
 
 LEFT_OUT = frozenset(("config", "shape", "curve", "sweep"))
 RAW = {"timing": ("samples_s",), "latency": ("ttft_samples_s",), "data": ("notes", "sizes")}
+# Of the configuration, what `bench.predict` holds records against.
+FORECAST = {"suite": ("items", "measure"), "scenario": ("memory_limit_gib",)}
 # Texts about a figure, which nobody selects by.
-UNSELECTED = frozenset(("baselines", "artefacts", "tuning", "config", "notes", "trace"))
+UNSELECTED = frozenset(("baselines", "artefacts", "tuning", "config", "notes"))
 Columns = dict[str, dict[str, dict[int, Any]]]  # values by place, by name, by prefix of the name
 
 
@@ -24,11 +26,13 @@ def brief(record: Record) -> Record:
     for name, raw in RAW.items():
         if part := kept.get(name):
             kept[name] = {key: value for key, value in part.items() if key not in raw}
-    # What a forecast of a cell's time holds records against.
-    suite = (whole.get("config") or {}).get("suite")
-    if isinstance(suite, Mapping):
-        kept["config"] = {"suite": {name: suite.get(name) for name in ("items", "measure")}}
-    return cast(Record, kept)
+    config: Mapping[str, Any] = whole.get("config") or {}
+    held = {
+        group: {name: config[group].get(name) for name in names}
+        for group, names in FORECAST.items()
+        if isinstance(config.get(group), Mapping)
+    }
+    return cast(Record, {**kept, "config": held} if held else kept)
 
 
 def collect(record: Record, place: int, into: Columns) -> None:

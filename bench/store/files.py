@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def write_file(path: Path, content: Iterable[bytes]) -> None:
             stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def put(final: Path, content: Iterable[bytes]) -> None:
+    """Write under another name beside `final`, then rename: readers see a whole file or none.
+
+    What was there is replaced; the new file lasts through a power cut.
+    """
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        write_file(temporary, content)
+        os.replace(temporary, final)
+        sync_folder(final.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

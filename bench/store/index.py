@@ -30,7 +30,9 @@ from bench.store.rows import Stamp, read_rows
 NAME = "index.parquet"
 MARK, SEAL = b"archbench.index", b"archbench.seal"
 PREFIX, BLANK = b"archbench-sha256:", b"0" * 64
-MADE_BY = ("arrays.py", "brief.py", "index.py", "parse.py", "record.py", "rows.py")
+MADE_BY = (
+    "arrays.py", "brief.py", "check.py", "index.py", "parse.py", "record.py", "rows.py",
+)  # fmt: skip
 
 
 @functools.cache

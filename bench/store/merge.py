@@ -6,13 +6,11 @@ record last, so a merge that was killed is simply run again: it leaves out what 
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.store.files import difference, pieces, sync_folder, write_file
+from bench.store.files import difference, pieces, put
 from bench.store.parse import Problem, read_named
 from bench.store.record import ArtefactPart, Record
 from bench.store.store import Store, StoreError
@@ -93,7 +91,7 @@ def _artefact(
         problem = difference(source, listed)
         if problem is None:
             final.parent.mkdir(parents=True, exist_ok=True)
-            _rename_into(source, final)
+            _copy(source, final)
             done.artefacts += 1
             return
         sentence = problem if source.exists() else sentence
@@ -107,17 +105,11 @@ def _plain_name(name: str) -> bool:
 def _record(source: Path, folder: Path) -> None:
     final = folder / source.name
     if not final.exists():
-        _rename_into(source, final)
+        _copy(source, final)
 
 
-def _rename_into(source: Path, final: Path) -> None:
-    """Copy to another name beside `final`, then rename."""
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}.tmp")
+def _copy(source: Path, final: Path) -> None:
     try:
-        write_file(temporary, pieces(source))
-        os.replace(temporary, final)
-        sync_folder(final.parent)
+        put(final, pieces(source))
     except OSError as error:
         raise StoreError(f"'{final}' could not be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

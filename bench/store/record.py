@@ -4,14 +4,12 @@ Every key but the required ones may be absent or null; keys that this version do
 kept, so that a record written by a later minor version stays readable.
 """
 
-import functools
 import re
 import secrets
-import types
-import typing
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypedDict, cast
+
+from bench.store.check import checker, kind_of
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "unsupported")
@@ -367,24 +365,24 @@ class Record(TypedDict, total=False):
     tuning: TuningPart
     baselines: list[BaselinePart]
     artefacts: list[ArtefactPart]
+    shape: dict[str, Any]  # the model's own part of the configuration, brought to its size
+    wall_s: float  # of the cell's process
 
 
 REQUIRED = ("schema", "id", "created", "status", "key", "cell")
 REQUIRED_CELL = ("family", "model", "task", "kind", "scenario", "seed")
 
-Check = Callable[[object, str], None]
-
 
 def validate(value: object) -> Record:
     """`value` as a record; ValueError with one sentence where it is none."""
     if not isinstance(value, dict):
-        raise ValueError(f"is a JSON {_kind(value)}, not a record (an object)")
+        raise ValueError(f"is a JSON {kind_of(value)}, not a record (an object)")
     for name in REQUIRED:
         if value.get(name) is None:
             raise ValueError(f"is not a record: the key '{name}' is missing")
     if value["schema"] != SCHEMA:
         raise ValueError(f"has schema {value['schema']!r}, this version reads schema {SCHEMA}")
-    _checker(Record)(value, "")
+    checker(Record)(value, "")
     record = cast(Record, value)
     if not NAME.fullmatch(record["id"]):
         raise ValueError(f"has the id {record['id']!r}, which cannot name a file")
@@ -414,83 +412,3 @@ def new_id(cell: CellPart, moment: datetime) -> str:
     words = [re.sub(r"[^A-Za-z0-9._+]", "_", str(part))[:40] for part in parts if part]
     stamp = moment.strftime("%Y%m%dT%H%M%S")
     return "-".join([stamp, *words, f"s{cell.get('seed', 0)}", secrets.token_hex(4)])
-
-
-@functools.cache
-def _plain(kind: Any) -> frozenset[type]:
-    """The types that fit `kind` as they stand, so that most values need no call of a check."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return frozenset().union(*map(_plain, typing.get_args(kind)))
-    scalars = {str: (str,), bool: (bool,), int: (int,), float: (float, int)}
-    return frozenset((*scalars.get(kind, ()), type(None)))
-
-
-@functools.cache
-def _checker(kind: Any) -> Check:
-    """A function that raises ValueError unless its argument is of `kind`, or null."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return lambda value, where: None
-    if typing.is_typeddict(kind):
-        hints = typing.get_type_hints(kind).items()
-        fields = {name: (_plain(hint), _checker(hint)) for name, hint in hints}
-        return functools.partial(_check_fields, fields)
-    if origin is list:
-        return functools.partial(_check_list, _plain(arguments[0]), _checker(arguments[0]))
-    if origin is dict:
-        return functools.partial(_check_dict, _plain(arguments[1]), _checker(arguments[1]))
-    if origin in (typing.Union, types.UnionType):
-        return functools.partial(_check_scalar, tuple(a for a in arguments if a is not type(None)))
-    return functools.partial(_check_scalar, (kind,))
-
-
-def _check_fields(
-    fields: Mapping[str, tuple[frozenset[type], Check]], value: object, where: str
-) -> None:
-    if value is None:
-        return
-    if not isinstance(value, dict):
-        raise ValueError(f"has {where} = a JSON {_kind(value)} where an object belongs")
-    for name, item in value.items():
-        if (field := fields.get(name)) and type(item) not in field[0]:
-            field[1](item, f"{where}.{name}" if where else name)
-
-
-def _check_list(plain: frozenset[type], check: Check, value: object, where: str) -> None:
-    if value is None:
-        return
-    if not isinstance(value, list):
-        raise ValueError(f"has {where} = a JSON {_kind(value)} where a list belongs")
-    if plain.issuperset(map(type, value)):
-        return
-    for index, item in enumerate(value):
-        check(item, f"{where}[{index}]")
-
-
-def _check_dict(plain: frozenset[type], check: Check, value: object, where: str) -> None:
-    if value is None:
-        return
-    if not isinstance(value, dict):
-        raise ValueError(f"has {where} = a JSON {_kind(value)} where an object belongs")
-    if plain.issuperset(map(type, value.values())):
-        return
-    for name, item in value.items():
-        check(item, f"{where}.{name}")
-
-
-def _check_scalar(kinds: tuple[type, ...], value: object, where: str) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool):  # a bool is an int to Python, but not to a record
-        fits = bool in kinds
-    else:
-        fits = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
-        fits = fits or (int in kinds and isinstance(value, float) and value.is_integer())
-    if not fits:
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"has {where} = {str(value)[:40]!r} where {names} belongs")
-
-
-def _kind(value: object) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.store.files import difference, sync_folder, write_artefact, write_file
+from bench.store.files import difference, put, sync_folder, write_artefact, write_file
 from bench.store.parse import Problem, read_named, read_record
 from bench.store.record import NAME, Record, validate
 
@@ -67,7 +67,6 @@ class Store:
                 raise StoreError(f"artefact name {name!r} cannot name a file")
         final = self.records / f"{identity}.json"
         folder = self._claim(identity, final)
-        temporary = self.records / f".{identity}.{secrets.token_hex(8)}.tmp"
         try:
             checked["artefacts"] = [
                 write_artefact(folder / name, content)
@@ -76,11 +75,8 @@ class Store:
             if artefacts:
                 sync_folder(folder)
             text = json.dumps(checked, ensure_ascii=False, allow_nan=False, indent=1)
-            write_file(temporary, [text.encode(), b"\n"])
-            os.replace(temporary, final)
-            sync_folder(self.records)
+            put(final, [text.encode(), b"\n"])
         except BaseException as error:
-            temporary.unlink(missing_ok=True)
             if not final.exists():
                 shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):

@@ -9,6 +9,7 @@ from tests.machine.tree import write
 
 CPU = "sys/devices/system/cpu"
 PERIOD = 100_000
+MIB = 1 << 20
 
 
 def test_limits_of_version_2_are_the_least_of_all_groups_above(tmp_path: Path) -> None:
@@ -37,6 +38,35 @@ def test_limits_of_version_1_in_a_container(tmp_path: Path) -> None:
     assert cgroup.quota(root) == 2.0
     assert cgroup.throttled(root) == (3, 1.5)
     assert cgroup.memory_limit_gib(root) is None
+
+
+def test_memory_left_in_the_tightest_of_nested_groups(tmp_path: Path) -> None:
+    """Version 2: https://docs.kernel.org/admin-guide/cgroup-v2.html, memory interface files."""
+    root = write(tmp_path, {
+        "proc/self/cgroup": "0::/jobs/mine\n",  # the root has no memory.max
+        "sys/fs/cgroup/jobs/memory.max": f"{300 * MIB}\n",
+        "sys/fs/cgroup/jobs/memory.current": f"{250 * MIB}\n",
+        "sys/fs/cgroup/jobs/memory.stat": f"anon 5\ninactive_file {20 * MIB}\n",
+        "sys/fs/cgroup/jobs/mine/memory.max": "max\n",
+        "sys/fs/cgroup/jobs/mine/memory.current": "1\n",
+        "sys/fs/cgroup/jobs/mine/memory.stat": "inactive_file 0\n",
+    })  # fmt: skip
+    assert cgroup.memory_left(root) == 70 * MIB
+
+
+def test_memory_left_in_groups_of_version_1(tmp_path: Path) -> None:
+    memory = "sys/fs/cgroup/memory"
+    root = write(tmp_path, {
+        "proc/self/cgroup": "9:name=systemd:/\n4:memory:/a\n1:cpu:/a\n0::/\n",
+        f"{memory}/memory.limit_in_bytes": str((1 << 63) - 4096),
+        f"{memory}/memory.usage_in_bytes": "5",
+        f"{memory}/memory.stat": "total_inactive_file 0",
+        f"{memory}/a/memory.limit_in_bytes": str(8 * MIB),
+        f"{memory}/a/memory.usage_in_bytes": str(9 * MIB),
+        f"{memory}/a/memory.stat": f"inactive_file {3 * MIB}\ntotal_inactive_file 0",
+    })  # fmt: skip
+    assert cgroup.memory_left(root) == 0  # more is used than the group allows
+    assert cgroup.memory_left(tmp_path / "nowhere") is None
 
 
 def test_settings_of_the_processor(tmp_path: Path) -> None:

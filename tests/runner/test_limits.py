@@ -1,56 +1,26 @@
-"""Limits on memory: what is free in control groups, and how a limit names itself."""
+"""Limits on memory: what is free, and how a limit names itself."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from bench import limits
 from bench.limits import GIB, Limit
+from bench.machine import cgroup
 from bench.outcome import Death
 
 MIB = 1 << 20
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(limits, "MOUNT", tmp_path / "cgroup")
-    monkeypatch.setattr(limits, "GROUPS", tmp_path / "own")
-    return tmp_path
-
-
-def group(folder: Path, files: dict[str, object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, value in files.items():
-        (folder / name).write_text(f"{value}\n")
-
-
-def test_the_tightest_of_nested_groups_counts(machine: Path) -> None:
-    """Version 2: https://docs.kernel.org/admin-guide/cgroup-v2.html, memory interface files."""
-    (machine / "own").write_text("0::/jobs/mine\n")
-    top = machine / "cgroup"  # the root has no memory.max
-    group(top / "jobs", {"memory.max": 300 * MIB, "memory.current": 250 * MIB,
-                         "memory.stat": f"anon 5\ninactive_file {20 * MIB}"})  # fmt: skip
-    group(top / "jobs" / "mine",
-          {"memory.max": "max", "memory.current": 1, "memory.stat": "inactive_file 0"})  # fmt: skip
-    assert limits._groups() == [70 * MIB]
+def test_the_tightest_of_the_machine_and_its_groups_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cgroup, "memory_left", lambda: 70 * MIB)
     assert limits.free_bytes() == 70 * MIB
-
-
-def test_groups_of_version_1(machine: Path) -> None:
-    (machine / "own").write_text("9:name=systemd:/\n4:cpu,memory:/a\n1:cpu:/a\n0::/\n")
-    top = machine / "cgroup" / "memory"
-    stat = {"memory.stat": "total_inactive_file 0"}
-    unlimited = (1 << 63) - 4096
-    group(top, {"memory.limit_in_bytes": unlimited, "memory.usage_in_bytes": 5, **stat})
-    group(top / "a", {"memory.limit_in_bytes": 8 * MIB, "memory.usage_in_bytes": 9 * MIB, **stat})
-    assert limits._groups() == [0]
-
-
-def test_a_system_without_groups(machine: Path) -> None:
-    assert limits._groups() == []
+    monkeypatch.setattr(cgroup, "memory_left", lambda: None)
+    assert limits.free_bytes() > 70 * MIB
 
 
 def test_only_what_ran_out_of_memory_names_the_limit() -> None:

@@ -15,8 +15,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from bench.predict import _signature
 from bench.report.table import build
 from bench.store import Record, Store, read_paths, rows
+from bench.store.brief import brief
 from bench.store.frame import flatten
 from bench.store.index import MARK, Index, mark
 from bench.store.tables import read_table
@@ -67,10 +69,21 @@ def agrees(store: Store) -> None:
     found, same = store.briefs()
     assert [r["id"] for r in found] == [r["id"] for r in records]
     assert sorted(map(str, same)) == sorted(map(str, problems))
-    for brief, record in zip(found, records, strict=True):
+    for short, record in zip(found, records, strict=True):
         for name in ("created", "status", "cell", "environment", "quality", "artefacts", "figures"):
-            assert brief.get(name) == record.get(name)
+            assert short.get(name) == record.get(name)
     assert Index(store.root).table()[0].num_rows == len(records)
+
+
+def test_a_forecast_finds_in_a_brief_what_the_record_says() -> None:
+    config = {
+        "suite": {"items": {"text": 64}, "measure": {"max_seconds": 3.0}, "name": "quick"},
+        "scenario": {"name": "frontier", "memory_limit_gib": 2.0},
+    }
+    record = make_record(scenario="frontier", config=config)
+    short = brief(record)
+    assert _signature(short["cell"], short["config"]) == _signature(record["cell"], config)
+    assert set(short["config"]["suite"]) == {"items", "measure"}
 
 
 def test_tables_are_the_same_from_briefs() -> None:

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.arguments import Subcommands
 from bench.errors import BadInput
 from bench.records.export.values import Values, values_of
-from bench.records.shared import Subcommands, add_in, add_where, rows
+from bench.records.shared import add_in, add_where, rows
 from bench.store.parse import read_record
 
 TRACKERS = ("mlflow", "wandb", "tensorboard")

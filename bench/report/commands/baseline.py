@@ -13,11 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, read
+from bench.arguments import RESULTS, Subcommands
+from bench.errors import BadInput
+from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
-from bench.store import Record, Store, StoreError
+from bench.report.compare.floors import NOISE
+from bench.store import Record, Store
 
-NOISE = "noise.json"
+BASELINE = RESULTS / "baseline"
 
 
 def add(commands: Subcommands) -> None:
@@ -31,8 +34,8 @@ def add(commands: Subcommands) -> None:
     update = actions.add_parser("update", help="replace the baseline by the records of HEAD")
     update.add_argument("head", type=Path, metavar="HEAD", help="results folder, or a record")
     update.add_argument(
-        "--to", type=Path, default=Path("results/baseline"), metavar="FOLDER",
-        help="the baseline (default: results/baseline)",
+        "--to", type=Path, default=BASELINE, metavar="FOLDER",
+        help=f"the baseline (default: {BASELINE})",
     )  # fmt: skip
 
 
@@ -41,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     records, _ = read([options.head])
     kept = [record for record in newest(records) if record["status"] == "ok"]
     if not kept:
-        raise StoreError(f"'{options.head}' has no cell that ran to its end; nothing to accept")
-    replace(kept, options.head / NOISE, options.to)
+        raise BadInput(f"'{options.head}' has no cell that ran to its end; nothing to accept")
+    replace(kept, results_folder(options.head) / NOISE, options.to)
     cells = {record["key"] for record in kept}
     Console(highlight=False).print(
         f"{options.to}: {len(kept)} records of {len(cells)} cells", soft_wrap=True
@@ -70,6 +73,6 @@ def replace(records: Sequence[Record], noise: Path, folder: Path) -> None:
             os.rename(folder, previous)
         os.rename(new, folder)
     except OSError as error:
-        raise StoreError(
+        raise BadInput(
             f"baseline '{folder}' cannot be written ({error.strerror or error})"
         ) from error

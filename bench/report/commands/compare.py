@@ -10,13 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, read
+from bench.arguments import Subcommands
+from bench.errors import BadInput
+from bench.report.commands.reading import read, results_folder
 from bench.report.compare.compare import compare
-from bench.report.compare.floors import read_floors
+from bench.report.compare.floors import NOISE, floors_for
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
 from bench.report.compare.statistics import WITHIN
-from bench.report.compare.verdict import Finding
-from bench.store import Record, StoreError
+from bench.report.compare.verdict import PINNED, Finding
+from bench.store import Record
 
 
 def add(commands: Subcommands) -> None:
@@ -41,7 +43,7 @@ def add(commands: Subcommands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--noise", type=Path, metavar="FILE",
-        help="floors that `python -m bench.selftest` found (default: noise.json beside BASE)",
+        help=f"floors that `python -m bench.selftest` found (default: {NOISE} beside BASE)",
     )  # fmt: skip
     add_outputs(parser)
 
@@ -50,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
     """Compare and write; returns the exit code of the gravest verdict."""
     check_outputs(options)
     if not 0 < options.within < 1:
-        raise StoreError(f"--within={options.within:g} is no share; allowed: above 0 and below 1")
+        raise BadInput(f"--within={options.within:g} is no share; allowed: above 0 and below 1")
     head, _ = read([options.head])
     found = _against(options.base, head, options)
     if options.pinned:
         found += [
-            Finding(**{**vars(finding), "metric": f"{finding.metric} (against the pinned)"})
+            Finding(**{**vars(finding), "metric": f"{finding.metric} {PINNED}"})
             for finding in _against(options.pinned, head, options)
         ]
     return emit(found, options, Console(highlight=False))
@@ -63,11 +65,5 @@ def run(options: argparse.Namespace) -> int:
 
 def _against(path: Path, head: list[Record], options: argparse.Namespace) -> list[Finding]:
     base, _ = read([path])
-    machine = (head[0].get("environment") or {}).get("machine_key") or ""
-    floors = read_floors(options.noise or _beside(path), machine, given=options.noise is not None)
+    floors = floors_for(head, results_folder(path), options.noise)
     return compare(base, head, floors=floors, within=options.within)
-
-
-def _beside(path: Path) -> Path:
-    folder = path if path.is_dir() else path.parent.parent
-    return folder / "noise.json"

@@ -7,12 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
+from bench.report.commands.reading import read
 from bench.report.fits import ContextFit, crossover
 from bench.report.formats import MISSING, significant
 from bench.report.sheet import Entry, Sheet, show
 from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
-from bench.store import Record, StoreError
+from bench.store import Record
 from bench.store.record import PointPart
 
 HEADS = ["model", "context", "read ms", "± %", "written ms/token", "± %", "state KiB", "peak MiB"]
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the sheets; returns the exit code."""
     records, _ = read(options.paths)
     if not show_sheets(records, Console(highlight=False)):
-        raise StoreError("no record has a context sweep; run `python -m bench suite=context` first")
+        raise BadInput("no record has a context sweep; run `python -m bench suite=context` first")
     return 0
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.report.cell_rows import NAMES, by_heading, compact, flaws, names, scaled
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
+from bench.report.cell_rows import NAMES, TIMED, by_heading, compact, flaws, names, scaled
+from bench.report.commands.reading import read
 from bench.report.sheet import Entry, Sheet, show, to_csv
-from bench.store import Record, StoreError
+from bench.store import Record
 
-SCENARIOS = ("train", "prefill", "decode", "sample")
 HEADS = [
     *NAMES, "mJ/item", "item", "J", "window s", "W", "calls", "calls %", "domains", "source",
 ]  # fmt: skip
@@ -36,9 +37,9 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a sheet for each machine; returns the exit code."""
     records, _ = read(options.paths)
-    groups = by_heading([record for record in records if record.get("energy")], SCENARIOS)
+    groups = by_heading([record for record in records if record.get("energy")], TIMED)
     if not groups:
-        raise StoreError("no record was asked for Joules; run `python -m bench energy=true` first")
+        raise BadInput("no record was asked for Joules; run `python -m bench energy=true` first")
     console = Console(highlight=False)
     for heading, found in groups.items():
         console.print()

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from bench.report.cell_rows import compact, flaws, names
-from bench.report.commands.reading import Subcommands, add_paths, read
-from bench.report.formats import significant
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
+from bench.report.cell_rows import compact, flaws, names, scaled
+from bench.report.commands.reading import read
 from bench.report.heading import context
 from bench.report.select import select
 from bench.report.sheet import Entry, Sheet, show, to_csv
-from bench.store import Record, StoreError
+from bench.store import Record
 from bench.store.record import PointPart, SweepPart
 
 SCENARIO = "frontier"
-MIB = 2**20
+KIB, MIB = 2**10, 2**20
 # `names` gives the scenario as well, which is the sheet's own.
 HEADS = ["model", "task", "size", "seed", "changed", "largest", "peak MiB", "KiB each", "±",
          "fixed MiB", "fails at", "limited by"]  # fmt: skip
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     records, _ = read(options.paths)
     found = show_sheets(records, Console(highlight=False))
     if not found:
-        raise StoreError("no record has a frontier; run `python -m bench suite=frontier` first")
+        raise BadInput("no record has a frontier; run `python -m bench suite=frontier` first")
     if options.csv:
         to_csv(_joined(found), options.csv)
     return 0
@@ -117,18 +118,14 @@ def _row(record: Record) -> list[Entry]:
     peak = next((p["peak_bytes"] for p in found if p["at"] == largest), None)
     by = sweep.get("limited_by")
     return [
-        model, task, size, seed, changed, _whole(largest), _scaled(peak, MIB),
-        _scaled(slope, 1024), _scaled(half, 1024), _scaled(fixed, MIB),
+        model, task, size, seed, changed, _whole(largest), scaled(peak, 1 / MIB),
+        scaled(slope, 1 / KIB), scaled(half, 1 / KIB), scaled(fixed, 1 / MIB),
         _whole(sweep.get("smallest_failed")), Entry(LIMITS.get(by, by) if by else record["status"]),
     ]  # fmt: skip
 
 
 def _whole(value: int | None) -> Entry:
     return Entry(None) if value is None else Entry(value, f"{value:,}")
-
-
-def _scaled(value: float | None, unit: float) -> Entry:
-    return Entry(None) if value is None else Entry(value / unit, significant(value / unit))
 
 
 def measured(sweep: SweepPart) -> list[PointPart]:

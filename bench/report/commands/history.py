@@ -12,18 +12,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
+from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
-from bench.report.compare.floors import read_floors
+from bench.report.compare.floors import NOISE, floors_for
 from bench.report.compare.outputs import EPILOG, View, add_outputs, check_outputs, emit
 from bench.report.history.findings import findings
 from bench.report.history.judge import Pin, judge_all
 from bench.report.history.series import build, invalid
 from bench.report.history.sheets import document, sheets
-from bench.report.history.timeline import Line, Timeline, first_parents, resolve
+from bench.report.history.timeline import SHORT, Line, Timeline, first_parents, resolve
 from bench.report.plots.history import draw_series
 from bench.report.plots.style import FORMATS
-from bench.store import Record, StoreError
+from bench.store import Record
 
 INVALID = "Left out: the times of {} records that call them invalid (python -m bench says why)."
 QUIET = ("same", "new", "ambiguous")
@@ -44,7 +46,7 @@ def add(commands: Subcommands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--noise", type=Path, metavar="FILE",
-        help="floors that `python -m bench.selftest` found (default: noise.json beside PATH)",
+        help=f"floors that `python -m bench.selftest` found (default: {NOISE} beside PATH)",
     )  # fmt: skip
     parser.add_argument(
         "--plots", type=Path, metavar="DIR",
@@ -63,14 +65,10 @@ def run(options: argparse.Namespace) -> int:
     timeline = Timeline(records, line, f"'{repo}'")
     series = build(records, timeline)
     if not series:
-        raise StoreError("no record of these has a metric to follow over commits")
+        raise BadInput("no record of these has a metric to follow over commits")
     pin = _pin(options.pinned, repo, line, records, timeline) if options.pinned else None
-    first = options.paths[0]
-    folder = first if first.is_dir() else first.parent.parent
-    machine = (records[-1].get("environment") or {}).get("machine_key") or ""
-    noise = options.noise or folder / "noise.json"
-    floors = read_floors(noise, machine, given=options.noise is not None)
-    judged = judge_all(series, pin, floors=floors)
+    folder = results_folder(options.paths[0])
+    judged = judge_all(series, pin, floors=floors_for(records, folder, options.noise))
     console = Console(highlight=False)
     left_out = sum(invalid(record) and record["status"] == "ok" for record in records)
     notes = [*timeline.notes, *([INVALID.format(left_out)] if left_out else [])]
@@ -89,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 def _pin(
     text: str, repo: Path, line: dict[str, Line], records: Sequence[Record], timeline: Timeline
 ) -> Pin:
-    """The pinned release by its name; StoreError where nothing is known of it."""
+    """The pinned release by its name; BadInput where nothing is known of it."""
     if Path(text).exists():
         return _pinned_folder(Path(text), line, timeline)
     commit = resolve(repo, text)
@@ -99,11 +97,13 @@ def _pin(
             known[place.key] = place
     fitting = [place for key, place in known.items() if key == commit or key.startswith(text)]
     if len(fitting) != 1:
-        what = f"is commit {commit[:7]}, of which there is no record" if commit else "is no path"
+        what = (
+            f"is commit {commit[:SHORT]}, of which there is no record" if commit else "is no path"
+        )
         if not commit:
             what += f", no revision of '{repo}' and no commit of a record"
         labels = ", ".join(sorted({place.label for place in known.values()}))
-        raise StoreError(f"--pinned={text} {what}; there are records of {labels}")
+        raise BadInput(f"--pinned={text} {what}; there are records of {labels}")
     return Pin(text, fitting[0])
 
 

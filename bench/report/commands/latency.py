@@ -7,11 +7,13 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
 from bench.report.cell_rows import NAMES, by_heading, compact, flaws, names, scaled
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.report.commands.reading import read
 from bench.report.formats import significant
 from bench.report.sheet import Entry, Sheet, show, to_csv
-from bench.store import Record, StoreError
+from bench.store import Record
 
 SCENARIOS = ("decode", "sample")
 HEADS = [
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     records, _ = read(options.paths)
     groups = by_heading(records, SCENARIOS)
     if not groups:
-        raise StoreError(
+        raise BadInput(
             f"no record is of scenario {', '.join(SCENARIOS)}; run `python -m bench` first"
         )
     console = Console(highlight=False)

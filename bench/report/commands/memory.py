@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.report.cell_rows import NAMES, by_heading, compact, flaws, names, scaled
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
+from bench.report.cell_rows import NAMES, TIMED, by_heading, compact, flaws, names, scaled
+from bench.report.commands.reading import read
 from bench.report.sheet import Entry, Sheet, show, to_csv
-from bench.store import Record, StoreError
+from bench.store import Record
 
-MIB = 2**-20
-SCENARIOS = ("train", "prefill", "decode", "sample")
+MIB = 2**20
 PREDICTED = ("parameters", "gradients", "optimizer", "state")
 OTHERS = ("activations", "peak", "reserved")
 PHASES = [head for phase in PREDICTED for head in (phase, "formula")]
@@ -43,11 +44,9 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a sheet for each machine and scenario; returns the exit code."""
     records, _ = read(options.paths)
-    groups = by_heading(records, SCENARIOS)
+    groups = by_heading(records, TIMED)
     if not groups:
-        raise StoreError(
-            f"no record is of scenario {', '.join(SCENARIOS)}; run `python -m bench` first"
-        )
+        raise BadInput(f"no record is of scenario {', '.join(TIMED)}; run `python -m bench` first")
     console = Console(highlight=False)
     for heading, found in groups.items():
         console.print()
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 def parts(records: Sequence[Record]) -> list[Sheet]:
     """A sheet a scenario, each with the columns that it has; notes stand below the last."""
     found = []
-    for scenario in SCENARIOS:
+    for scenario in TIMED:
         rows = [_row(record) for record in records if record["cell"]["scenario"] == scenario]
         if rows:
             found.append(compact(Sheet(f"Memory of {scenario}, MiB", HEADS, rows)))
@@ -90,16 +89,16 @@ def _row(record: Record) -> list[Entry]:
     found = names(record)
     for phase in PREDICTED:
         key = f"{phase}_bytes"
-        found += [scaled(memory.get(key), MIB), _formula(memory.get(key), predicted.get(key))]
-    found += [scaled(memory.get(f"{phase}_bytes"), MIB) for phase in OTHERS]
-    return [*found, scaled(_above_start(memory), MIB)]
+        found += [scaled(memory.get(key), 1 / MIB), _formula(memory.get(key), predicted.get(key))]
+    found += [scaled(memory.get(f"{phase}_bytes"), 1 / MIB) for phase in OTHERS]
+    return [*found, scaled(_above_start(memory), 1 / MIB)]
 
 
 def _formula(measured: float | None, predicted: float | None) -> Entry:
     """The predicted figure, and the deviation of the measured one."""
     if predicted is None:
         return Entry(None)
-    entry = scaled(predicted, MIB)
+    entry = scaled(predicted, 1 / MIB)
     if not measured or not predicted:
         return entry
     deviation = f"{measured / predicted - 1:+.1%}" if measured != predicted else "0%"

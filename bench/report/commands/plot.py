@@ -10,10 +10,11 @@ from typing import cast
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, errors, read
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
+from bench.report.commands.reading import errors, read, results_folder
 from bench.report.plots.figure import Kind, Request
 from bench.report.plots.style import FORMATS
-from bench.store import StoreError
 
 KINDS = ("pareto", "curves", "roofline", "context", "history")
 
@@ -43,8 +44,7 @@ def run(options: argparse.Namespace) -> int:
     kinds = list(KINDS) if options.kind == "all" else _chosen("kind", options.kind, KINDS)
     formats = _chosen("format", options.format, FORMATS)
     records, roots = read(options.paths)
-    first = options.paths[0]
-    folder = options.output or (first if first.is_dir() else first.parent.parent) / "plots"
+    folder = options.output or results_folder(options.paths[0]) / "plots"
     request = Request(records, roots, folder, formats)
     written = []
     for name in kinds:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         if not paths:
             errors().print(f"{name}: not drawn, no record has {kind.NEEDS}")
     if not written:
-        raise StoreError("nothing could be drawn from these records")
+        raise BadInput("nothing could be drawn from these records")
     Console(highlight=False).print(
         "written: " + ", ".join(str(path) for path in written), soft_wrap=True
     )
@@ -65,5 +65,5 @@ def _chosen(key: str, text: str, allowed: tuple[str, ...]) -> list[str]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     for word in words or [text]:
         if word not in allowed:
-            raise StoreError(f"--{key}={word} is not known; allowed: {', '.join(allowed)}")
+            raise BadInput(f"--{key}={word} is not known; allowed: {', '.join(allowed)}")
     return words

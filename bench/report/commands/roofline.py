@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from bench.report.cell_rows import NAMES, by_heading, compact, names, scaled
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.arguments import Subcommands, add_paths
+from bench.errors import BadInput
+from bench.report.cell_rows import NAMES, TIMED, by_heading, compact, names, scaled
+from bench.report.commands.reading import read
 from bench.report.roofline import Ceilings, Where, find_ceilings, place, where
 from bench.report.sheet import Entry, Sheet, show
-from bench.store import Record, StoreError
+from bench.store import Record
 
-SCENARIOS = ("train", "prefill", "decode", "sample")
 HEADS = [*NAMES, "MFLOP/call", "found by", "MB/call", "FLOP/byte", "GFLOP/s", "of attainable",
          "bound by"]  # fmt: skip
 
@@ -26,9 +27,9 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the sheet; returns the exit code."""
     records, _ = read(options.paths)
-    groups = by_heading([r for r in records if r.get("cost")], SCENARIOS)
+    groups = by_heading([r for r in records if r.get("cost")], TIMED)
     if not groups:
-        raise StoreError("no record states its cost; run the cells again with this version")
+        raise BadInput("no record states its cost; run the cells again with this version")
     ceilings = find_ceilings(records)
     console = Console(highlight=False)
     for heading, found in groups.items():

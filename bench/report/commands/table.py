@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.report.commands.reading import Subcommands, add_paths, read
+from bench.arguments import Subcommands, add_paths
+from bench.report.commands.reading import read, results_folder
 from bench.report.files import write_files
 from bench.report.table import build
 from bench.report.terminal import show
@@ -45,12 +46,7 @@ def run(options: argparse.Namespace) -> int:
     table = build(records, roots, stale=options.stale, everything=options.everything)
     console = Console(highlight=False)
     show(table, console)
-    written = write_files(table, options.output or _folder(options.paths[0]))
+    written = write_files(table, options.output or results_folder(options.paths[0]))
     console.print()
     console.print("written: " + ", ".join(str(path) for path in written), soft_wrap=True)
     return 0
-
-
-def _folder(path: Path) -> Path:
-    folder = path.parent if path.is_file() else path
-    return folder.parent if folder.name == "records" else folder

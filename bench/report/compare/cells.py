@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.report.compare.metrics import SEPARATOR
 from bench.report.select import code_key, overrides
 from bench.store.record import Record, created
 
 NAMES = ("model", "size", "task", "scenario")
 AXES = ("device", "dtype", "threads", "compile", "suite")
-SERVER = "fork server"
 
 
 @dataclass
@@ -62,7 +62,7 @@ def name_of(record: Mapping[str, Any]) -> str:
     cell = record["cell"]
     words = [str(cell[name]) for name in NAMES if cell.get(name)]
     axes = [f"{axis}={cell[axis]}" for axis in AXES if cell.get(axis)]
-    return " · ".join(words) + f" ({' '.join([*axes, *overrides(record)])})"  # type: ignore[arg-type]
+    return SEPARATOR.join(words) + f" ({' '.join([*axes, *overrides(record)])})"  # type: ignore[arg-type]
 
 
 def obstacle(cell: Cell) -> str | None:

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.report.compare.cells import Cell, layouts, match, obstacle
-from bench.report.compare.metrics import exact, score, timed
-from bench.report.compare.statistics import ALPHA, WITHIN, Judgement, judge, judge_paired
-from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.compare.metrics import exact, of_cell, score, timed
+from bench.report.compare.statistics import WITHIN, Judgement, judge, judge_paired
+from bench.report.compare.verdict import Finding, gravest_first
 from bench.store.record import Record
 
 SCORE_FLOOR = 0.005  # relative change of a score that nobody is told of
@@ -19,7 +19,6 @@ def compare(
     *,
     floors: Mapping[str, float] | None = None,
     within: float = WITHIN,
-    alpha: float = ALPHA,
     times: Times | None = None,
 ) -> list[Finding]:
     """Every finding, the gravest first.
@@ -32,27 +31,22 @@ def compare(
         cell for cell in cells if cell.base.good and cell.head.good and not obstacle(cell)
     ]
     if times is None:
-        times = _judged(comparable, floors or {}, within, alpha)
+        times = _judged(comparable, floors or {}, within)
     found: list[Finding] = []
     for cell in cells:
         found += _of_cell(cell, times) if cell in comparable else [_not_comparable(cell)]
-    order = list(EXIT_CODES)
-    return sorted(found, key=lambda finding: order.index(finding.verdict))
+    return gravest_first(found)
 
 
-def _judged(
-    cells: Iterable[Cell], floors: Mapping[str, float], within: float, alpha: float
-) -> Times:
+def _judged(cells: Iterable[Cell], floors: Mapping[str, float], within: float) -> Times:
     """All times of all cells, judged together so that the error is that of the whole comparison."""
     pairs = {}
     for cell in cells:
         sides = [by_process(side.good) for side in (cell.base, cell.head)]
         for metric in sides[0].keys() & sides[1].keys():
             pairs[cell.name, metric] = (sides[0][metric], sides[1][metric])
-    names = {f"{cell} · {metric}": (cell, metric) for cell, metric in pairs}
-    judged = judge(
-        {name: pairs[key] for name, key in names.items()}, floors=floors, within=within, alpha=alpha
-    )
+    names = {of_cell(cell, metric): (cell, metric) for cell, metric in pairs}
+    judged = judge({name: pairs[key] for name, key in names.items()}, floors=floors, within=within)
     return {names[name]: judgement for name, judgement in judged.items()}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bench.report.compare.metrics import CALL
 from bench.report.compare.verdict import Finding
 from bench.store import plain
 
@@ -17,12 +18,12 @@ def document(findings: Sequence[Finding], exit_code: int) -> dict[str, Any]:
 def benchmark_action(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """Head's figures for github-action-benchmark's tool `customSmallerIsBetter`.
 
-    Scores of which more is better are left out: that tool takes one direction a file.
+    Scores are left out: of some more is better, and that tool takes one direction a file.
     """
     return [
         {
             "name": f"{finding.cell}, {finding.metric}",
-            "unit": "s" if finding.unit == "s" else finding.unit,
+            "unit": finding.unit,
             "value": finding.head,
             "range": f"± {_half(finding):.3g}",
             "extra": f"{finding.verdict}: {finding.reason}",
@@ -39,7 +40,7 @@ def bencher(findings: Sequence[Finding]) -> dict[str, dict[str, Mapping[str, flo
         if finding.head is None:
             continue
         half = _half(finding)
-        measure = "latency" if finding.metric == "time of a call" else _slug(finding.metric)
+        measure = "latency" if finding.metric == CALL else _slug(finding.metric)
         scale = 1e9 if measure == "latency" else 1.0  # Bencher's own measure is in nanoseconds
         found.setdefault(finding.cell, {})[measure] = {
             "value": finding.head * scale,

@@ -4,8 +4,8 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from bench.errors import BadInput
 from bench.report.compare.verdict import Finding
-from bench.store import StoreError
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 WARNED = ("slower", "worse", "changed", "not comparable", "ambiguous")
@@ -44,5 +44,5 @@ def add_summary(markdown: str) -> bool:
         with Path(path).open("a", encoding="utf-8") as stream:
             stream.write(markdown)
     except OSError as error:
-        raise StoreError(f"{SUMMARY}={path} cannot be written ({error.strerror})") from error
+        raise BadInput(f"{SUMMARY}={path} cannot be written ({error.strerror})") from error
     return True

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from bench.report.compare.sheet import sheet
+from bench.report.compare.sheet import INTERVALS, sheet
 from bench.report.compare.verdict import EXIT_CODES, Finding
 from bench.report.sheet import Sheet
 from bench.report.sheet import to_markdown as table
@@ -35,7 +35,7 @@ def to_markdown(findings: Sequence[Finding], fail_on: Collection[str], notes: Se
     if quiet:
         parts += ["<details>", f"<summary>{len(quiet)} without a change</summary>", ""]
         parts += [table(sheet("The same", quiet)), "</details>", ""]
-    return "\n".join([*parts, *(f"{note}  " for note in notes)]).rstrip() + "\n"
+    return "\n".join([*parts, *(f"{note}  " for note in (INTERVALS, *notes))]).rstrip() + "\n"
 
 
 def from_sheets(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 CALL, FIRST_TOKEN = "time of a call", "time to first token"
+SEPARATOR = " · "  # in the names of cells, and between a cell and its metric
 
 # Figures that repeat themselves to the last digit where nothing changed.
 EXACT = {
@@ -16,6 +17,11 @@ EXACT = {
     "state bytes held": "memory.state_bytes",
     "FLOPs": "cost.flops",
 }
+
+
+def of_cell(cell: str, metric: str) -> str:
+    """What a metric of a cell is called where several cells are judged together."""
+    return f"{cell}{SEPARATOR}{metric}"
 
 
 def timed(record: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -9,14 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.errors import BadInput
 from bench.report.compare.exchange import bencher, benchmark_action, document
 from bench.report.compare.github import add_summary, annotations
 from bench.report.compare.junit import to_junit
 from bench.report.compare.markdown import QUIET, from_sheets, headline, to_markdown
-from bench.report.compare.sheet import sheet
+from bench.report.compare.sheet import INTERVALS, sheet
 from bench.report.compare.verdict import EXIT_CODES, FAIL_ON, Finding, exit_code
 from bench.report.sheet import Sheet, show
-from bench.store import StoreError
 
 CODES = ", ".join(f"{code} {verdict}" for verdict, code in EXIT_CODES.items() if code)
 EPILOG = f"""\
@@ -58,13 +58,13 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def failing(text: str) -> tuple[str, ...]:
-    """The verdicts of --fail-on; StoreError for a word that is none."""
+    """The verdicts of --fail-on; BadInput for a word that is none."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if words == ["none"]:
         return ()
     for word in words:
         if word not in EXIT_CODES:
-            raise StoreError(
+            raise BadInput(
                 f"--fail-on={word} is no verdict; allowed: {', '.join(EXIT_CODES)}, none"
             )
     return tuple(words)
@@ -76,7 +76,7 @@ def check_outputs(options: argparse.Namespace) -> None:
     for name in FILES:
         if (path := getattr(options, name)) is not None and not path.parent.is_dir():
             flag = name.replace("_", "-")
-            raise StoreError(f"--{flag}={path}: its folder does not exist; give one that does")
+            raise BadInput(f"--{flag}={path}: its folder does not exist; give one that does")
 
 
 def emit(
@@ -92,7 +92,7 @@ def emit(
     """
     fail_on = failing(options.fail_on)
     code = exit_code(findings, fail_on)
-    for one in view.sheets if view else [sheet("Base against head", findings, notes)]:
+    for one in view.sheets if view else [sheet("Base against head", findings, [INTERVALS, *notes])]:
         show(one, console)
     quiet = view.quiet if view else QUIET
     for finding in findings:
@@ -129,7 +129,7 @@ def _write(
         try:
             path.write_bytes(content())
         except OSError as error:
-            raise StoreError(f"'{path}' cannot be written ({error.strerror or error})") from error
+            raise BadInput(f"'{path}' cannot be written ({error.strerror or error})") from error
 
 
 def _markdown(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.report.compare.statistics import ALPHA, LOOKS, WITHIN, Judgement, judge, spent
+from bench.report.compare.statistics import LOOKS, Judgement, judge, spent
 
 
 @dataclass
@@ -16,8 +16,6 @@ class Sequential:
 
     metrics: Sequence[str]
     floors: Mapping[str, float] = field(default_factory=dict)
-    within: float = WITHIN
-    alpha: float = ALPHA
     looks: Sequence[int] = LOOKS
     decided: dict[str, Judgement] = field(default_factory=dict)
     last: dict[str, Judgement] = field(default_factory=dict)
@@ -40,9 +38,9 @@ class Sequential:
     def look(self, count: int) -> None:
         """Judge at `count` processes a side, spending what the error allows up to there."""
         pairs = {name: (self.base[name], self.head[name]) for name in self.metrics}
-        alpha = spent(count, self._looked, self.alpha, self.looks[-1])
+        alpha = spent(count, self._looked, most=self.looks[-1])
         self._looked = count
-        self.last = judge(pairs, floors=self.floors, within=self.within, alpha=alpha, paired=True)
+        self.last = judge(pairs, floors=self.floors, alpha=alpha, paired=True)
         for name in self.open:
             if self.last[name].verdict != "ambiguous":
                 self.decided[name] = self.last[name]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from bench.report.compare.statistics import ALPHA, LEVEL
 from bench.report.compare.verdict import Finding
 from bench.report.formats import MISSING, significant
 from bench.report.sheet import Entry, Sheet
@@ -18,10 +19,12 @@ COLUMNS = [
     "base",
     "head",
     "head/base",
-    "95 % interval",
+    "interval",
     "n",
     "could find",
 ]
+
+INTERVALS = f"Interval: of head/base, {LEVEL:.0%} of a time, {1 - ALPHA:.0%} of a score over seeds."
 
 
 def sheet(title: str, findings: Sequence[Finding], notes: Sequence[str] = ()) -> Sheet:

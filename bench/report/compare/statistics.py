@@ -211,7 +211,7 @@ def _verdict(
     if low > 1 + floor and significant:
         verdict, why = "slower", f"{said} lies above 1 + {floor:.3f}, p {p:.1g}"
     elif high < 1 / (1 + floor) and significant:
-        verdict, why = "faster", f"{said} lies below 1 - {floor:.3f}, p {p:.1g}"
+        verdict, why = "faster", f"{said} lies below 1 / (1 + {floor:.3f}), p {p:.1g}"
     elif 1 / (1 + within) < low and high < 1 + within:
         verdict, why = "same", f"{said} lies within {within:.1%}"
     else:

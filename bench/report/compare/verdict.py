@@ -5,23 +5,23 @@ from dataclasses import dataclass
 
 # From the gravest to the lightest, each with the exit code of a comparison that fails on it.
 EXIT_CODES = {
-    "slower": 10,  # a time, a memory or a bound throughput got worse by more than noise explains
+    "slower": 10,  # a time got longer by more than noise explains
     "worse": 11,  # a score got worse
     "changed": 12,  # an exact figure (parameters, state bytes, FLOPs) is another one
-    "not comparable": 13,  # another machine, dtype, backend, task or data
+    "not comparable": 13,  # another machine, data, backend, kernel or version of a definition
     "ambiguous": 14,  # the samples cannot tell
     "better": 15,  # a score got better
     "faster": 16,
     "new": 17,  # base does not have the cell
     "same": 0,
 }
-VERDICTS = tuple(EXIT_CODES)
+PINNED = "(against the pinned)"  # behind the metric of a finding that is no step from base
 FAIL_ON = ("slower", "worse", "not comparable")  # unless told otherwise
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`ratio` is head over base, with the interval [low, high] at the level that was judged.
+    """`ratio` is head over base, [low, high] its interval: 95 % of a time, 99 % of a score.
 
     `smallest` is the least relative change that these samples could have shown (0.05: 5 %).
     """
@@ -40,6 +40,16 @@ class Finding:
     n_base: int = 0
     n_head: int = 0
     smallest: float | None = None
+
+
+def gravity(verdict: str) -> int:
+    """A rank: the gravest verdict has the least."""
+    return list(EXIT_CODES).index(verdict)
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings by their gravity; those of one verdict stay in order."""
+    return sorted(findings, key=lambda finding: gravity(finding.verdict))
 
 
 def exit_code(findings: Iterable[Finding], fail_on: Iterable[str] = FAIL_ON) -> int:

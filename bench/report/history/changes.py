@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from bench.report.compare.compare import SCORE_FLOOR
+from bench.report.compare.metrics import of_cell
 from bench.report.compare.statistics import FLOOR
 from bench.report.history.divisive import LEAST, WINDOW, Array, P, change_points
 from bench.report.history.series import EXACT, SCORE, TIMED, Point, Series
@@ -77,9 +78,9 @@ def verdict(series: Series, *, up: bool) -> str:
 
 
 def floor_of(series: Series, floors: Mapping[str, float]) -> float:
-    """The relative change that nobody is told of."""
+    """The relative change that nobody is told of; `floors` are those of the selftest."""
     if series.kind == TIMED:
-        return max(FLOOR, floors.get(series.metric, 0.0))
+        return max(FLOOR, floors.get(of_cell(series.cell, series.metric), 0.0))
     return SCORE_FLOOR if series.kind == SCORE else 0.0
 
 

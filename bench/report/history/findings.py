@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from bench.report.compare.cells import name_of
-from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.compare.verdict import PINNED, Finding, gravest_first
 from bench.report.formats import percent
 from bench.report.history.changes import Change
 from bench.report.history.judge import Judged, Pin
@@ -11,8 +11,6 @@ from bench.report.history.series import Series
 from bench.report.history.steps import Step
 from bench.report.history.timeline import Timeline
 from bench.store import Record
-
-PINNED = "(against the pinned)"
 
 
 def findings(
@@ -26,8 +24,7 @@ def findings(
     for one in judged:
         if one.series.since is None:
             found += of_series(one, pin)
-    order = list(EXIT_CODES)
-    return sorted(found, key=lambda finding: order.index(finding.verdict))
+    return gravest_first(found)
 
 
 def of_series(one: Judged, pin: Pin | None) -> list[Finding]:

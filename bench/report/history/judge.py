@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.report.compare.cells import circumstances, differences
-from bench.report.compare.statistics import WITHIN
 from bench.report.history.changes import Change, changes, floor_of, share_of_p
 from bench.report.history.series import Series
 from bench.report.history.steps import Pair, Step, apart, previous, since, steps
@@ -47,9 +46,8 @@ class Judged:
 
 
 def judge_all(
-    series: Sequence[Series], pin: Pin | None = None, *, floors: Mapping[str, float] | None = None,
-    within: float = WITHIN,
-) -> list[Judged]:  # fmt: skip
+    series: Sequence[Series], pin: Pin | None = None, *, floors: Mapping[str, float] | None = None
+) -> list[Judged]:
     """Everything about every series; those that are not the newest have their changes only."""
     p, known = share_of_p(series), floors or {}
     found = {one: tuple(changes(one, floor_of(one, known), p)) for one in series}
@@ -61,7 +59,7 @@ def judge_all(
         ):  # fmt: skip
             if pair is not None:
                 pairs[one, which] = pair
-    judged = steps(pairs, known, within)
+    judged = steps(pairs, known)
     return [
         Judged(
             one, found[one], judged.get((one, "previous")), judged.get((one, "pinned")),

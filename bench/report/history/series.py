@@ -6,19 +6,16 @@ calls invalid are no points.
 """
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
-
-import numpy as np
-from scipy.special import stdtrit
 
 from bench.report.compare.cells import circumstances, differences, name_of
 from bench.report.compare.compare import by_process, typical
 from bench.report.compare.metrics import CALL, exact, score
 from bench.report.history.timeline import Commit, Timeline
-from bench.report.noise import LEVEL, Z, t_half
+from bench.report.noise import Z, t_half
 from bench.store import Record
 from bench.store.record import created
 
@@ -162,8 +159,8 @@ def _timed(
     """Geometric mean of the processes' medians; t interval of several, else that of the record."""
     value, low, high = typical(samples), None, None
     if len(samples) > 1:
-        logs = np.log([float(np.median(one)) for one in samples])
-        half = stdtrit(len(logs) - 1, LEVEL) * logs.std(ddof=1) / math.sqrt(len(logs))
+        logs = [math.log(statistics.median(one)) for one in samples]
+        half = t_half(logs)
         low, high = value * math.exp(-half), value * math.exp(half)
     elif len(records) == 1:
         section, *names = INTERVALS.get(metric, FIRST)
@@ -177,14 +174,14 @@ def _scored(commit: Commit, found: Sequence[tuple[Record, tuple[str, str, float]
     values: dict[int, list[float]] = {}
     for record, (_, _, value) in found:
         values.setdefault(int(record["cell"]["seed"]), []).append(value)
-    seeds = {seed: fmean(repeated) for seed, repeated in values.items()}
+    seeds = {seed: statistics.fmean(repeated) for seed, repeated in values.items()}
     error = (found[-1][0].get("quality") or {}).get("stderr")
     return _over_seeds(Point(commit, 0.0, seeds=seeds), set(seeds), Z * error if error else None)
 
 
 def _over_seeds(point: Point, chosen: set[int], half: float | None) -> Point:
     values = {seed: value for seed, value in (point.seeds or {}).items() if seed in chosen}
-    mean = fmean(values.values())
+    mean = statistics.fmean(values.values())
     if len(values) > 1:
         half = t_half(list(values.values()))
     low, high = (None, None) if half is None else (mean - half, mean + half)

@@ -4,21 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.report.compare.metrics import SEPARATOR
 from bench.report.compare.sheet import STYLES, value_entry
 from bench.report.compare.statistics import ALPHA
-from bench.report.compare.verdict import EXIT_CODES, Finding
+from bench.report.compare.verdict import Finding, gravity
 from bench.report.formats import MISSING, percent
 from bench.report.history.changes import Change, share_of_p
 from bench.report.history.divisive import LEAST
 from bench.report.history.findings import of_series
 from bench.report.history.judge import Judged, Pin
 from bench.report.history.series import EXACT
-from bench.report.history.steps import Step
+from bench.report.history.steps import LEVEL_OF, Step
 from bench.report.sheet import Entry, Sheet
 from bench.store import plain
 
 LEVELS = "▁▂▃▄▅▆▇█"
-SEPARATOR = " · "
 WIDTH = 12  # commits that the line of blocks shows
 HEADS = ["verdict", "cell", "metric", "commits", "trend", "last", "since previous", "since pinned"]
 CHANGE_HEADS = ["verdict", "cell", "metric", "commit", "day", "before", "after", "size", "p",
@@ -43,12 +43,11 @@ def sheets(judged: Sequence[Judged], pin: Pin | None, notes: Sequence[str]) -> l
 
 
 def _order(row: tuple[str, Judged]) -> int:
-    return list(EXIT_CODES).index(row[0])
+    return gravity(row[0])
 
 
 def _gravest(found: Sequence[Finding]) -> str:
-    told = {finding.verdict for finding in found}
-    return next((word for word in EXIT_CODES if word in told), "new")
+    return min((finding.verdict for finding in found), key=gravity, default="new")
 
 
 def _row(word: str, one: Judged, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
@@ -143,7 +142,7 @@ def _notes(
         followed = [one for one in judged if one.series.since is None and one.series.varies]
         absent = sum(one.pinned is None and not one.obstacle for one in followed)
         found.append(
-            f"Pinned: {pin.label}; the level of up to 5 commits there and at the end, "
+            f"Pinned: {pin.label}; the level of up to {LEVEL_OF} commits there and at the end, "
             f"error {ALPHA:.0%} over all series."
             + (f" {absent} series have no record of it." if absent else "")
         )

@@ -95,9 +95,7 @@ def _stretches(z: Array, changes: Sequence[Change]) -> tuple[Array, ...]:
     return tuple(z[a : min(b, len(z) - 1)] for a, b in pairwise(bounds))
 
 
-def steps(
-    pairs: Mapping[Key, Pair], floors: Mapping[str, float], within: float = WITHIN
-) -> dict[Key, Step]:
+def steps(pairs: Mapping[Key, Pair], floors: Mapping[str, float]) -> dict[Key, Step]:
     """A verdict for every pair, judged together so that the error is that of the whole report."""
     found: dict[Key, Judgement] = {}
     tests: dict[Key, tuple[float, float]] = {}
@@ -110,9 +108,9 @@ def steps(
             tests[key] = known.difference(pair.step, len(pair.base), len(pair.head), LEVEL)
     p = holm({str(place): test[0] for place, test in enumerate(tests.values())})
     for place, (key, (_, half)) in enumerate(tests.items()):
-        found[key] = _by_noise(pairs[key], half, p[str(place)], floors, within)
+        found[key] = _by_noise(pairs[key], half, p[str(place)], floors)
     short = {key: _ends(pair) for key, pair in pairs.items() if key not in found}
-    found |= _by_samples(short, floors, within)
+    found |= _by_samples(short, floors)
     return {key: _made(short.get(key, pair), found[key]) for key, pair in pairs.items()}
 
 
@@ -127,14 +125,12 @@ def _made(pair: Pair, found: Judgement) -> Step:
     return Step(pair.reference.commit, base, head, found)
 
 
-def _by_noise(
-    pair: Pair, half: float, p: float, floors: Mapping[str, float], within: float
-) -> Judgement:
+def _by_noise(pair: Pair, half: float, p: float, floors: Mapping[str, float]) -> Judgement:
     """The verdict of a step by its interval and its p."""
     step, floor = pair.step, floor_of(pair.series, floors)
     if pair.series.kind == TIMED:
         ratio, low, high = (math.exp(step + sign * half) for sign in (0, -1, 1))
-        within = max(within, floor)
+        within = max(WITHIN, floor)
     else:
         base = abs(float(pair.base.mean())) or 1.0
         ratio, low, high = (1 + (step + sign * half) / base for sign in (0, -1, 1))
@@ -152,9 +148,7 @@ def _by_noise(
     return Judgement(word, ratio, low, high, p, smallest, len(pair.base), len(pair.head), why)
 
 
-def _by_samples(
-    pairs: Mapping[Key, Pair], floors: Mapping[str, float], within: float
-) -> dict[Key, Judgement]:
+def _by_samples(pairs: Mapping[Key, Pair], floors: Mapping[str, float]) -> dict[Key, Judgement]:
     """Processes and seeds of two commits, judged as `compare` does."""
     found: dict[Key, Judgement] = {}
     timed: dict[str, Key] = {}
@@ -169,7 +163,6 @@ def _by_samples(
         {name: (pairs[key].reference.processes, pairs[key].series.last.processes)
          for name, key in timed.items()},
         floors={name: floor_of(key[0], floors) for name, key in timed.items()},
-        within=within,
     )  # fmt: skip
     return found | {timed[name]: judgement for name, judgement in judged.items()}
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from bench.store import Record, StoreError
+from bench.errors import BadInput
+from bench.store import Record
 
 SHORT = 7  # letters of a commit that are shown
 
@@ -34,12 +35,12 @@ class Line:
 def first_parents(repo: Path, *, given: bool) -> dict[str, Line]:
     """The first-parent line of HEAD, oldest first; none where a folder not `given` has no git.
 
-    Raises StoreError where a repository that was `given` cannot be read.
+    Raises BadInput where a repository that was `given` cannot be read.
     """
     done = _git(repo, "log", "--first-parent", "--reverse", "--format=%H%x09%cI%x09%s", "HEAD")
     if isinstance(done, str):
         if given:
-            raise StoreError(f"--repo={repo} is no repository with a commit ({done})")
+            raise BadInput(f"--repo={repo} is no repository with a commit ({done})")
         return {}
     found = {}
     for place, line in enumerate(done):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.errors import BadInput
 from bench.report.heading import context
 from bench.report.plots.figure import Request
 from bench.report.plots.style import canvas, label_ends, logarithmic, look, place_labels, save
 from bench.report.select import Selection, select
-from bench.store import StoreError
 from bench.store.record import Record
 
 NEEDS = "a learning curve (python -m bench scenario=quality)"
@@ -52,7 +52,7 @@ def curve_of(record: Record, roots: Sequence[Path]) -> Curve | None:
             try:
                 return dict(json.loads(path.read_bytes()))
             except (OSError, ValueError) as error:
-                raise StoreError(f"the learning curve '{path}' cannot be read ({error})") from error
+                raise BadInput(f"the learning curve '{path}' cannot be read ({error})") from error
     return None
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.report.cell_rows import by_heading
+from bench.report.cell_rows import TIMED, by_heading
 from bench.report.plots.figure import Request
 from bench.report.plots.style import canvas, logarithmic, look, place_labels, save
 from bench.report.roofline import Ceilings, RooflinePoint, find_ceilings, place, where
 
 NEEDS = "its cost, beside the machine's ceilings (python -m bench scenario=ceilings)"
-SCENARIOS = ("train", "prefill", "decode", "sample")
 ROOM = 3  # factor that the axis reaches beyond the points and the ridge
 
 
@@ -20,7 +19,7 @@ def draw(request: Request) -> list[Path]:
     """A figure for each scenario of each machine and task."""
     ceilings = find_ceilings(request.records)
     paths: list[Path] = []
-    for number, (heading, records) in enumerate(by_heading(request.records, SCENARIOS).items()):
+    for number, (heading, records) in enumerate(by_heading(request.records, TIMED).items()):
         groups: dict[tuple[str, str], list[RooflinePoint]] = {}
         for record in records:
             if (point := place(record, ceilings)) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.store import StoreError
+from bench.errors import BadInput
 
 SIZE = (13.333, 7.5)  # inches, as a slide of 16:9
 FORMATS = ("svg", "pdf", "png")
@@ -120,7 +120,7 @@ def save(figure: Any, folder: Path, name: str, formats: Sequence[str]) -> list[P
             figure.savefig(path, metadata=dates[ending])
     except OSError as error:
         reason = error.strerror or error
-        raise StoreError(f"output folder '{folder}' cannot be written ({reason})") from error
+        raise BadInput(f"output folder '{folder}' cannot be written ({reason})") from error
     return paths
 
 

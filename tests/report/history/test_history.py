@@ -7,6 +7,8 @@ import pytest
 from matplotlib.image import imread
 
 from bench.report.__main__ import main
+from bench.report.compare.cells import name_of
+from bench.report.compare.metrics import of_cell
 from bench.report.compare.verdict import EXIT_CODES
 from bench.store import Record
 from tests.factories import make_record
@@ -108,6 +110,16 @@ def test_the_last_commit_alone_is_held_against_the_previous(
     assert changes == []  # one value is no level yet
     assert (found[STEP]["verdict"], code) == ("slower", EXIT_CODES["slower"])
     assert found[STEP]["ratio"] == pytest.approx(1.1, abs=0.03)
+
+
+def test_floors_of_this_machine_are_used(repo: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, commits = repo
+    records = steps(commits, levels(0, {20: 1.05}, COUNT))
+    machine = records[0]["environment"]["machine_key"]
+    floors = {machine: {of_cell(name_of(records[0]), STEP): 0.3}}
+    (tmp_path / "noise.json").write_text(json.dumps(floors))
+    code, _, changes = told(tmp_path, records, folder, f"--noise={tmp_path / 'noise.json'}")
+    assert (code, changes) == (0, [])
 
 
 def test_scores_and_exact_figures(repo: tuple[Path, list[str]], tmp_path: Path) -> None:

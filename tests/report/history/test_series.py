@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bench.errors import BadInput
 from bench.report.history.series import Series, build
 from bench.report.history.timeline import Line, Timeline, first_parents, resolve
-from bench.store import Record, StoreError
+from bench.store import Record
 from tests.factories import make_record
 from tests.report.history.commits import STEP, at, commit, git, repository, scored, step
 
@@ -49,7 +50,7 @@ def test_the_first_parent_line_leaves_branches_out(tmp_path: Path) -> None:
 
 def test_a_repository_that_was_given_must_be_one(tmp_path: Path) -> None:
     assert first_parents(tmp_path, given=False) == {}
-    with pytest.raises(StoreError, match=r"--repo=.* is no repository with a commit \(fatal"):
+    with pytest.raises(BadInput, match=r"--repo=.* is no repository with a commit \(fatal"):
         first_parents(tmp_path, given=True)
 
 
