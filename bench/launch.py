@@ -106,8 +106,14 @@ class Launcher:
         process.join(timeout)
         self._server_s = time.monotonic() - self._begun
 
+    def kill(self) -> None:
+        """Kill the running child, if there is one, and wait for nothing: for signal handlers."""
+        if self._process is not None and self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
     def stop(self) -> None:
-        """Kill the running child, if there is one."""
+        """Kill the running child, if there is one, and see it end."""
         if self._process is not None and self._process.is_alive():
             self._process.kill()
             self._process.join(10)

@@ -1,12 +1,10 @@
 """One run: what is finished already, what is left, one process a cell, one record each."""
 
-import contextlib
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +15,7 @@ from bench.conclude import conclude, show_plan
 from bench.errors import BadInput
 from bench.frontier import FRONTIER, search
 from bench.identity import cell_key, code, made_here
+from bench.interrupt import Interrupts
 from bench.launch import Launcher
 from bench.machine.surroundings import Surroundings, check_gpu, occupied
 from bench.outcome import Outcome
@@ -163,8 +162,7 @@ class _Run:
                 "force=true runs them again"
             )
         if todo:
-            with _ended_by_sigterm():
-                self._run_all(todo, made)
+            self._run_all(todo, made)
         return [made[cell.key] for cell in cells if cell.key in made]
 
     def _run_all(self, todo: Sequence[Cell], made: dict[str, Record]) -> None:
@@ -175,12 +173,13 @@ class _Run:
             worker=self.worker,
             fresh=self.settings.isolation == "fresh",
         )
-        with launcher, self.display:
+        cell = todo[0]
+        with launcher, self.display, Interrupts(launcher) as interrupts:
             try:
                 for cell in todo:
                     if self._shares_fault(cell):
                         self.display.end(cell, "left out: the same bad input", None, good=False)
-                    elif (record := self._one(launcher, cell)) is not None:
+                    elif (record := self._one(launcher, cell, interrupts)) is not None:
                         made[cell.key] = record
             except KeyboardInterrupt:
                 launcher.stop()
@@ -189,12 +188,13 @@ class _Run:
                 )
                 raise
 
-    def _one(self, launcher: Launcher, cell: Cell) -> Record | None:
+    def _one(self, launcher: Launcher, cell: Cell, interrupts: Interrupts) -> Record | None:
         self.display.begin(cell)
         with tempfile.TemporaryDirectory(prefix="archbench-") as folder:
             workdir = Path(folder)
             around = Surroundings(cuda=cell.part["device"] == "cuda")
             outcome = self._outcome(launcher, cell, workdir, around)
+            interrupts.check()
             if outcome.status == "bad_input":
                 self._bad_input(cell, outcome)
                 return None
@@ -280,17 +280,3 @@ class _Run:
         if self.bad:
             return 2
         return 1 if any(record["status"] == "failed" for record in done) else 0
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let a polite kill end the running cell too, as an interrupt does."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,41 @@
+"""An interrupt, or a polite kill, ends the running cell and then the run."""
+
+import signal
+from types import FrameType, TracebackType
+
+from bench.launch import Launcher
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Takes the signals while it is entered.
+
+    What a handler raises is lost where Python runs it inside a finalizer or a callback of the
+    collector. So the cell's process is killed as well, which wakes the runner, and `check` raises
+    once more.
+    """
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+        self.asked = False
+
+    def __enter__(self) -> "Interrupts":
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where one was asked for and did not get through."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self.launcher.kill()
+        raise KeyboardInterrupt

@@ -1,0 +1,59 @@
+"""An interrupt that Python loses ends the run all the same."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from bench.interrupt import Interrupts
+from bench.launch import Launcher
+
+
+class FakeLauncher:
+    killed = 0
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_kills_the_cell_and_raises(number: signal.Signals) -> None:
+    launcher: Any = FakeLauncher()
+    before = signal.getsignal(number)
+    with Interrupts(cast(Launcher, launcher)) as interrupts:
+        interrupts.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        assert launcher.killed == 1
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_one_that_is_lost_in_a_finalizer_is_raised_again() -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    launcher: Any = FakeLauncher()
+    with Interrupts(cast(Launcher, launcher)) as interrupts:
+        held = Finalized()
+        del held  # Python prints what the handler raised here, and goes on
+        assert launcher.killed == 1
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+
+
+def test_kill_touches_no_process_that_has_ended(tmp_path: Path) -> None:
+    launcher = Launcher(preload=[], threads=1, worker="tests.runner.fakes:run_cell", fresh=True)
+    launcher.kill()  # nothing was started
+    process = launcher.context.Process(target=os.getpid)
+    launcher._process = process
+    launcher.kill()  # not started yet
+    process.start()
+    process.join(60)
+    launcher.kill()
+    assert process.exitcode == 0
