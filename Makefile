@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Processes that share the tests, whole files each. Most tests wait for processes of their own.
+JOBS ?= 2
 
 .PHONY: bench test lint types pytest clean
 
@@ -18,7 +20,7 @@ types: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy
 
 pytest: $(VENV)/.installed-dev
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)

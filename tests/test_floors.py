@@ -25,8 +25,9 @@ TORCH = (
 HYDRA = (
     "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py", "bench/worker.py",
 )  # fmt: skip
-# What the store and the report may import of bench.
-READERS = ("bench.store", "bench.report")
+# What the store and the report may import of bench: each other, and two leaves.
+LEAVES = ("bench.errors", "bench.arguments")
+READERS = ("bench.store", "bench.report", *LEAVES)
 
 
 def imports(source: str) -> Iterator[str]:
@@ -101,6 +102,8 @@ def test_floors(path: Path) -> None:
     if name.startswith(("bench/report/", "bench/store/")):
         strangers = [module for module in named("bench") if not below(module, *READERS)]
         assert not strangers, "readers know the store alone"
+    if name in [f"{leaf.replace('.', '/')}.py" for leaf in LEAVES]:
+        assert not [module for module in named("bench") if not below(module, *LEAVES)], "a leaf"
     if name.startswith("bench/store/"):
         assert not named("bench.report"), "the store does not know its readers"
 
