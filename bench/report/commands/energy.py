@@ -1,17 +1,11 @@
 """`energy [PATHS…]`: Joules of repeated calls, an item and a second, or why there are none."""
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from bench.arguments import Subcommands, add_paths
-from bench.errors import BadInput
-from bench.report.cell_rows import NAMES, TIMED, by_heading, compact, flaws, names, scaled
-from bench.report.commands.reading import read
-from bench.report.sheet import Entry, Sheet, show, to_csv
+from bench.report.cell_rows import NAMES, TIMED, flaws, names, scaled
+from bench.report.commands.cell_sheets import CellSheets
+from bench.report.sheet import Entry, Sheet
 from bench.store import Record
 
 HEADS = [
@@ -24,35 +18,10 @@ MEANING = (
 )
 
 
-def add(commands: Subcommands) -> None:
-    """The arguments of the command."""
-    parser = commands.add_parser(
-        "energy", help="Joules of repeated calls, an item and a second, or why there are none"
-    )
-    parser.set_defaults(run=run)
-    add_paths(parser)
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the values, too")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Print a sheet for each machine; returns the exit code."""
-    records, _ = read(options.paths)
-    groups = by_heading([record for record in records if record.get("energy")], TIMED)
-    if not groups:
-        raise BadInput("no record was asked for Joules; run `python -m bench energy=true` first")
-    console = Console(highlight=False)
-    for heading, found in groups.items():
-        console.print()
-        show(compact(sheet(heading, found)), console)
-    if options.csv:
-        to_csv(sheet("", [record for found in groups.values() for record in found]), options.csv)
-    return 0
-
-
-def sheet(heading: str, records: Sequence[Record]) -> Sheet:
+def sheet(records: Sequence[Record], _: Sequence[Record]) -> Sheet:
     """A row a record."""
     return Sheet(
-        f"Energy · {heading}",
+        "Energy",
         HEADS,
         [[*names(record), *_figures(record)] for record in records],
         [MEANING, *_reasons(records), *flaws(records, invalid=False)],
@@ -94,3 +63,15 @@ def _reasons(records: Sequence[Record]) -> list[str]:
 
 def _few(cells: Sequence[str]) -> str:
     return cells[0] if len(cells) == 1 else f"{cells[0]} and {len(cells) - 1} more"
+
+
+COMMAND = CellSheets(
+    name="energy",
+    help="Joules of repeated calls, an item and a second, or why there are none",
+    scenarios=TIMED,
+    shown=lambda record: bool(record.get("energy")),
+    missing="no record was asked for Joules; run `python -m bench energy=true` first",
+    sheets=lambda found, records: [sheet(found, records)],
+    whole=sheet,
+)
+add = COMMAND.add

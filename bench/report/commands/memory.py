@@ -1,18 +1,12 @@
 """`memory [PATHS…]`: bytes by phase, what formulas predict beside what was measured."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from bench.arguments import Subcommands, add_paths
-from bench.errors import BadInput
-from bench.report.cell_rows import NAMES, TIMED, by_heading, compact, flaws, names, scaled
-from bench.report.commands.reading import read
-from bench.report.sheet import Entry, Sheet, show, to_csv
+from bench.report.cell_rows import NAMES, TIMED, flaws, names, scaled
+from bench.report.commands.cell_sheets import CellSheets
+from bench.report.sheet import Entry, Sheet
 from bench.store import Record
 
 MIB = 2**20
@@ -31,44 +25,17 @@ EARLIER = (
 )
 
 
-def add(commands: Subcommands) -> None:
-    """The arguments of the command."""
-    parser = commands.add_parser(
-        "memory", help="bytes by phase, what formulas predict beside what was measured"
-    )
-    parser.set_defaults(run=run)
-    add_paths(parser)
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the values, too")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Print a sheet for each machine and scenario; returns the exit code."""
-    records, _ = read(options.paths)
-    groups = by_heading(records, TIMED)
-    if not groups:
-        raise BadInput(f"no record is of scenario {', '.join(TIMED)}; run `python -m bench` first")
-    console = Console(highlight=False)
-    for heading, found in groups.items():
-        console.print()
-        console.print(heading, markup=False, soft_wrap=True)
-        for part in parts(found):
-            show(part, console)
-    if options.csv:
-        to_csv(whole([record for found in groups.values() for record in found]), options.csv)
-    return 0
-
-
-def parts(records: Sequence[Record]) -> list[Sheet]:
+def parts(records: Sequence[Record], _: Sequence[Record]) -> list[Sheet]:
     """A sheet a scenario, each with the columns that it has; notes stand below the last."""
     found = []
     for scenario in TIMED:
         rows = [_row(record) for record in records if record["cell"]["scenario"] == scenario]
         if rows:
-            found.append(compact(Sheet(f"Memory of {scenario}, MiB", HEADS, rows)))
+            found.append(Sheet(f"Memory of {scenario}, MiB", HEADS, rows))
     return [*found[:-1], replace(found[-1], notes=_notes(records))]
 
 
-def whole(records: Sequence[Record]) -> Sheet:
+def whole(records: Sequence[Record], _: Sequence[Record]) -> Sheet:
     """One sheet for a file: every record and column, the formulas named after their phases."""
     columns = [
         f"{HEADS[i - 1]} formula" if head == "formula" else head for i, head in enumerate(HEADS)
@@ -108,3 +75,15 @@ def _formula(measured: float | None, predicted: float | None) -> Entry:
 def _above_start(memory: Mapping[str, Any]) -> float | None:
     peak, start = memory.get("rss_peak_bytes"), memory.get("rss_start_bytes")
     return None if peak is None or start is None else peak - start
+
+
+COMMAND = CellSheets(
+    name="memory",
+    help="bytes by phase, what formulas predict beside what was measured",
+    scenarios=TIMED,
+    shown=lambda record: True,
+    missing=f"no record is of scenario {', '.join(TIMED)}; run `python -m bench` first",
+    sheets=parts,
+    whole=whole,
+)
+add = COMMAND.add
