@@ -42,23 +42,28 @@ def hash_files(root: Path, files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-@functools.cache
-def source_hash(allow_targets: tuple[str, ...] = ()) -> str:
-    """Hash of this project's source and of the user's packages that targets may name."""
+def project_hash(root: Path) -> str:
+    """Hash of what decides a figure in the checkout at `root`, committed or not."""
     files = [
         path
         for part in ("bench", "models", "configs")
-        for path in (ROOT / part).rglob("*")
-        if path.suffix in SUFFIXES and path.is_file() and not _reads_only(path)
+        for path in (root / part).rglob("*")
+        if path.suffix in SUFFIXES and path.is_file() and not _reads_only(root, path)
     ]
-    parts = [hash_files(ROOT, files)]
+    return hash_files(root, files)
+
+
+@functools.cache
+def source_hash(allow_targets: tuple[str, ...] = ()) -> str:
+    """Hash of this project's source and of the user's packages that targets may name."""
+    parts = [project_hash(ROOT)]
     for name in sorted({entry.partition(".")[0] for entry in allow_targets}):
         parts += [hash_files(folder, folder.rglob("*.py")) for folder in _folders(name)]
     return digest(parts) if len(parts) > 1 else parts[0]
 
 
-def _reads_only(path: Path) -> bool:
-    return path.relative_to(ROOT).as_posix().startswith(READS_ONLY)
+def _reads_only(root: Path, path: Path) -> bool:
+    return path.relative_to(root).as_posix().startswith(READS_ONLY)
 
 
 def _folders(package: str) -> list[Path]:

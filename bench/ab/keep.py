@@ -21,11 +21,11 @@ def record_of(side: Side, request: Mapping[str, Any], sample: Sample) -> Record:
     config = request["config"]
     asked = Asked(
         part={name: value for name, value in request.items() if name not in PLAN_ONLY},
-        key=digest([side.commit, side.dirty, config]),
+        key=digest([side.commit, side.source, config]),
         versions=request["versions"],
         config=config,
         config_hash=digest(config),
-        code={"commit": side.commit, "dirty": side.dirty},
+        code={"commit": side.commit, "dirty": side.dirty, "source_sha256": side.source},
     )
     around = {"load_after": load(), "isolation": FRESH, "layout": secrets.token_hex(8)}
     return recording.record_of(
@@ -40,9 +40,14 @@ def record_of(side: Side, request: Mapping[str, Any], sample: Sample) -> Record:
 
 def make_stores(folder: Path, sides: tuple[Side, Side]) -> tuple[Store, Store]:
     """The two stores of a duel, named after what is compared: FOLDER/BASE..HEAD/{base,head}."""
-    names = [(side.commit or "none")[:12] + ("+" if side.dirty else "") for side in sides]
-    root = folder / "..".join(names)
+    root = folder / "..".join(_name(side) for side in sides)
     found = Store(root / "base"), Store(root / "head")
     for store in found:
         store.check_writable()
     return found
+
+
+def _name(side: Side) -> str:
+    """The commit; what is not committed yet adds its own hash, so that no two changes mix."""
+    changes = f"+{(side.source or '')[:8]}" if side.dirty else ""
+    return (side.commit or "none")[:12] + changes

@@ -27,7 +27,7 @@ INHERITED = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", 
 
 @dataclass(frozen=True)
 class Side:
-    """A checkout under a name.
+    """A checkout under a name; `source` is the hash of what decides its figures.
 
     `slowdown` is a share of each call's time that is added to it, and `variables` are changes of
     the environment (None takes one away): both are for tests of the instrument alone.
@@ -37,6 +37,7 @@ class Side:
     root: Path
     commit: str | None = None
     dirty: bool = False
+    source: str | None = None
     slowdown: float = 0.0
     variables: Mapping[str, str | None] = field(default_factory=dict)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.ab.sample import Side
 from bench.errors import BadInput, one_line
+from bench.identity import project_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "."  # this checkout as it stands, with what is not committed
@@ -37,7 +38,7 @@ def _check_out(name: str, revision: str, root: Path) -> Side:
     commit = _commit("HEAD" if revision == HERE else revision, f"--{name}={revision}")
     _git("worktree", "add", "--detach", "--quiet", str(root), commit)
     dirty = revision == HERE and _carry_changes(root)
-    return Side(name, root, commit, dirty)
+    return Side(name, root, commit, dirty, project_hash(root))
 
 
 def _commit(revision: str, given: str) -> str:

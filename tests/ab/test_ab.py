@@ -47,6 +47,20 @@ def test_what_is_not_committed_is_compared_too(
     assert "slower" in capsys.readouterr().out
 
 
+def test_two_changes_that_are_not_committed_are_not_mixed(repo: Path) -> None:
+    sources = []
+    for mean in (1.0, 1.001):
+        write(repo, mean=mean)
+        (repo / "bench" / "new.py").write_text(f"# {mean}")
+        main(["--base=one", "--budget=0.2s"])
+    for folder in Path("results/ab").iterdir():
+        found, _ = Store(folder / "head").read_all()
+        sources.append({r["code"]["source_sha256"] for r in found})
+    assert len(sources) == 2
+    assert [len(source) for source in sources] == [1, 1]
+    assert sources[0] != sources[1]
+
+
 def test_nothing_changed(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--base=one", "--head=one"]) == 0
     assert "same" in capsys.readouterr().out
