@@ -4,8 +4,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from bench.environment import cores
 from bench.errors import BadInput, unknown
+from bench.machine.processor import cores
 
 if TYPE_CHECKING:  # the type alone: the checks need nothing of Hydra
     from omegaconf import DictConfig

@@ -202,7 +202,8 @@ class Application:
     def run(self, worker: str) -> int:
         """Plan and run everything that was asked for."""
         from bench.checks import check_runner, parse_duration
-        from bench.environment import cores, resolve_device
+        from bench.machine.device import resolve_device
+        from bench.machine.processor import cores
         from bench.plan import Request, expand
         from bench.run import Settings, execute
 

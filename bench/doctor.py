@@ -13,9 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from bench import environment
 from bench.errors import one_line
 from bench.machine import cgroup, facts, gpus, watch
+from bench.machine.device import gpu
+from bench.machine.key import machine_key, machine_parts
+from bench.machine.processor import cores, cpu_name
+from bench.machine.variables import ALLOCATOR, worker_environment
 
 GIB = 1 << 30
 WINDOW_S = 1.0  # for which other processes are watched
@@ -99,7 +102,7 @@ def doctor() -> int:
     print("\nwould spoil a measurement now")
     for sentence in spoilers(*two_looks()) or ["nothing that can be seen from here"]:
         print(f"  {sentence}")
-    with ThreadPoolExecutor(max_workers=max(environment.cores() // 2, 1)) as pool:
+    with ThreadPoolExecutor(max_workers=max(cores() // 2, 1)) as pool:
         results = list(pool.map(lambda entry: attempt(entry[2]), BACKENDS))
     width = max(len(name) for name, *_ in BACKENDS)
     print("\nbackends")
@@ -110,18 +113,18 @@ def doctor() -> int:
 
 def facts_now() -> dict[str, str]:
     """What this machine is, by name; what cannot be read says so."""
-    memory, card, found = psutil.virtual_memory(), environment.gpu(), facts.describe()
+    memory, card, found = psutil.virtual_memory(), gpu(), facts.describe()
     known = {name: _word(value) for name, value in found.items()}
     quota, limit = found["cpu_quota"], found["memory_limit_gib"]
-    wanted = environment.worker_environment(environment.cores())
-    allocator = ", ".join(f"{name}={wanted[name]}" for name in environment.ALLOCATOR)
+    wanted = worker_environment(cores())
+    allocator = ", ".join(f"{name}={wanted[name]}" for name in ALLOCATOR)
     applies = "" if sys.platform == "linux" else " (read by glibc alone, so without effect here)"
-    parts = ", ".join(name for name, value in environment.machine_parts().items() if value)
+    parts = ", ".join(name for name, value in machine_parts().items() if value)
     return {
         "python": sys.version.split()[0],
-        "machine key": f"{environment.machine_key()} (from {parts}; not from the kernel's version,"
+        "machine key": f"{machine_key()} (from {parts}; not from the kernel's version,"
         " the host's name or what is written at boot)",
-        "processor": f"{environment.cpu_name()}, {environment.cores()} cores for this process",
+        "processor": f"{cpu_name()}, {cores()} cores for this process",
         "memory": f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} GiB free now",
         "gpu": f"{card['name']}, driver {card['driver']}" if card else "none",
         "kernel": f"{known['kernel']}, {known['libc']}, huge pages {known['hugepages']}, "
@@ -144,7 +147,7 @@ def _word(value: object) -> str:
 
 def two_looks() -> tuple[watch.Look, watch.Look]:
     """The machine's counters before and after a moment in which nothing of ours runs."""
-    cuda = environment.gpu() is not None
+    cuda = gpu() is not None
     first = watch.look(cuda=cuda)
     time.sleep(WINDOW_S)
     return first, watch.look(cuda=cuda)
@@ -160,9 +163,9 @@ def spoilers(first: watch.Look, second: watch.Look, root: Path = Path("/")) -> l
     if (governor := facts.governor(root)) in SLOW_GOVERNORS:
         found.append(f"the governor {governor} may keep the frequency down; performance does not")
     quota = cgroup.quota(root)
-    if quota is not None and quota < environment.cores():
+    if quota is not None and quota < cores():
         found.append(
-            f"a quota of {quota:g} cores for {environment.cores()} threads makes them wait; "
+            f"a quota of {quota:g} cores for {cores()} threads makes them wait; "
             f"allowed without waiting: threads={max(int(quota), 1)}"
         )
     users = gpus.processes() or []

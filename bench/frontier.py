@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.cell import Cell
-from bench.child import TRACEBACK
 from bench.errors import OUT_OF_MEMORY
-from bench.outcome import TIME_OUT, Outcome
+from bench.process.child import TRACEBACK
+from bench.process.outcome import TIME_OUT, Outcome
 
 FRONTIER = "frontier"
 MEMORY, POINT, TOTAL, MOST = "memory", "point_seconds", "max_seconds", "max"

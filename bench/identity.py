@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.environment import machine_key, packages
+from bench.machine.environment import packages
+from bench.machine.key import machine_key
 from bench.paths import files_of, matches
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.cell import Cell
 from bench.frontier import FRONTIER
-from bench.limits import GIB, SHARE, free_bytes
+from bench.process.limits import GIB, SHARE, free_bytes
 
 # Where nothing was recorded: seconds by scenario at nano on two cores, and how they grow with size.
 FIRST_GUESS_S = {"baselines": 8.0, "quality": 15.0, FRONTIER: 60.0}

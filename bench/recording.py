@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from bench.environment import describe
+from bench.machine.environment import describe
 from bench.store import Record, new_id
 
 # Parts of a process's answer that are merged with what the runner knows, or are told apart.

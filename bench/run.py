@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench.cell import Cell
-from bench.child import LOG
 from bench.conclude import conclude, show_plan
 from bench.errors import BadInput
 from bench.frontier import FRONTIER, search
 from bench.identity import cell_key, code, made_here
-from bench.interrupt import Interrupts
-from bench.launch import Launcher
 from bench.machine.surroundings import Surroundings, check_gpu, occupied
-from bench.outcome import Outcome
 from bench.precheck import check_paths
 from bench.predict import fit_budget, predict
-from bench.preload import preloads
+from bench.process.child import LOG
+from bench.process.interrupt import Interrupts
+from bench.process.launch import Launcher
+from bench.process.outcome import Outcome
+from bench.process.preload import preloads
 from bench.progress import Display, main_figure
 from bench.recording import Asked, not_finite, record_of
 from bench.store import Record, Store, StoreError

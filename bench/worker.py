@@ -16,13 +16,13 @@ from hydra.utils import instantiate
 from torch import nn
 
 from bench.cell import MACHINE
-from bench.child import TRACEBACK
 from bench.errors import BadInput, describe, one_line
 from bench.machine.build import torch_facts
 from bench.machine.facts import frequency_mhz
 from bench.meters.process import resident_bytes
 from bench.meters.time import Limits
 from bench.parameters import count
+from bench.process.child import TRACEBACK
 from bench.scenarios.base import Context, Unsupported
 from bench.sizes import fit
 from bench.targets import check_targets

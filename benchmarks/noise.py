@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bench.ab.duel import timed_in
 from bench.ab.sample import Side, plan, take_pair
-from bench.environment import ALLOCATOR
+from bench.machine.variables import ALLOCATOR
 from bench.report.sheet import Entry, Sheet, show
 from bench.selftest.pool import Pair
 from bench.selftest.summary import REDUCTIONS, percent, variation

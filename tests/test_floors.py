@@ -19,7 +19,7 @@ FILES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("models/**/*.py")])
 TORCH = (
     "bench/tasks/", "bench/scenarios/", "bench/meters/", "bench/techniques/", "bench/training.py",
     "bench/worker.py", "bench/parameters.py", "bench/muon.py", "bench/sizes.py",
-    "bench/doctor.py", "bench/protocol.py", "bench/limits.py",
+    "bench/doctor.py", "bench/protocol.py", "bench/process/limits.py",
     "bench/machine/build.py",
 )  # fmt: skip
 HYDRA = (
@@ -108,7 +108,7 @@ def test_floors(path: Path) -> None:
         assert not named("bench.report"), "the store does not know its readers"
 
 
-@pytest.mark.parametrize("name", ["doctor.py", "limits.py"])
+@pytest.mark.parametrize("name", ["doctor.py", "process/limits.py"])
 def test_who_works_in_the_parent_too_imports_torch_when_asked_only(name: str) -> None:
     path = ROOT / "bench" / name
     for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -19,8 +19,8 @@ from bench.ab.keep import make_stores, record_of
 from bench.ab.sample import TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
 from bench.checks import parse_duration
-from bench.environment import machine_key
 from bench.errors import BadInput, one_line
+from bench.machine.key import machine_key
 from bench.report.compare.cells import name_of
 from bench.report.compare.compare import compare
 from bench.report.compare.floors import FLOORS, read_floors

@@ -7,9 +7,9 @@ from typing import Any
 
 from bench import recording
 from bench.ab.sample import Sample, Side
-from bench.environment import load
 from bench.identity import digest
-from bench.launch import FRESH
+from bench.machine.environment import load
+from bench.process.launch import FRESH
 from bench.recording import Asked
 from bench.store import Record, Store
 

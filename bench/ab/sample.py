@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.child import LOG
-from bench.environment import worker_environment
 from bench.errors import BadInput, one_line
+from bench.machine.variables import worker_environment
+from bench.process.child import LOG
 
 DRIVER = Path(__file__).with_name("driver.py")
 TIMEOUT_S = 900.0  # of one process, set-up and all

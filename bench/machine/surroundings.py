@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.environment import load
 from bench.errors import BadInput
 from bench.machine import gpus, watch
+from bench.machine.environment import load
 
 Seen = dict[str, Any]
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from bench.ab.duel import Cell, Duel
 from bench.ab.sample import Side, plan
 from bench.ab.trees import ROOT
-from bench.environment import describe
 from bench.errors import BadInput, one_line
+from bench.machine.environment import describe
 from bench.report.compare.cells import name_of
 from bench.report.compare.floors import FLOORS
 from bench.report.sheet import Entry, Sheet, show, to_markdown

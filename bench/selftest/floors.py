@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.environment import machine_key
 from bench.errors import BadInput
+from bench.machine.key import machine_key
 from bench.report.compare.statistics import LOOKS, ratio_interval
 from bench.selftest.pool import Pool
 from bench.selftest.rehearse import pairs

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench import environment
-from bench.environment import machine_key, memory_class
+from bench.machine import key
+from bench.machine.key import machine_key, memory_class
 
 GIB = 1 << 30
 RESERVED = (0.01, 0.02, 0.03, 0.04)  # shares of the memory that kernels keep for themselves
@@ -43,8 +43,8 @@ def test_a_reboot_a_new_kernel_and_another_host_name_keep_it(
     "part", ["processor", "cores", "memory", "architecture", "machine id", "gpu"]
 )
 def test_each_part_makes_another_machine(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, parts = fresh(), environment.machine_parts()
-    monkeypatch.setattr(environment, "machine_parts", lambda: {**parts, part: "another"})
+    before, parts = fresh(), key.machine_parts()
+    monkeypatch.setattr(key, "machine_parts", lambda: {**parts, part: "another"})
     assert fresh() != before
 
 

@@ -94,7 +94,7 @@ def test_one_tick_of_the_clock_is_no_busy_process() -> None:
 def test_doctor_names_a_slow_governor_and_a_small_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.environment.cores", lambda: 4)
+    monkeypatch.setattr("bench.doctor.cores", lambda: 4)
     root = write(tmp_path, {
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave",
         "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000",

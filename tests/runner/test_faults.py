@@ -15,7 +15,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("signals and permissions are those of POSIX", allow_module_level=True)
 
-from bench.launch import SOCKET_FOLDER
+from bench.process.launch import SOCKET_FOLDER
 from tests.runner.faults import campaign, disks, files, kills
 from tests.runner.faults.sweep import Sweep, Trial, account
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from bench.interrupt import Interrupts
-from bench.launch import Launcher
+from bench.process.interrupt import Interrupts
+from bench.process.launch import Launcher
 
 
 class FakeLauncher:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bench.cell import Cell
-from bench.launch import FORK_SERVER, FRESH, Launcher
 from bench.machine import gpus
 from bench.machine.surroundings import check_gpu, occupied
-from bench.preload import preloads
+from bench.process.launch import FORK_SERVER, FRESH, Launcher
+from bench.process.preload import preloads
 from tests.runner.conftest import ROOT, Command, python, records
 
 ONE = ("model=fake", "scenario=prefill", "suite.baselines=false")
@@ -102,7 +102,7 @@ def test_the_runner_sleeps_while_a_cell_runs(tmp_path: Path) -> None:
 def test_the_servers_imports_are_no_part_of_a_cells_start(tmp_path: Path) -> None:
     (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(1.5)\n")
     code = (
-        "import sys, pathlib; from bench.launch import Launcher\n"
+        "import sys, pathlib; from bench.process.launch import Launcher\n"
         "cell = {'config': {'device': {'name': 'cpu'}},\n"
         "        'seed': 0, 'scenario': 'train', 'energy': False}\n"
         f"if __name__ == '__main__':\n"

@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
-from bench import limits
-from bench.limits import GIB, Limit
+from bench.process import limits
 from bench.machine import cgroup
-from bench.outcome import Death
+from bench.process.limits import GIB, Limit
+from bench.process.outcome import Death
 
 MIB = 1 << 20
 
@@ -58,7 +58,7 @@ def test_the_limit_on_a_gpu_is_a_share_of_it(monkeypatch: pytest.MonkeyPatch) ->
 
 CODE = """
 import torch
-from bench import limits
+from bench.process import limits
 limits.SHARE = {share}
 limit = limits.limit_memory("cpu", {gib})
 held = []

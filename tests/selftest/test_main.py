@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.environment import machine_key
+from bench.machine.key import machine_key
 from bench.selftest.__main__ import main
 from bench.selftest.pool import Pool
 from tests.selftest.pools import pool

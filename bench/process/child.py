@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BadInput, describe, one_line
-from bench.limits import Limit, limit_memory
+from bench.process.limits import Limit, limit_memory
 
 LOG = "log.txt"
 TRACEBACK = "traceback.txt"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import NO_MEMORY, OUT_OF_MEMORY
-from bench.limits import exceeded
+from bench.process.limits import exceeded
 
 TIME_OUT = "time-out: "
 LAST_WORDS = 1 << 16  # bytes of the log in which a process that died may have said why
@@ -40,7 +40,7 @@ class Outcome:
 
     @staticmethod
     def read(message: bytes) -> "Outcome":
-        """What a process sent (`bench.child`)."""
+        """What a process sent (`bench.process.child`)."""
         value = json.loads(message)
         sent = {name: value.get(name) for name in ("reason", "server", "start_s", "limit_bytes")}
         return Outcome(value["status"], payload=value.get("payload") or {}, **sent)

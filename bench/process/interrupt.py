@@ -3,7 +3,7 @@
 import signal
 from types import FrameType, TracebackType
 
-from bench.launch import Launcher
+from bench.process.launch import Launcher
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

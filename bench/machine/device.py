@@ -1,0 +1,57 @@
+"""The device that cells run on. Imports no torch: another process is asked where it must be."""
+
+import functools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.errors import BadInput
+
+PROBE = """
+import torch
+print("yes" if torch.cuda.is_available() else
+      "torch %s is a CPU build" % torch.__version__ if torch.version.cuda is None else
+      "torch %s finds no CUDA device" % torch.__version__)
+"""
+
+
+@functools.cache
+def gpu() -> dict[str, str] | None:
+    """Name and driver of the first NVIDIA GPU by its driver's own tool, or None."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None  # a tool without a device: there is no GPU to name
+    line = done.stdout.strip().splitlines()
+    if not line:
+        return None
+    name, driver, memory = (part.strip() for part in line[0].split(","))
+    return {"name": name, "driver": driver, "memory": memory}
+
+
+@functools.cache
+def cuda_problem() -> str | None:
+    """Why there is no CUDA here, or None where there is; torch is asked in another process."""
+    files = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
+    if gpu() is None and not any(Path(path).exists() for path in files):
+        return "no NVIDIA device is visible"
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()
+        return f"torch could not be asked ({last[-1] if last else 'it died'})"
+    answer = done.stdout.strip()
+    return None if answer == "yes" else answer
+
+
+def resolve_device(name: str) -> str:
+    """The device of a cell: `auto` becomes what is there, one that is not there is an error."""
+    if name == "auto":
+        return "cpu" if cuda_problem() else "cuda"
+    if name == "cuda" and (problem := cuda_problem()):
+        raise BadInput(f"device=cuda is not there: {problem}; allowed here: cpu, auto.")
+    return name

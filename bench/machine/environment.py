@@ -1,0 +1,75 @@
+"""The environment part of a record: the machine, its devices, its packages."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import psutil
+
+from bench.machine import facts
+from bench.machine.device import gpu
+from bench.machine.key import machine_key
+from bench.machine.processor import cores, cpu_name
+from bench.machine.variables import ALLOCATOR, worker_environment
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "timm",
+    "diffusers",
+    "transformers",
+    "scikit-learn",
+    "scipy",
+    "numba",
+    "safetensors",
+    "hydra-core",
+    "rwkv",
+    "mamba-ssm",
+    "causal-conv1d",
+    "flash-attn",
+    "flash-linear-attention",
+    "triton",
+    "peft",
+    "datasets",
+    "torchvision",
+)
+GIB = 1 << 30
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """Versions of the installed packages that can change a figure."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def load() -> float | None:
+    """Processes that wanted to run, over the last minute."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def describe(threads: int) -> dict[str, Any]:
+    """The environment part of a record, but for what the cell's own time and process tell."""
+    card = gpu() or {}
+    return {
+        "machine_key": machine_key(),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / GIB, 1),
+        "gpu": card.get("name"),
+        "driver": card.get("driver"),
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "packages": packages(),
+        "threads": threads,
+        **facts.describe(),
+        "variables": facts.variables(),
+        "allocator": {name: worker_environment(threads)[name] for name in ALLOCATOR},
+    }

@@ -1,0 +1,36 @@
+"""The variables that a measured process is started with."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+# Freed tensors stay in the heap: a fresh large tensor would cost page faults at every step.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
+
+
+def worker_environment(threads: int, *, online: bool = False) -> dict[str, str]:
+    """Variables of the workers; what the user has set wins, except for the thread count.
+
+    `online` is for the cells that ask for a data set of the hub: they alone may fetch anything.
+    """
+    count = str(threads)
+    fixed = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
+    # The profiler, which watches the allocator, would speak of the GPU that it does not find.
+    soft = {**ALLOCATOR, "TOKENIZERS_PARALLELISM": "false", "KINETO_LOG_LEVEL": "99"}
+    soft |= {} if online else {"HF_HUB_OFFLINE": "1"}
+    return fixed | {name: os.environ.get(name, value) for name, value in soft.items()}
+
+
+@contextmanager
+def environment_set(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process for a while, so that what starts meanwhile inherits them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,1 @@
+"""The processes of cells: how they start, what they may take, how they end."""
