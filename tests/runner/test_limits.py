@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from bench.process import limits
 from bench.machine import cgroup
+from bench.process import limits
 from bench.process.limits import GIB, Limit
 from bench.process.outcome import Death
 
