@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 Processes = Sequence[Sequence[float]]  # samples of each process
 Array = NDArray[np.float64]
 
+EXACT_PAIRS = 50  # pairs up to which all rows of signs are a number that a float holds
 LOOKS = (10, 14, 20)  # processes a side at which a running comparison is judged
 ALPHA = 0.01  # two-sided error of a comparison over all its metrics and looks
 LEVEL = 0.95  # of the interval
@@ -149,8 +150,30 @@ def _second_vote(base: Processes, head: Processes, paired: bool) -> float:
         return 1.0
     if not paired:
         return float(stats.mannwhitneyu(_medians(base), _medians(head)).pvalue)
-    change = _medians(head) - _medians(base)
-    return float(stats.wilcoxon(change).pvalue) if change.any() else 1.0
+    return signed_rank_p(_medians(head) - _medians(base))
+
+
+def signed_rank_p(changes: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's (1945) signed-rank test, exact with ties; zeros drop out.
+
+    Of all 2^n rows of signs, those are counted whose positive ranks add up to each sum. SciPy does
+    the same without ties, and else by trying every row, which takes a hundred times as long.
+    """
+    from scipy import stats
+
+    moved = changes[changes != 0]
+    if not moved.size:
+        return 1.0
+    if moved.size > EXACT_PAIRS:
+        return float(stats.wilcoxon(moved).pvalue)
+    ranks = np.rint(2 * stats.rankdata(np.abs(moved))).astype(int)  # twice: ties have half ranks
+    rows = np.zeros(ranks.sum() + 1)
+    rows[0] = 1.0
+    for rank in ranks:
+        rows[rank:] += rows[:-rank].copy()
+    positive = ranks[moved > 0].sum()
+    tail = min(rows[: positive + 1].sum(), rows[positive:].sum()) / 2.0**moved.size
+    return min(1.0, 2 * float(tail))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from bench.report.compare.statistics import (
     judge_paired,
     least_processes,
     ratio_interval,
+    signed_rank_p,
     spent,
 )
 
@@ -173,3 +174,21 @@ def test_pairs_are_judged_by_their_differences() -> None:
     assert found.p == pytest.approx(stats.wilcoxon(logs[0], logs[1], method="exact").pvalue)
     assert least_processes(1, 0.002, paired=True) == 10  # 2 / 2^10 = 0.00195
     assert judge({"step": (base, base)}, paired=True)["step"].verdict == "same"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 14, 20, 50, 60])
+def test_the_signed_rank_test_is_scipys(n: int) -> None:
+    changes = np.random.default_rng(n).normal(0.3, 1, n)
+    assert signed_rank_p(changes) == pytest.approx(stats.wilcoxon(changes).pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [4, 8, 11])
+def test_with_ties_and_zeros_it_is_that_of_every_row_of_signs(n: int) -> None:
+    changes = np.repeat(np.random.default_rng(n).normal(0.3, 1, n), 2)[:n]
+    changes[0] = 0.0
+    every = stats.wilcoxon(changes, method=stats.PermutationMethod()).pvalue
+    assert signed_rank_p(changes) == pytest.approx(every, rel=1e-12)
+
+
+def test_no_change_at_all_is_none() -> None:
+    assert signed_rank_p(np.zeros(10)) == 1.0
