@@ -1,8 +1,10 @@
 """Arguments that commands on records share."""
 
 import argparse
+from argparse import ArgumentParser
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # argparse has no public name for what `add_subparsers` returns
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -10,6 +12,17 @@ else:
     Subcommands = object
 
 RESULTS = Path("results")
+
+
+def parser_of(prog: str, description: str | None, commands: Iterable[Any]) -> ArgumentParser:
+    """A parser whose first word is one of `commands`, each of which has an `add`."""
+    top = ArgumentParser(
+        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    words = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in commands:
+        command.add(words)
+    return top
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ path, a key or a query is wrong; one sentence says which.
 import argparse
 from collections.abc import Sequence
 
+from bench.arguments import parser_of
 from bench.errors import BadInput
 from bench.records import keeping, listing, prune, sql
 from bench.records.export import command as export
@@ -17,15 +18,7 @@ COMMANDS = (listing, keeping, prune, sql, export)
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of `python -m bench records`."""
-    top = argparse.ArgumentParser(
-        prog="python -m bench records",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    return top
+    return parser_of("python -m bench records", __doc__, COMMANDS)
 
 
 def main(arguments: Sequence[str]) -> int:

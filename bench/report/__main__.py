@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from bench.arguments import parser_of
 from bench.errors import BadInput
 from bench.report.commands import (
     baseline,
@@ -33,15 +34,7 @@ COMMANDS = (
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of `python -m bench.report`."""
-    top = argparse.ArgumentParser(
-        prog="python -m bench.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    return top
+    return parser_of("python -m bench.report", __doc__, COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,10 +31,15 @@ def folder() -> Iterator[Path]:
 
 def hold(folder: Path, **trials: Callable[[Path], Trial]) -> None:
     """The trials leave no fault; what cannot be made here is skipped, with the reason."""
+    if reasons := impossible(folder, **trials):
+        pytest.skip("; ".join(reasons))
+
+
+def impossible(folder: Path, **trials: Callable[[Path], Trial]) -> list[str]:
+    """Which trials cannot be made here, and why; the others leave no fault."""
     rows = campaign.execute(list(trials.items()), folder)
     assert not [(row.fault, row.faults) for row in rows if row.faults]
-    if skipped := [f"{row.fault}: {row.skipped}" for row in rows if row.skipped]:
-        pytest.skip("; ".join(skipped))
+    return [f"{row.fault}: {row.skipped}" for row in rows if row.skipped]
 
 
 def test_kills(folder: Path) -> None:
@@ -54,9 +59,9 @@ def test_a_store_shared_or_read_only_and_a_reader_gone(folder: Path) -> None:
 
 def test_disks_without_room(folder: Path) -> None:
     draw = random.Random(2)
-    try:
-        hold(folder, disk=partial(disks.full_disk, draw=draw), worker=disks.full_temporary_folder)
-    except pytest.skip.Exception:  # nothing can be mounted: a limit does it as well
+    full = partial(disks.full_disk, draw=draw)
+    if impossible(folder, disk=full, worker=disks.full_temporary_folder):
+        # Nothing can be mounted: a limit does it as well.
         limited = partial(disks.size_limit, draw=draw)
         hold(folder, disk=limited, worker=disks.large_file_of_worker)
 
