@@ -1,9 +1,8 @@
-"""One run: what is finished already, what is left, one process a cell, one record each."""
+"""One run: one process a cell, one record each, for what is not finished already."""
 
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.process.outcome import Outcome
 from bench.process.preload import preloads
 from bench.progress import Display, main_figure
 from bench.recording import Asked, not_finite, record_of
+from bench.remaining import finished, lacks_energy, rounds
 from bench.store import Record, Store, StoreError
 from bench.store.parse import read_record
 
@@ -62,20 +62,21 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
         cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)
     predict(cells, records)
     if settings.energy:
-        records = [record for record in records if not _lacks_energy(record)]
-    finished = {} if settings.force else _finished(records, settings.repeats)
+        records = [record for record in records if not lacks_energy(record)]
+    found = {} if settings.force else finished(records, settings.repeats)
     kept, left_out = cells, list[Cell]()
     if settings.budget is not None:
-        todo = [cell for cell in cells if cell.key not in finished]
+        todo = [cell for cell in cells if cell.key not in found]
         fitting, left_out = fit_budget(todo, settings.budget)
-        kept = [cell for cell in cells if cell.key in finished or cell in fitting]
+        kept = [cell for cell in cells if cell.key in found or cell in fitting]
     if settings.plan:
-        show_plan(kept, left_out, finished, stream, as_json=as_json)
+        show_plan(kept, left_out, found, stream, as_json=as_json)
         return 0
-    todo = _rounds([c for c in kept if c.key not in finished], records, settings)
+    todo = [cell for cell in kept if cell.key not in found]
+    todo = rounds(todo, records, settings.repeats, force=settings.force)
     if todo:  # what is finished can be shown from a folder that is read-only
         _check_writable(store)
-    whole = _whole(store, (finished[cell.key] for cell in kept if cell.key in finished))
+    whole = _whole(store, (found[cell.key] for cell in kept if cell.key in found))
     frontiers = _whole(store, _frontiers(todo, records))
     run = _Run(settings, store, worker, Display(stream, todo), frontiers)
     done = run.all(kept, todo, {record["key"]: record for record in whole})
@@ -94,22 +95,6 @@ def _check_writable(store: Store) -> None:
         raise BadInput(f"results={store.root}: {error}") from error
 
 
-def _lacks_energy(record: Record) -> bool:
-    """Whether a cell that repeats a call was measured without asking for Joules."""
-    rate = f"{record['cell']['scenario']}_per_s"
-    return rate in (record.get("figures") or {}) and not record.get("energy")
-
-
-def _finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:
-    """Results that need not be taken again, by key; a later one wins.
-
-    A cell that is to be repeated has its number of results, one that cannot be has one.
-    """
-    results = [r for r in records if r["status"] in ("ok", "unsupported")]
-    counts = Counter(r["key"] for r in results)
-    return {r["key"]: r for r in results if r["status"] != "ok" or counts[r["key"]] >= repeats}
-
-
 def _whole(store: Store, briefs: Iterable[Record]) -> list[Record]:
     """The whole records of those in brief."""
     try:
@@ -125,18 +110,6 @@ def _frontiers(todo: Sequence[Cell], records: Iterable[Record]) -> list[Record]:
     if all(cell.part["scenario"] != FRONTIER for cell in todo):
         return []
     return [record for record in records if record["cell"]["scenario"] == FRONTIER]
-
-
-def _rounds(cells: Sequence[Cell], records: Sequence[Record], settings: Settings) -> list[Cell]:
-    """What is left to run: every cell as often as it lacks results, in rounds over all cells.
-
-    Rounds spread what drifts on a machine over all cells alike.
-    """
-    counts = Counter(r["key"] for r in records if r["status"] == "ok" and not settings.force)
-    left = {
-        cell.key: 1 if cell.unsupported else settings.repeats - counts[cell.key] for cell in cells
-    }
-    return [cell for number in range(settings.repeats) for cell in cells if left[cell.key] > number]
 
 
 class _Run:

@@ -65,7 +65,7 @@ def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     )
     if config["threads"]:
         torch.set_num_threads(int(config["threads"]))
-    device = resolve_device(config["device"]["name"])
+    device = torch_device(config["device"]["name"])
     name = config["scenario"]["name"]
     if config["task"]["name"] == MACHINE:
         return dict(_scenario(name).run(context(None, _no_model, device=device)))
@@ -135,7 +135,7 @@ def kernel_of(model: nn.Module) -> str | None:
     return "+".join(dict.fromkeys(k for k in used if k)) or None
 
 
-def resolve_device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
     """The torch device of `device=name`; "auto" takes CUDA where it is there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
