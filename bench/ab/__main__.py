@@ -7,6 +7,7 @@ stops as soon as every verdict is safe or the budget is spent. KEY=VALUE are tho
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +24,10 @@ from bench.errors import BadInput, one_line
 from bench.machine.key import machine_key
 from bench.report.compare.cells import name_of
 from bench.report.compare.compare import compare
-from bench.report.compare.floors import FLOORS, read_floors
+from bench.report.compare.floors import FLOORS, IN_TURNS, floors_in
 from bench.report.compare.metrics import SEPARATOR
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
+from bench.report.compare.verdict import Finding, gravest_first
 from bench.store import Record, StoreError
 
 DEFAULT = ("model=transformer", "task=text", "scenario=train")
@@ -77,7 +79,8 @@ def _run(options: argparse.Namespace) -> int:
     if not options.timeout > 0:
         raise BadInput(f"--timeout={options.timeout:g} is too small; allowed: seconds above 0.")
     check_outputs(options)
-    floors = read_floors(options.noise, machine_key(), given=options.noise != FLOORS)
+    floors = floors_in(options.noise, IN_TURNS, given=options.noise != FLOORS)
+    floor = functools.partial(floors.of, machine_key())
     with sides(options.base, options.head) as both:
         cells, alone = _cells(both, options.cells or DEFAULT)
         stores = make_stores(options.results, both)
@@ -88,28 +91,36 @@ def _run(options: argparse.Namespace) -> int:
             stores[place].write(record)
             kept[place].append(record)
 
-        duel = Duel(both, cells, floors, options.timeout, budget, keep, _say)
+        duel = Duel(both, cells, floor, options.timeout, budget, keep, _say)
         rule, ending = duel.run()
     times = {}
     for name, judgement in rule.verdicts().items():
         cell, _, metric = name.rpartition(SEPARATOR)
         times[cell, metric] = judgement
     notes = [
-        f"{ending.reason}; {ending.rounds} pairs of processes, {ending.seconds:.0f} s",
+        f"{ending.reason}; {ending.rounds} pairs of timed processes, {ending.seconds:.0f} s",
         f"records: {stores[0].root.parent}",
-        *(f"on one side alone: {name}" for name in alone),
     ]
-    return emit(compare(*kept, times=times), options, Console(highlight=False), notes)
+    found = gravest_first([*compare(*kept, times=times), *alone])
+    return emit(found, options, Console(highlight=False), notes)
 
 
-def _cells(both: tuple[Side, Side], words: Sequence[str]) -> tuple[list[Cell], list[str]]:
-    """The cells that both sides have, and the names of those that one side has alone."""
+def _cells(both: tuple[Side, Side], words: Sequence[str]) -> tuple[list[Cell], list[Finding]]:
+    """The cells that both sides have, and what is to be said of those that one side has alone."""
     found = [_named(plan(side, words)) for side in both]
     common = [name for name in found[0] if name in found[1]]
     if not common:
         raise BadInput("no cell is there on both sides; see `python -m bench plan=true` of each.")
     cells = [Cell(name, (found[0][name], found[1][name])) for name in common]
-    return cells, sorted(found[0].keys() ^ found[1].keys())
+    gone = [
+        Finding(name, "result", "not comparable", f"{name} is gone: head has no such cell")
+        for name in found[0] if name not in found[1]
+    ]  # fmt: skip
+    new = [
+        Finding(name, "result", "new", f"{name}: base has no such cell")
+        for name in found[1] if name not in found[0]
+    ]  # fmt: skip
+    return cells, gone + new
 
 
 def _named(requests: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -6,13 +6,12 @@ timed slices is A B A B …, then B A B A …: what the first of two has or lack
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bench.ab.sample import TIMEOUT_S, Sample, Side, take_pair
 from bench.report.compare.metrics import SEPARATOR, of_cell, timed
 from bench.report.compare.sequential import Sequential
-from bench.report.compare.statistics import least_processes
 
 Request = Mapping[str, Any]
 
@@ -41,7 +40,7 @@ class Duel:
 
     sides: tuple[Side, Side]
     cells: Sequence[Cell]
-    floors: Mapping[str, float] = field(default_factory=dict)
+    floor: Callable[[str], float] = lambda _: 0.0  # by metric
     timeout: float = TIMEOUT_S
     budget: float | None = None
     seen: Callable[[int, Cell, Sample], None] = lambda *_: None
@@ -50,14 +49,14 @@ class Duel:
     def run(self) -> tuple[Sequential, Ending]:
         """The rule with its verdicts, and how the duel ended."""
         self._begin = time.monotonic()
-        rule = Sequential(self._warm_up(), self.floors)
+        metrics = self._warm_up()
+        rule = Sequential(metrics, {name: self.floor(name) for name in metrics})
         rounds, longest = 0, 0.0
-        for look in rule.looks:
+        for look in rule.looks if self._running(rule) else ():
             while rounds < look:
                 started = time.monotonic()
                 if self.budget is not None and started - self._begin + longest > self.budget:
-                    if rounds >= least_processes(max(len(rule.metrics), 1), paired=True):
-                        rule.look(rounds)
+                    rule.look(rounds)
                     return rule, self._ending(f"the budget of {self.budget:g} s is spent", rounds)
                 self._round(rule, swapped=rounds % 2 == 1)
                 rounds += 1
@@ -66,8 +65,16 @@ class Duel:
             self.say(f"{rounds} a side: {len(rule.decided)} of {len(rule.metrics)} metrics decided")
             if not self._running(rule):
                 break
-        told = "every metric is decided" if not rule.open else "all samples are taken"
-        return rule, self._ending(told, rounds)
+        return rule, self._ending(self._why(rule), rounds)
+
+    def _why(self, rule: Sequential) -> str:
+        """Why nothing more is measured."""
+        failed = [f"{cell.name}: {cell.failure}" for cell in self.cells if cell.failure]
+        if failed:
+            return f"a process failed ({'; '.join(failed)})"
+        if not rule.metrics:
+            return "nothing that is timed"
+        return "every metric is decided" if not rule.open else "all samples are taken"
 
     def _ending(self, reason: str, rounds: int) -> Ending:
         return Ending(reason, rounds, time.monotonic() - self._begin)

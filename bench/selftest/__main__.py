@@ -14,23 +14,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from bench.ab.duel import Cell, Duel
-from bench.ab.sample import Side, plan
 from bench.ab.trees import ROOT
 from bench.errors import BadInput, one_line
 from bench.machine.environment import describe
-from bench.report.compare.cells import name_of
-from bench.report.compare.floors import FLOORS
-from bench.report.sheet import Entry, Sheet, show, to_markdown
-from bench.selftest import floors, quality, summary
+from bench.report.compare.floors import FLOORS, IN_TURNS, read, write
+from bench.report.sheet import show, to_markdown
+from bench.selftest import floors, live, quality, summary
 from bench.selftest import pool as pools
 from bench.selftest.rehearse import Outcome, rehearse
 
 CELLS = (("transformer", "train"), ("mamba", "decode"))
+QUALITY = ("transformer", "quality")
 QUIET = 0.015  # coefficient of variation up to which the targets are promised
 # By slowdown: the most of A/A that may be called, the least of the others that must be.
 TARGETS = dict(zip(pools.SLOWDOWNS, (0.01, 0.80, 0.95), strict=True))
@@ -79,17 +76,27 @@ def _run(options: argparse.Namespace) -> int:
     _check(options)
     begin = time.monotonic()
     pool = pools.Pool.load(options.pool) if options.pool else _collect(options)
-    outcomes = [rehearse(pool, slowdown, options.comparisons, options.seed) for slowdown in TARGETS]
+    found = floors.floors(pool, options.comparisons, options.seed)
+    outcomes = [
+        # Equals are judged with the least floor that there is, the others with those found here:
+        # each as it is hardest.
+        rehearse(pool, slowdown, options.comparisons, options.seed,
+                 found[IN_TURNS] if slowdown else None)
+        for slowdown in TARGETS
+    ]  # fmt: skip
     taken = [pair.wall_s for found in pool.pairs.values() for pair in found]
     sheets = [
         summary.noise(pool),
-        summary.power(outcomes, sum(taken) / len(taken)),
+        summary.floors(found),
+        summary.power(pool, outcomes, sum(taken) / len(taken)),
         summary.rivals(pool, options.comparisons, options.seed),
     ]
     if options.live:
-        sheets.append(_live(options.live))
+        sheets.append(live.compare(CELLS[0], options.live, found[IN_TURNS], _say))
     if options.seeds:
-        sheets.append(_scores(options))
+        ((name, request),) = live.requests([QUALITY]).items()
+        taught = quality.collect(ROOT, request, options.seeds, _say)
+        sheets.append(summary.scores(taught, name, options.comparisons, options.seed))
     missed = _missed(pool, outcomes)
     console = Console(highlight=False)
     for sheet in sheets:
@@ -99,7 +106,8 @@ def _run(options: argparse.Namespace) -> int:
     console.print(f"{said}. {time.monotonic() - begin:.0f} s in all.", soft_wrap=True)
     text = "\n".join([*(to_markdown(sheet) for sheet in sheets), said + "."])
     (options.output / "selftest.md").write_text(text + "\n", encoding="utf-8")
-    floors.write_floors(pool, options.comparisons, options.seed, options.noise)
+    if machine := pool.about["environment"].get("machine_key"):
+        write(options.noise, machine, found)
     return 1 if missed else 0
 
 
@@ -114,7 +122,7 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInput(
             f"--seeds={options.seeds} is too small; allowed: 0, or from {quality.SEEDS}."
         )
-    floors.kept(options.noise)  # before an hour of measuring, not after it
+    read(options.noise)  # refuses before an hour of measuring, not after it
     options.output.mkdir(parents=True, exist_ok=True)
 
 
@@ -122,67 +130,12 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _requests(cells: Sequence[tuple[str, str]]) -> dict[str, dict[str, Any]]:
-    """The request of each cell by its name."""
-    side = Side("selftest", ROOT)
-    found = {}
-    for model, scenario in cells:
-        (cell,) = plan(side, [f"model={model}", "task=text", f"scenario={scenario}"])
-        found[name_of({"cell": cell})] = cell
-    return found
-
-
 def _collect(options: argparse.Namespace) -> pools.Pool:
-    requests = _requests(CELLS)
-    about = {"environment": describe(next(iter(requests.values()))["threads"])}
-    pool = pools.collect(ROOT, requests, options.rounds, about, _say)
+    asked = live.requests(CELLS)
+    about = {"environment": describe(next(iter(asked.values()))["threads"])}
+    pool = pools.collect(ROOT, asked, options.rounds, about, _say)
     pool.save(options.output / "pool.json")
     return pool
-
-
-def _live(times: int) -> Sheet:
-    """Real comparisons, as `bench.ab` runs them, of the first cell."""
-    (name, request), *_ = _requests(CELLS[:1]).items()
-    rows = []
-    for slowdown in TARGETS:
-        for _ in range(times):
-            sides = (Side("base", ROOT), Side("head", ROOT, slowdown=slowdown))
-            rule, ending = Duel(sides, [Cell(name, (request, request))], say=_say).run()
-            for metric, judgement in rule.verdicts().items():
-                rows.append(
-                    [summary.kind(slowdown), Entry(metric), Entry(judgement.verdict),
-                     Entry(judgement.why), Entry(ending.rounds), summary.seconds(ending.seconds)]
-                )  # fmt: skip
-    heads = ["head", "metric", "verdict", "why", "processes a side", "s"]
-    return Sheet("Live comparisons", heads, rows)
-
-
-def _scores(options: argparse.Namespace) -> Sheet:
-    """False positives and power of the verdict on scores."""
-    ((name, request),) = _requests([("transformer", "quality")]).items()
-    found = quality.collect(ROOT, request, options.seeds, _say)
-    rows = [
-        [Entry(kind), Entry(f"{name} · score"),
-         summary.percent(_shift(found.plain, other)),
-         summary.percent(quality.rehearse(found, other, options.comparisons, options.seed))]
-        for kind, other in (
-            ("one thread instead of all", found.rounding),
-            (f"{quality.LESS:.0%} of the training items", found.less),
-        )
-    ]  # fmt: skip
-    return Sheet(
-        f"Scores: {options.comparisons} comparisons of {quality.SEEDS} of {options.seeds} seeds",
-        ["head", "metric", "mean change", "called"],
-        rows,
-        [
-            f"{found.repeated} of {options.seeds} seeds gave the same score to the last digit when "
-            f"run twice. {found.seconds:.0f} s of training and scoring."
-        ],
-    )
-
-
-def _shift(base: dict[int, float], head: dict[int, float]) -> float:
-    return sum(head.values()) / sum(base.values()) - 1
 
 
 def _missed(pool: pools.Pool, outcomes: Sequence[Outcome]) -> list[str]:

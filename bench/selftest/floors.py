@@ -1,50 +1,52 @@
-"""The noise of A/A comparisons on this machine, kept as the floor of later ones."""
+"""What equals differ by on this machine, which becomes the floor of later comparisons."""
 
-import json
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 
-from bench.errors import BadInput
-from bench.machine.key import machine_key
-from bench.report.compare.statistics import LOOKS, ratio_interval
+from bench.report.compare.floors import APART, IN_TURNS
+from bench.report.compare.statistics import LOOKS, Processes, typical
 from bench.selftest.pool import Pool
 from bench.selftest.rehearse import pairs
-from bench.store.files import put
 
 SHARE = 0.99  # of A/A comparisons whose ratio lies within the floor
+Sides = tuple[Processes, Processes]
 
 
-def write_floors(pool: Pool, comparisons: int, seed: int, path: Path) -> None:
-    """Merge the floors of this machine into the file, which keeps those of others."""
-    known = kept(path)
-    known.setdefault(machine_key(), {}).update(floors(pool, comparisons, seed))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    put(path, [json.dumps(known, indent=1).encode(), b"\n"])
+def floors(pool: Pool, comparisons: int, seed: int) -> dict[str, dict[str, float]]:
+    """By kind and metric, the relative change that 1 in 100 A/A comparisons exceeds.
 
-
-def kept(path: Path) -> dict[str, dict[str, float]]:
-    """Floors by machine and metric, none where there is no file; BadInput where it holds others."""
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        known = None
-    if not isinstance(known, dict) or not all(isinstance(found, dict) for found in known.values()):
-        raise BadInput(
-            f"--noise={path} holds no floors; allowed: a file of the selftest's, or none."
-        )
-    return known
-
-
-def floors(pool: Pool, comparisons: int, seed: int) -> dict[str, float]:
-    """By metric, the relative change that 1 in 100 A/A comparisons at the first look exceeds."""
+    A comparison has as many processes a side as the first look: in turns, or of two stretches of
+    time that do not overlap.
+    """
     draw = np.random.default_rng(seed)
-    found = {}
-    for metric in pool.pairs:
-        changes = []
-        for _ in range(comparisons):
-            drawn = list(pairs(pool, metric, 0.0, draw, LOOKS[0]))
-            ratio, _, _ = ratio_interval(*map(list, zip(*drawn, strict=True)))
-            changes.append(max(ratio, 1 / ratio) - 1)
-        found[metric] = float(np.quantile(changes, SHARE))
-    return found
+
+    def in_turns(metric: str) -> Sides:
+        base, head = zip(*pairs(pool, metric, 0.0, draw, LOOKS[0]), strict=True)
+        return base, head
+
+    def apart(metric: str) -> Sides:
+        return two_stretches([pair.plain for pair in pool.pairs[metric]], LOOKS[0], draw)
+
+    return {
+        kind: {metric: _floor(sides(metric) for _ in range(comparisons)) for metric in pool.pairs}
+        for kind, sides in ((IN_TURNS, in_turns), (APART, apart))
+    }
+
+
+def _floor(drawn: Iterable[Sides]) -> float:
+    ratios = [typical(head) / typical(base) for base, head in drawn]
+    return float(np.quantile([max(ratio, 1 / ratio) - 1 for ratio in ratios], SHARE))
+
+
+def two_stretches(processes: Processes, count: int, draw: np.random.Generator) -> Sides:
+    """Two stretches of `count` processes that follow each other, apart from one another.
+
+    Shorter ones where there are not enough.
+    """
+    count = min(count, len(processes) // 2)
+    room = len(processes) - 2 * count
+    first, gap = sorted(int(place) for place in draw.integers(room + 1, size=2))
+    second = gap + count
+    sides = processes[first : first + count], processes[second : second + count]
+    return sides if draw.integers(2) else (sides[1], sides[0])

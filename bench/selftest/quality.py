@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.ab.sample import TIMEOUT_S, Side, take_pair
 from bench.errors import BadInput
-from bench.report.compare.statistics import judge_paired
+from bench.report.compare.scores import judge_paired
 
 LESS = 0.8  # share of the training items that is left in the worse variant
 SEEDS = 5  # a side in one comparison

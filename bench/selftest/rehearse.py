@@ -1,7 +1,7 @@
 """Comparisons drawn from a pool, each through the whole sequential rule."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,16 +28,23 @@ class Outcome:
         return self.verdicts[metric][verdict] / self.comparisons
 
 
-def rehearse(pool: Pool, slowdown: float, comparisons: int, seed: int) -> Outcome:
+def rehearse(
+    pool: Pool,
+    slowdown: float,
+    comparisons: int,
+    seed: int,
+    floors: Mapping[str, float] | None = None,
+) -> Outcome:
     """Run `comparisons` of plain against slowed-down processes; slowdown 0 is A/A.
 
-    All metrics of the pool form one comparison.
+    All metrics of the pool form one comparison. `floors` are those of `bench.ab`, none for the
+    least there is.
     """
     draw = np.random.default_rng(seed)
     metrics = list(pool.pairs)
     outcome = Outcome(slowdown)
     for _ in range(comparisons):
-        rule = Sequential(metrics)
+        rule = Sequential(metrics, floors or {})
         streams = {name: pairs(pool, name, slowdown, draw, rule.looks[-1]) for name in metrics}
         count = 0
         for look in rule.looks:

@@ -48,10 +48,11 @@ def _medians(processes: Processes) -> list[float]:
     return [statistics.median(samples) for samples in processes]
 
 
-RULES: dict[str, Rule] = {
-    "asv, Mann-Whitney and 1.1": asv,
-    "pyperf, t-test": pyperf,
-    f"{THRESHOLD:.0%} threshold": threshold,
+# By name, with the library that the rule is taken from.
+RULES: dict[str, tuple[Rule, str | None]] = {
+    "asv, Mann-Whitney and 1.1": (asv, "asv"),
+    "pyperf, t-test": (pyperf, "pyperf"),
+    f"{THRESHOLD:.0%} threshold": (threshold, None),
 }
 
 

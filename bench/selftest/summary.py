@@ -1,13 +1,15 @@
 """What the selftest found, as sheets."""
 
+import importlib.util
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
-from bench.report.compare.statistics import LOOKS
+from bench.report.compare.statistics import FLOOR, LOOKS
 from bench.report.sheet import Entry, Sheet
+from bench.selftest import quality
 from bench.selftest.pool import SLOWDOWNS, Pair, Pool
 from bench.selftest.rehearse import Outcome
 from bench.selftest.rivals import RULES, called
@@ -62,7 +64,22 @@ def loud(pool: Pool, limit: float) -> dict[str, float]:
     return {metric: value for metric, value in found.items() if value > limit}
 
 
-def power(outcomes: Sequence[Outcome], seconds_a_pair: float) -> Sheet:
+def floors(found: Mapping[str, Mapping[str, float]]) -> Sheet:
+    """What equals differ by, which later comparisons on this machine do not call."""
+    metrics = dict.fromkeys(metric for floors in found.values() for metric in floors)
+    rows = [
+        [Entry(metric), *(percent(floors[metric]) for floors in found.values())]
+        for metric in metrics
+    ]
+    return Sheet(
+        f"What 1 in 100 comparisons of equals differs by, {LOOKS[0]} processes a side",
+        ["metric", *found],
+        rows,
+        [f"The floor of later comparisons on this machine, where it is more than {FLOOR:.0%}."],
+    )
+
+
+def power(pool: Pool, outcomes: Sequence[Outcome], seconds_a_pair: float) -> Sheet:
     """False positives and power of the whole sequential rule."""
     rows = []
     for outcome in outcomes:
@@ -76,19 +93,28 @@ def power(outcomes: Sequence[Outcome], seconds_a_pair: float) -> Sheet:
             counts = [verdicts["slower"], verdicts["same"], verdicts["ambiguous"]]
             cells = [share(changed, n), *(percent(count / n) for count in counts)]
             rows.append([head, Entry(metric), Entry(n), *cells, seconds(cost)])
+    available = min(len(pool.of(metric, 0.0)) for metric in pool.pairs)
     return Sheet(
         "The sequential rule on comparisons drawn from the pool",
         ["head", "metric", "comparisons", "called, 95 % interval", "slower", "same", "ambiguous",
          "machine time s"],
         rows,
-        [f"Looks at {', '.join(map(str, LOOKS))} processes a side; machine time of one metric."],
+        [
+            f"Looks at {', '.join(map(str, LOOKS))} processes a side; machine time of one metric.",
+            f"Equals are judged with a floor of {FLOOR:.0%}, the others with those above.",
+            "The intervals (Clopper and Pearson) are of the drawing alone: comparisons share "
+            f"processes, of which the pool has {available} pairs of a kind.",
+        ],
     )  # fmt: skip
 
 
 def rivals(pool: Pool, comparisons: int, seed: int) -> Sheet:
     """Other tools' rules on the same samples, at one look with the most processes of ours."""
-    rows = []
-    for name, rule in RULES.items():
+    rows, notes = [], []
+    for name, (rule, library) in RULES.items():
+        if library and importlib.util.find_spec(library) is None:
+            notes.append(f"{name}: not shown, for {library} is not installed (extra dev).")
+            continue
         for metric in pool.pairs:
             shares = [
                 percent(called(rule, pool, metric, slowdown, comparisons, LOOKS[-1], seed))
@@ -99,6 +125,31 @@ def rivals(pool: Pool, comparisons: int, seed: int) -> Sheet:
         f"Other rules on the same samples, {LOOKS[-1]} processes a side, {comparisons} comparisons",
         ["rule", "metric", *(f"{kind(slowdown)} called" for slowdown in SLOWDOWNS)],
         rows,
+        notes,
+    )
+
+
+def scores(found: quality.Scores, name: str, comparisons: int, seed: int) -> Sheet:
+    """False positives and power of the verdict on scores."""
+    plain = sum(found.plain.values())
+    rows = [
+        [Entry(head), Entry(f"{name} · score"),
+         percent(sum(other.values()) / plain - 1),
+         percent(quality.rehearse(found, other, comparisons, seed))]
+        for head, other in (
+            ("one thread instead of all", found.rounding),
+            (f"{quality.LESS:.0%} of the training items", found.less),
+        )
+    ]  # fmt: skip
+    seeds = len(found.plain)
+    return Sheet(
+        f"Scores: {comparisons} comparisons of {quality.SEEDS} of {seeds} seeds",
+        ["head", "metric", "mean change", "called"],
+        rows,
+        [
+            f"{found.repeated} of {seeds} seeds gave the same score to the last digit when run "
+            f"twice. {found.seconds:.0f} s of training and scoring."
+        ],
     )
 
 

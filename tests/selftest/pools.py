@@ -4,6 +4,8 @@ import numpy as np
 
 from bench.selftest.pool import SLOWDOWNS, Pair, Pool
 
+MACHINE = "one that was made up"
+
 
 def pool(
     cv: float,
@@ -31,4 +33,4 @@ def pool(
                 level = 0.01 * np.exp(draw.normal(0, drift))
                 slower = level * (1 if inert else 1 + slowdown)
                 found.append(Pair(slowdown, process(level), process(slower), wall_s=2.0))
-    return Pool(pairs, {"environment": {"cpu": "made up"}})
+    return Pool(pairs, {"environment": {"cpu": "made up", "machine_key": MACHINE}})

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.machine.key import machine_key
 from bench.selftest.__main__ import main
 from bench.selftest.pool import Pool
-from tests.selftest.pools import pool
+from tests.selftest.pools import MACHINE, pool
 
 FEW = "--comparisons=12"
 
@@ -26,7 +25,8 @@ def given(folder: Path, made: Pool, *words: str) -> list[str]:
 def test_a_quiet_machine_meets_every_target(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "noise.json").write_text('{"another machine": {"step": 0.5}}')
+    other = {"in turns": {"step": 0.5}, "apart": {"step": 0.6}}
+    (tmp_path / "noise.json").write_text(json.dumps({"another machine": other}))
     assert main(given(tmp_path, pool(0.008, metrics=("step", "token")), "--comparisons=6")) == 0
     printed = capsys.readouterr().out
     assert "every target is met" in printed
@@ -40,11 +40,13 @@ def test_a_quiet_machine_meets_every_target(
     assert {row.split("|")[2].strip() for row in rows} == {"any metric", "step", "token"}
     assert all("100.0%" in row for row in rows)
     kept = json.loads((tmp_path / "noise.json").read_text())
-    assert kept.pop("another machine") == {"step": 0.5}
-    ((machine, floors),) = kept.items()
-    assert machine == machine_key()
-    assert set(floors) == {"step", "token"}
-    assert all(0 < floor < 0.05 for floor in floors.values())
+    assert kept.pop("another machine") == other
+    ((machine, kinds),) = kept.items()
+    assert machine == MACHINE, "that of the pool, wherever it is judged"
+    assert set(kinds) == {"in turns", "apart"}
+    for floors in kinds.values():
+        assert set(floors) == {"step", "token"}
+        assert all(0 < floor < 0.05 for floor in floors.values())
 
 
 def test_a_slowdown_that_is_not_found_is_a_missed_target(
@@ -128,13 +130,15 @@ def test_a_file_that_is_no_pool(
     refused(capsys.readouterr().err, [f"--pool={tmp_path / 'pool.json'}", words])
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"machine": 1}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"machine": 1}', '{"machine": {"apart": {"step": "x"}}}']
+)
 def test_a_noise_file_of_something_else_is_refused_and_kept(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "noise.json").write_text(content)
     assert main(given(tmp_path, pool(0.01, count=2))) == 2
-    refused(capsys.readouterr().err, [f"--noise={tmp_path / 'noise.json'} holds no floors"])
+    refused(capsys.readouterr().err, [f"'{tmp_path / 'noise.json'}' holds no floors"])
     assert (tmp_path / "noise.json").read_text() == content
 
 

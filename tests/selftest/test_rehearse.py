@@ -8,19 +8,20 @@ from scipy import stats
 
 from bench.report.compare.statistics import ALPHA, LOOKS
 from bench.selftest import summary
-from bench.selftest.floors import floors
+from bench.selftest.floors import floors, two_stretches
 from bench.selftest.rehearse import BLOCK, blocks, pairs, rehearse
 from tests.selftest.pools import pool
 
 N = 40  # comparisons
+EQUALS = 400
 
 
 @pytest.mark.parametrize("metrics", [("step",), ("step", "token", "prompt")])
 def test_false_positives_of_a_whole_comparison_stay_within_alpha(metrics: tuple[str, ...]) -> None:
-    outcome = rehearse(pool(0.03, metrics=metrics, count=200), 0.0, N, seed=1)
-    assert outcome.comparisons == N
-    # What chance alone would exceed in 1 of 1000 at the promised rate.
-    assert outcome.any_called <= stats.binom.ppf(0.999, N, ALPHA)
+    outcome = rehearse(pool(0.03, metrics=metrics, count=800), 0.0, EQUALS, seed=1)
+    assert outcome.comparisons == EQUALS
+    # What chance alone would exceed in 1 of 1000 at the promised rate: 2.5 % of 400.
+    assert outcome.any_called <= stats.binom.ppf(0.999, EQUALS, ALPHA)
     assert set(outcome.verdicts) == set(metrics)
 
 
@@ -73,7 +74,29 @@ def test_variation_is_the_noise_that_was_put_in() -> None:
 
 
 def test_floors_are_the_99th_percentile_of_what_equals_differ_by() -> None:
-    found = floors(pool(0.02, count=2000), 400, 0)
-    # The ratio of two geometric means of ten processes each.
-    spread = 0.02 * (2 / LOOKS[0]) ** 0.5
-    assert found["step"] == pytest.approx(stats.norm.isf(0.005) * spread, rel=0.25)
+    found = floors(pool(0.02, drift=0.05, count=2000), 400, 0)
+    # The ratio of two geometric means of ten processes each: what drifts cancels in turns alone.
+    for kind, cv in (("in turns", 0.02), ("apart", np.hypot(0.02, 0.05))):
+        spread = cv * (2 / LOOKS[0]) ** 0.5
+        assert found[kind]["step"] == pytest.approx(stats.norm.isf(0.005) * spread, rel=0.25)
+
+
+@pytest.mark.parametrize("available", [2, 7, 20, 60])
+def test_stretches_of_time_do_not_overlap(available: int) -> None:
+    draw = np.random.default_rng(0)
+    processes = [[float(place)] for place in range(available)]
+    seen = set()
+    for _ in range(300):
+        sides = two_stretches(processes, 10, draw)
+        first, second = ([int(p[0]) for p in side] for side in sides)
+        for side in (first, second):
+            assert side == list(range(side[0], side[0] + min(10, available // 2)))
+        assert not set(first) & set(second)
+        seen |= {*first, *second}
+    assert len(seen) >= available // 2 * 2
+
+
+def test_floors_hide_what_they_are_of() -> None:
+    quiet = pool(0.005)
+    assert rehearse(quiet, 0.05, N, 1, {"step": 0.02}).share("step", "slower") == 1.0
+    assert rehearse(quiet, 0.05, N, 1, {"step": 0.06}).share("step", "slower") == 0.0

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.selftest import rivals
+from bench.selftest import rivals, summary
 from bench.selftest.pool import SLOWDOWNS, Pair, Pool
+from tests.selftest.pools import pool
 
 
 def side(count: int, level: float) -> list[list[float]]:
@@ -52,5 +53,15 @@ def test_called_is_the_share_of_comparisons() -> None:
 
 
 def test_every_rule_is_one_of_these() -> None:
-    assert set(rivals.RULES.values()) == {rivals.asv, rivals.pyperf, rivals.threshold}
+    rules = {rule for rule, _ in rivals.RULES.values()}
+    assert rules == {rivals.asv, rivals.pyperf, rivals.threshold}
     assert rivals.THRESHOLD == 0.07
+
+
+def test_a_rule_whose_library_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rivals.RULES, "pyperf, t-test", (rivals.pyperf, "no_such_library"))
+    sheet = summary.rivals(pool(0.01, count=20), 2, 0)
+    assert {row[0].value for row in sheet.rows} == set(rivals.RULES) - {"pyperf, t-test"}
+    assert sheet.notes == [
+        "pyperf, t-test: not shown, for no_such_library is not installed (extra dev)."
+    ]

@@ -14,7 +14,7 @@ from bench.arguments import Subcommands
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.compare import compare
-from bench.report.compare.floors import NOISE, floors_for
+from bench.report.compare.floors import APART, NOISE, floors_in
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
 from bench.report.compare.statistics import WITHIN
 from bench.report.compare.verdict import PINNED, Finding
@@ -65,5 +65,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _against(path: Path, head: list[Record], options: argparse.Namespace) -> list[Finding]:
     base, _ = read([path])
-    floors = floors_for(head, results_folder(path), options.noise)
+    noise = options.noise or results_folder(path) / NOISE
+    floors = floors_in(noise, APART, given=options.noise is not None)
     return compare(base, head, floors=floors, within=options.within)

@@ -16,7 +16,7 @@ from bench.arguments import Subcommands, add_paths
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
-from bench.report.compare.floors import NOISE, floors_for
+from bench.report.compare.floors import APART, NOISE, floors_in
 from bench.report.compare.outputs import EPILOG, View, add_outputs, check_outputs, emit
 from bench.report.history.findings import findings
 from bench.report.history.judge import Pin, judge_all
@@ -68,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput("no record of these has a metric to follow over commits")
     pin = _pin(options.pinned, repo, line, records, timeline) if options.pinned else None
     folder = results_folder(options.paths[0])
-    judged = judge_all(series, pin, floors=floors_for(records, folder, options.noise))
+    noise = options.noise or folder / NOISE
+    floors = floors_in(noise, APART, given=options.noise is not None)
+    judged = judge_all(series, pin, floors=floors)
     console = Console(highlight=False)
     left_out = sum(invalid(record) and record["status"] == "ok" for record in records)
     notes = [*timeline.notes, *([INVALID.format(left_out)] if left_out else [])]

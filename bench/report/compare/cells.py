@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.report.compare.metrics import SEPARATOR
+from bench.report.compare.metrics import SEPARATOR, timed
 from bench.report.select import code_key, overrides
 from bench.store.record import Record, created
 
@@ -14,13 +14,27 @@ AXES = ("device", "dtype", "threads", "compile", "suite")
 
 @dataclass
 class Side:
-    """The records of one cell, all of the newest source that made any of them."""
+    """The records of one cell, the newest first, all of one source, machine and data."""
 
     records: list[Record] = field(default_factory=list)
 
     @property
     def good(self) -> list[Record]:
         return [record for record in self.records if record["status"] == "ok"]
+
+    @property
+    def failed(self) -> list[Record]:
+        return [record for record in self.records if record["status"] == "failed"]
+
+    @property
+    def status(self) -> str:
+        """That of the newest record."""
+        return self.records[0]["status"]
+
+    @property
+    def machine(self) -> str | None:
+        """The key of the machine that the records are of."""
+        return circumstances(self.records[0])["machine"]
 
 
 @dataclass
@@ -44,7 +58,7 @@ def match(base: Sequence[Record], head: Sequence[Record]) -> list[Cell]:
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
-    """The records that the newest source of each cell made."""
+    """Of each cell the records that stand beside its newest one."""
     return [record for side in _by_name(records).values() for record in side.records]
 
 
@@ -52,9 +66,15 @@ def _by_name(records: Sequence[Record]) -> dict[str, Side]:
     found: dict[str, Side] = {}
     for record in sorted(records, key=lambda r: (created(r), r["id"]), reverse=True):
         side = found.setdefault(name_of(record), Side())
-        if not side.records or code_key(record) == code_key(side.records[0]):
+        if not side.records or _beside(record, side.records[0]):
             side.records.append(record)
     return found
+
+
+def _beside(record: Record, newest: Record) -> bool:
+    """Whether records are repetitions: of one source, under the same circumstances."""
+    alike = differences(circumstances(record), circumstances(newest)) is None
+    return alike and code_key(record) == code_key(newest)
 
 
 def name_of(record: Mapping[str, Any]) -> str:
@@ -110,3 +130,16 @@ def layouts(records: Sequence[Record]) -> list[list[Record]]:
         layout = (record.get("environment") or {}).get("layout")
         groups.setdefault(str(layout), []).append(record)
     return list(groups.values())
+
+
+def by_process(records: Sequence[Record]) -> dict[str, list[list[float]]]:
+    """Samples of each metric by process; children of one fork server are one process."""
+    found: dict[str, list[list[float]]] = {}
+    for group in layouts(records):
+        merged: dict[str, list[float]] = {}
+        for record in group:
+            for metric, samples in timed(record).items():
+                merged.setdefault(metric, []).extend(samples)
+        for metric, samples in merged.items():
+            found.setdefault(metric, []).append(samples)
+    return found

@@ -1,25 +1,25 @@
 """Findings of base against head, from records alone."""
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from bench.report.compare.cells import Cell, layouts, match, obstacle
+from bench.report.compare.cells import Cell, Side, by_process, match, obstacle
+from bench.report.compare.floors import Floors
 from bench.report.compare.metrics import exact, of_cell, score, timed
-from bench.report.compare.statistics import WITHIN, Judgement, judge, judge_paired
+from bench.report.compare.scores import BySeed, judge_scores
+from bench.report.compare.statistics import WITHIN, Judgement, judge
 from bench.report.compare.verdict import Finding, gravest_first
 from bench.store.record import Record
 
-SCORE_FLOOR = 0.005  # relative change of a score that nobody is told of
-Times = dict[tuple[str, str], Judgement]
+Judged = dict[tuple[str, str], Judgement]  # by cell and metric
 
 
 def compare(
     base: Sequence[Record],
     head: Sequence[Record],
     *,
-    floors: Mapping[str, float] | None = None,
+    floors: Floors | None = None,
     within: float = WITHIN,
-    times: Times | None = None,
+    times: Judged | None = None,
 ) -> list[Finding]:
     """Every finding, the gravest first.
 
@@ -31,73 +31,108 @@ def compare(
         cell for cell in cells if cell.base.good and cell.head.good and not obstacle(cell)
     ]
     if times is None:
-        times = _judged(comparable, floors or {}, within)
+        times = _times(comparable, floors or Floors(), within)
+    scores = _scores(comparable)
     found: list[Finding] = []
     for cell in cells:
-        found += _of_cell(cell, times) if cell in comparable else [_not_comparable(cell)]
+        if cell in comparable:
+            found += [*_failures(cell), *_of_cell(cell, times, scores)]
+        elif (whole := _without_figures(cell)) is not None:
+            found.append(whole)
     return gravest_first(found)
 
 
-def _judged(cells: Iterable[Cell], floors: Mapping[str, float], within: float) -> Times:
+def _times(cells: Iterable[Cell], floors: Floors, within: float) -> Judged:
     """All times of all cells, judged together so that the error is that of the whole comparison."""
-    pairs = {}
+    pairs, known = {}, {}
+    names: dict[str, tuple[str, str]] = {}
     for cell in cells:
-        sides = [by_process(side.good) for side in (cell.base, cell.head)]
-        for metric in sides[0].keys() & sides[1].keys():
-            pairs[cell.name, metric] = (sides[0][metric], sides[1][metric])
-    names = {of_cell(cell, metric): (cell, metric) for cell, metric in pairs}
-    judged = judge({name: pairs[key] for name, key in names.items()}, floors=floors, within=within)
+        base, head = (by_process(side.good) for side in (cell.base, cell.head))
+        for metric in base.keys() & head.keys():
+            name = of_cell(cell.name, metric)
+            names[name] = cell.name, metric
+            pairs[name] = base[metric], head[metric]
+            known[name] = floors.of(cell.base.machine, name)
+    judged = judge(pairs, floors=known, within=within)
     return {names[name]: judgement for name, judgement in judged.items()}
 
 
-def by_process(records: Sequence[Record]) -> dict[str, list[list[float]]]:
-    """Samples of each metric by process; children of one fork server are one process."""
-    found: dict[str, list[list[float]]] = {}
-    for group in layouts(records):
-        merged: dict[str, list[float]] = {}
-        for record in group:
-            for metric, samples in timed(record).items():
-                merged.setdefault(metric, []).extend(samples)
-        for metric, samples in merged.items():
-            found.setdefault(metric, []).append(samples)
-    return found
+def _without_figures(cell: Cell) -> Finding | None:
+    """The finding on a cell that one side has alone, that failed, or that was measured otherwise.
 
-
-def _not_comparable(cell: Cell) -> Finding:
-    """A cell that one side has alone, that failed, or that ran under other circumstances."""
+    None where both sides say alike that there is no such cell.
+    """
     base, head = cell.base, cell.head
-    if head.records and base.good and not head.good:
-        reason = head.records[0].get("reason")
-        return Finding(cell.name, "result", "worse", f"{cell.name} ran before and failed: {reason}")
     if not base.records:
-        return Finding(cell.name, "result", "new", f"{cell.name}: base has no record of it")
-    if not head.records:
-        why = "is gone: head has no record of it"
-    elif not base.good:
-        why = f"has no result of base: {base.records[0].get('reason')}"
+        verdict, why = "new", "base has no record of it"
+    elif not head.records:
+        verdict, why = "not comparable", "is gone: head has no record of it"
+    elif base.good and head.good:
+        verdict, why = "not comparable", f"was not measured alike ({obstacle(cell)})"
+    elif base.good:
+        verdict, why = "worse", f"ran before and {_ended(head)}"
+    elif head.good:
+        verdict, why = "new", f"runs now; base {_ended(base)}"
+    elif base.status == head.status == "unsupported":
+        return None
     else:
-        why = f"was not measured alike ({obstacle(cell)})"
-    return Finding(cell.name, "result", "not comparable", f"{cell.name} {why}")
+        verdict = "same" if base.status == head.status else "not comparable"
+        why = f"has no result: base {_ended(base)}; head {_ended(head)}"
+    return Finding(cell.name, "result", verdict, f"{cell.name} {why}")
 
 
-def _of_cell(cell: Cell, times: Times) -> list[Finding]:
+def _ended(side: Side) -> str:
+    """How a side without a result ended."""
+    word = "failed" if side.status == "failed" else "is unsupported"
+    return f"{word}: {side.records[0].get('reason')}"
+
+
+def _failures(cell: Cell) -> list[Finding]:
+    """A head of which some processes fail, where none of base does, has got worse."""
+    base, head = cell.base.failed, cell.head.failed
+    if base or not head:
+        return []
+    said = f"failed in {len(head)} of {len(cell.head.records)} processes: {head[0].get('reason')}"
+    return [Finding(cell.name, "result", "worse", f"{cell.name} {said}")]
+
+
+def _of_cell(cell: Cell, times: Judged, scores: Judged) -> list[Finding]:
+    """What both sides state, by metric, and what one of them states alone."""
     found = [
-        _timed(cell, metric, judgement)
+        _finding(cell, metric, judgement, "s", judgement.base, judgement.head)
         for (name, metric), judgement in times.items()
         if name == cell.name
     ]
-    return [*found, *_exact(cell), *_scores(cell)]
+    for (name, metric), judgement in scores.items():
+        if name == cell.name:
+            found.append(_finding(cell, metric, judgement, metric, judgement.base, judgement.head))
+    return [*found, *_exact(cell), *_alone(cell)]
 
 
-def _timed(cell: Cell, metric: str, judgement: Judgement) -> Finding:
-    sides = [[timed(record).get(metric) for record in side.good] for side in (cell.base, cell.head)]
-    base, head = (typical([s for s in samples if s]) for samples in sides)
-    return _finding(cell, metric, judgement, "s", base, head)
+def _alone(cell: Cell) -> list[Finding]:
+    """Metrics of one side: what vanished cannot be compared, what came is new."""
+    base, head = (_metrics(side) for side in (cell.base, cell.head))
+    gone = [
+        Finding(
+            cell.name, metric, "not comparable",
+            f"{cell.name}, {metric}: base states it, head does not",
+        )
+        for metric in base if metric not in head
+    ]  # fmt: skip
+    new = [
+        Finding(cell.name, metric, "new", f"{cell.name}, {metric}: head alone states it")
+        for metric in head if metric not in base
+    ]  # fmt: skip
+    return gone + new
 
 
-def typical(processes: Sequence[Sequence[float]]) -> float:
-    """One figure of several processes: the geometric mean of their medians."""
-    return statistics.geometric_mean([statistics.median(samples) for samples in processes])
+def _metrics(side: Side) -> dict[str, None]:
+    """The names of everything that a side states, in order."""
+    found: dict[str, None] = {}
+    for record in side.good:
+        named = score(record)
+        found |= dict.fromkeys((*timed(record), *exact(record), *([named[0]] if named else [])))
+    return found
 
 
 def _exact(cell: Cell) -> list[Finding]:
@@ -120,23 +155,28 @@ def _exact(cell: Cell) -> list[Finding]:
     return found
 
 
-def _scores(cell: Cell) -> list[Finding]:
-    """The score by paired seeds."""
-    sides: list[dict[int, float]] = [{}, {}]
-    named = None
-    for values, side in zip(sides, (cell.base, cell.head), strict=True):
-        for record in reversed(side.good):  # the newest of a seed wins
-            if (found := score(record)) is not None:
-                named = found
-                values[int(record["cell"]["seed"])] = found[2]
-    if named is None or not all(sides):
-        return []
-    metric, better, _ = named
-    judgement = judge_paired(*sides, better=better, floor=SCORE_FLOOR)
-    shared = sides[0].keys() & sides[1].keys()
-    means = [statistics.fmean(v for s, v in values.items() if s in shared) if shared else None
-             for values in sides]  # fmt: skip
-    return [_finding(cell, metric, judgement, metric, *means)]
+def _scores(cells: Iterable[Cell]) -> Judged:
+    """The scores of all cells by paired seeds, judged together."""
+    pairs: dict[str, tuple[BySeed, BySeed, str]] = {}
+    names: dict[str, tuple[str, str]] = {}
+    for cell in cells:
+        base, head = (_by_seed(side) for side in (cell.base, cell.head))
+        for metric in base.keys() & head.keys():
+            better, before = base[metric]
+            name = of_cell(cell.name, metric)
+            names[name] = cell.name, metric
+            pairs[name] = before, head[metric][1], better
+    return {names[name]: judgement for name, judgement in judge_scores(pairs).items()}
+
+
+def _by_seed(side: Side) -> dict[str, tuple[str, dict[int, float]]]:
+    """The better direction and the value of each seed, by the name of the score."""
+    found: dict[str, tuple[str, dict[int, float]]] = {}
+    for record in reversed(side.good):  # the newest of a seed wins
+        if (named := score(record)) is not None:
+            metric, better, value = named
+            found.setdefault(metric, (better, {}))[1][int(record["cell"]["seed"])] = value
+    return found
 
 
 def _finding(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.report.compare.statistics import LOOKS, Judgement, judge, spent
+from bench.report.compare.statistics import LOOKS, Judgement, judge, least_p, spent
 
 
 @dataclass
@@ -36,10 +36,17 @@ class Sequential:
         return [name for name in self.metrics if name not in self.decided]
 
     def look(self, count: int) -> None:
-        """Judge at `count` processes a side, spending what the error allows up to there."""
+        """Judge at `count` processes a side, spending what the error allows up to there.
+
+        Where so few samples can show nothing at what may be spent, this is no look: the error that
+        it would have cost is left to the next one.
+        """
         pairs = {name: (self.base[name], self.head[name]) for name in self.metrics}
         alpha = spent(count, self._looked, most=self.looks[-1])
-        self._looked = count
+        if len(self.metrics) * least_p(count, count, paired=True) <= alpha:
+            self._looked = count
+        elif self.last:
+            return
         self.last = judge(pairs, floors=self.floors, alpha=alpha, paired=True)
         for name in self.open:
             if self.last[name].verdict != "ambiguous":

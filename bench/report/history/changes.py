@@ -6,14 +6,15 @@ of reports on plain noise have one). An exact figure changes wherever it is anot
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from bench.report.compare.compare import SCORE_FLOOR
+from bench.report.compare.floors import Floors
 from bench.report.compare.metrics import of_cell
+from bench.report.compare.scores import SCORE_FLOOR
 from bench.report.compare.statistics import FLOOR
 from bench.report.history.divisive import LEAST, WINDOW, Array, P, change_points
 from bench.report.history.series import EXACT, SCORE, TIMED, Point, Series
@@ -77,10 +78,10 @@ def verdict(series: Series, *, up: bool) -> str:
     return VERDICTS[series.kind][0 if up != (series.better == "higher") else 1]
 
 
-def floor_of(series: Series, floors: Mapping[str, float]) -> float:
+def floor_of(series: Series, floors: Floors) -> float:
     """The relative change that nobody is told of; `floors` are those of the selftest."""
     if series.kind == TIMED:
-        return max(FLOOR, floors.get(of_cell(series.cell, series.metric), 0.0))
+        return max(FLOOR, floors.of(series.machine, of_cell(series.cell, series.metric)))
     return SCORE_FLOOR if series.kind == SCORE else 0.0
 
 

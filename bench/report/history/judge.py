@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.report.compare.cells import circumstances, differences
+from bench.report.compare.floors import Floors
 from bench.report.history.changes import Change, changes, floor_of, share_of_p
 from bench.report.history.series import Series
 from bench.report.history.steps import Pair, Step, apart, previous, since, steps
@@ -46,10 +47,10 @@ class Judged:
 
 
 def judge_all(
-    series: Sequence[Series], pin: Pin | None = None, *, floors: Mapping[str, float] | None = None
+    series: Sequence[Series], pin: Pin | None = None, *, floors: Floors | None = None
 ) -> list[Judged]:
     """Everything about every series; those that are not the newest have their changes only."""
-    p, known = share_of_p(series), floors or {}
+    p, known = share_of_p(series), floors or Floors()
     found = {one: tuple(changes(one, floor_of(one, known), p)) for one in series}
     newest = [one for one in series if one.since is None]
     pairs: dict[tuple[Series, str], Pair] = {}

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.compare.cells import circumstances, differences, name_of
-from bench.report.compare.compare import by_process, typical
+from bench.report.compare.cells import by_process, circumstances, differences, name_of
 from bench.report.compare.metrics import CALL, exact, score
+from bench.report.compare.statistics import typical
 from bench.report.history.timeline import Commit, Timeline
 from bench.report.noise import Z, t_half
 from bench.store import Record
@@ -64,6 +64,11 @@ class Series:
     def unit(self) -> str:
         """As `Finding` calls it."""
         return {TIMED: "s", EXACT: "exact"}.get(self.kind, self.metric)
+
+    @property
+    def machine(self) -> str | None:
+        """The key of the machine that it is of."""
+        return circumstances(self.record)["machine"]
 
     @property
     def last(self) -> Point:

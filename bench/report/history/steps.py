@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from bench.report.compare.compare import SCORE_FLOOR
+from bench.report.compare.floors import Floors
+from bench.report.compare.scores import SCORE_FLOOR, judge_paired
 from bench.report.compare.statistics import (
     ALPHA,
     LEVEL,
@@ -21,7 +22,6 @@ from bench.report.compare.statistics import (
     Judgement,
     holm,
     judge,
-    judge_paired,
 )
 from bench.report.formats import percent
 from bench.report.history.changes import Change, floor_of, scaled, value_of, verdict
@@ -95,7 +95,7 @@ def _stretches(z: Array, changes: Sequence[Change]) -> tuple[Array, ...]:
     return tuple(z[a : min(b, len(z) - 1)] for a, b in pairwise(bounds))
 
 
-def steps(pairs: Mapping[Key, Pair], floors: Mapping[str, float]) -> dict[Key, Step]:
+def steps(pairs: Mapping[Key, Pair], floors: Floors) -> dict[Key, Step]:
     """A verdict for every pair, judged together so that the error is that of the whole report."""
     found: dict[Key, Judgement] = {}
     tests: dict[Key, tuple[float, float]] = {}
@@ -125,7 +125,7 @@ def _made(pair: Pair, found: Judgement) -> Step:
     return Step(pair.reference.commit, base, head, found)
 
 
-def _by_noise(pair: Pair, half: float, p: float, floors: Mapping[str, float]) -> Judgement:
+def _by_noise(pair: Pair, half: float, p: float, floors: Floors) -> Judgement:
     """The verdict of a step by its interval and its p."""
     step, floor = pair.step, floor_of(pair.series, floors)
     if pair.series.kind == TIMED:
@@ -148,7 +148,7 @@ def _by_noise(pair: Pair, half: float, p: float, floors: Mapping[str, float]) ->
     return Judgement(word, ratio, low, high, p, smallest, len(pair.base), len(pair.head), why)
 
 
-def _by_samples(pairs: Mapping[Key, Pair], floors: Mapping[str, float]) -> dict[Key, Judgement]:
+def _by_samples(pairs: Mapping[Key, Pair], floors: Floors) -> dict[Key, Judgement]:
     """Processes and seeds of two commits, judged as `compare` does."""
     found: dict[Key, Judgement] = {}
     timed: dict[str, Key] = {}

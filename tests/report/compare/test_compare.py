@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from bench.report.compare.compare import compare
+from bench.report.compare.floors import Floors
 from bench.report.compare.verdict import EXIT_CODES, Finding, exit_code
 from tests.factories import make_record
 from tests.report.compare.records import scores, steps
@@ -108,7 +109,54 @@ def test_cells_that_came_went_and_broke() -> None:
     assert found.verdict == "worse"
     assert "NaN loss" in found.reason
     (found,) = compare(broken, head)
-    assert found.verdict == "not comparable"
+    assert (found.verdict, exit_code([found])) == ("new", 0)
+    assert "runs now; base failed: NaN loss" in found.reason
+
+
+def test_what_had_no_result_before_has_got_no_worse() -> None:
+    broken = [make_record(status="failed", reason="NaN loss")]
+    (found,) = compare(broken, broken)
+    assert (found.verdict, exit_code([found])) == ("same", 0)
+    assert "base failed: NaN loss; head failed: NaN loss" in found.reason
+    absent = [make_record(status="unsupported", reason="has no state")]
+    assert compare(absent, absent) == []
+    (found,) = compare(steps(1), absent)
+    assert found.verdict == "worse"
+    assert "ran before and is unsupported: has no state" in found.reason
+
+
+def test_a_head_that_fails_now_and_then_is_worse() -> None:
+    broken = [make_record(scenario="train", status="failed", reason="crash: exit code -11")]
+    base, head = steps(10), steps(10, draw=1)
+    found = by_metric(compare(base, head + broken))
+    assert (found["result"].verdict, found[STEP].verdict) == ("worse", "same")
+    assert "failed in 1 of 11 processes: crash: exit code -11" in found["result"].reason
+    assert "result" not in by_metric(compare(base + broken, head + broken))
+
+
+def test_metrics_of_one_side_are_told() -> None:
+    memory = {"parameters_bytes": 1000, "method": "CPU allocator events", "peak_bytes": 5000}
+    base, head = steps(10, memory=memory), steps(10, draw=1, memory={"parameters_bytes": 1000})
+    gone = by_metric(compare(base, head))["peak bytes of tensors"]
+    assert (gone.verdict, exit_code([gone])) == ("not comparable", 13)
+    assert "base states it, head does not" in gone.reason
+    came = by_metric(compare(head, base))["peak bytes of tensors"]
+    assert (came.verdict, exit_code([came])) == ("new", 0)
+
+
+def test_machines_are_not_mixed_on_a_side() -> None:
+    older = {"created": "2026-11-01T00:00:00+00:00"}
+    mixed = steps(10, 0.05, machine="other", **older) + steps(10)
+    found = by_metric(compare(mixed, steps(10, draw=1)))[STEP]
+    assert (found.verdict, found.n_base) == ("same", 10)
+
+
+def test_floors_are_those_of_the_cells_machine() -> None:
+    head = steps(10, 0.021, draw=1)
+    assert by_metric(compare(steps(10), head))[STEP].verdict == "slower"
+    for machine, verdict in (("machine-1", "same"), ("other", "slower")):
+        floors = Floors({machine: {"another metric": 0.08}})
+        assert by_metric(compare(steps(10), head, floors=floors))[STEP].verdict == verdict
 
 
 def test_only_the_newest_source_of_a_side_counts() -> None:

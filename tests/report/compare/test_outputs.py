@@ -141,9 +141,10 @@ def test_floors_of_this_machine_are_used(
     base, head = store(tmp_path / "b", steps(10)), store(tmp_path / "h", steps(10, 0.021, draw=1))
     assert main(["compare", str(base), str(head)]) == 10
     name = "transformer · nano · text · train (device=cpu dtype=float32 threads=2 suite=quick)"
-    floors = {"machine-1": {f"{name} · time of a call": 0.08}}
-    (base / "noise.json").write_text(json.dumps(floors))
-    assert main(["compare", str(base), str(head)]) == 0
+    for kind, code in (("apart", 0), ("in turns", 10)):
+        floors = {"machine-1": {kind: {f"{name} · time of a call": 0.08}}}
+        (base / "noise.json").write_text(json.dumps(floors))
+        assert main(["compare", str(base), str(head)]) == code
     (base / "noise.json").write_text("[1]")
     assert main(["compare", str(base), str(head)]) == 2
     assert "holds no floors of noise" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_floors_of_this_machine_are_used(repo: tuple[Path, list[str]], tmp_path:
     folder, commits = repo
     records = steps(commits, levels(0, {20: 1.05}, COUNT))
     machine = records[0]["environment"]["machine_key"]
-    floors = {machine: {of_cell(name_of(records[0]), STEP): 0.3}}
+    floors = {machine: {"apart": {of_cell(name_of(records[0]), STEP): 0.3}}}
     (tmp_path / "noise.json").write_text(json.dumps(floors))
     code, _, changes = told(tmp_path, records, folder, f"--noise={tmp_path / 'noise.json'}")
     assert (code, changes) == (0, [])
