@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO, cast
 
-from rich.console import Console
-
 from bench.cell import Cell
+from bench.console import make_console
 from bench.progress import duration
 from bench.store import Record, Store, plain
 
@@ -65,7 +64,7 @@ def conclude(
 
     table = build(records, store.artefacts)
     if records:
-        console = Console(file=stream, highlight=False)
+        console = make_console(stream)
         if table.blocks:
             show(table, console)
         context.show_sheets(records, console)

@@ -3,10 +3,10 @@
 from types import TracebackType
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bench.cell import Cell
+from bench.console import make_console
 
 
 def duration(seconds: float) -> str:
@@ -50,7 +50,7 @@ class Display:
     """Cells done, the running one and the time left."""
 
     def __init__(self, stream: TextIO, cells: list[Cell]) -> None:
-        self.console = Console(file=stream, highlight=False)
+        self.console = make_console(stream)
         self.live = self.console.is_terminal
         self.left = sum(cell.predicted_s or 0.0 for cell in cells)
         self.total, self.done = len(cells), 0
@@ -58,7 +58,7 @@ class Display:
         self.progress = Progress(
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=self.console,
             auto_refresh=False,
             transient=True,
@@ -81,7 +81,7 @@ class Display:
 
     def say(self, text: str, style: str | None = None) -> None:
         """A plain line, above the live one."""
-        self.console.print(text, style=style, markup=False, soft_wrap=True)
+        self.console.print(text, style=style, soft_wrap=True)
 
     def begin(self, cell: Cell) -> None:
         self._describe(cell, 0.0)

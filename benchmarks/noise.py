@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from bench.ab.duel import timed_in
 from bench.ab.sample import Side, plan, take_pair
+from bench.console import make_console
 from bench.machine.variables import ALLOCATOR
 from bench.report.sheet import Entry, Sheet, show
 from bench.selftest.pool import Pair
@@ -109,7 +108,7 @@ def main() -> None:
             ((_, other),) = timed_in("", samples[1].payload).items()
             variant.pairs.append(Pair(0.0, plain, other, samples[0].wall_s))
         print(f"round {number + 1} of {pairs}", file=sys.stderr, flush=True)
-    show(_sheet(found), Console(highlight=False))
+    show(_sheet(found), make_console())
 
 
 def _sheet(found: list[Variant]) -> Sheet:

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from bench.ab.duel import Cell, Duel
 from bench.ab.keep import make_stores, record_of
 from bench.ab.sample import TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
 from bench.checks import parse_duration
+from bench.console import make_console
 from bench.errors import BadInput, one_line
 from bench.machine.key import machine_key
 from bench.report.compare.cells import name_of
@@ -102,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
         f"records: {stores[0].root.parent}",
     ]
     found = gravest_first([*compare(*kept, times=times), *alone])
-    return emit(found, options, Console(highlight=False), notes)
+    return emit(found, options, make_console(), notes)
 
 
 def _cells(both: tuple[Side, Side], words: Sequence[str]) -> tuple[list[Cell], list[Finding]]:

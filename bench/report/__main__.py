@@ -24,7 +24,7 @@ from bench.report.commands import (
     roofline,
     table,
 )
-from bench.report.commands.reading import errors
+from bench.report.commands.reading import complain
 from bench.store import StoreError
 
 COMMANDS = (
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (BadInput, StoreError, OSError) as error:
-        errors().print(f"error: {error}")
+        complain(f"error: {error}")
         return 2
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -64,7 +63,7 @@ def _drawn(sheet: Sheet) -> RichTable:
     for place, head in enumerate(sheet.columns):
         text = place == 0 or all(isinstance(row[place].value, str | None) for row in sheet.rows)
         drawn.add_column(
-            escape(head), justify="left" if text else "right", no_wrap=not text, overflow="fold"
+            Text(head), justify="left" if text else "right", no_wrap=not text, overflow="fold"
         )
     for row in sheet.rows:
         drawn.add_row(*(Text(str(entry), style=entry.style) for entry in row))

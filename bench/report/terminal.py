@@ -3,7 +3,6 @@
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -58,7 +57,7 @@ def to_rich(block: Block) -> RichTable:
     room = WIDTH - sum(widths[1:]) - gap * (len(widths) - 1)
     for place, column in enumerate(block.columns):
         drawn.add_column(
-            "\n".join(escape(part) for part in column.head),
+            Text("\n".join(column.head)),
             justify="left" if column.align == "left" else "right",
             no_wrap=place > 0,
             overflow="fold",

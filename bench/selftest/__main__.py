@@ -15,9 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.ab.trees import ROOT
+from bench.console import make_console
 from bench.errors import BadInput, one_line
 from bench.machine.environment import describe
 from bench.report.compare.floors import FLOORS, IN_TURNS, read, write
@@ -98,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
         taught = quality.collect(ROOT, request, options.seeds, _say)
         sheets.append(summary.scores(taught, name, options.comparisons, options.seed))
     missed = _missed(pool, outcomes)
-    console = Console(highlight=False)
+    console = make_console()
     for sheet in sheets:
         show(sheet, console)
         console.print()

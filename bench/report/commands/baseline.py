@@ -11,9 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.arguments import RESULTS, Subcommands
+from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
@@ -47,9 +46,7 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput(f"'{options.head}' has no cell that ran to its end; nothing to accept")
     replace(kept, results_folder(options.head) / NOISE, options.to)
     cells = {record["key"] for record in kept}
-    Console(highlight=False).print(
-        f"{options.to}: {len(kept)} records of {len(cells)} cells", soft_wrap=True
-    )
+    make_console().print(f"{options.to}: {len(kept)} records of {len(cells)} cells", soft_wrap=True)
     return 0
 
 

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.arguments import Subcommands, add_paths
+from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.cell_rows import by_heading, compact
 from bench.report.commands.reading import read
@@ -47,10 +46,10 @@ class CellSheets:
         groups = by_heading([record for record in records if self.shown(record)], self.scenarios)
         if not groups:
             raise BadInput(self.missing)
-        console = Console(highlight=False)
+        console = make_console()
         for heading, found in groups.items():
             console.print()
-            console.print(heading, markup=False, soft_wrap=True)
+            console.print(heading, soft_wrap=True)
             for sheet in self.sheets(found, records):
                 show(compact(sheet), console)
         if options.csv:

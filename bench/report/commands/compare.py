@@ -8,9 +8,8 @@ revisions on one machine in turns, which says far more, use `python -m bench.ab`
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.arguments import Subcommands
+from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.compare import compare
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             Finding(**{**vars(finding), "metric": f"{finding.metric} {PINNED}"})
             for finding in _against(options.pinned, head, options)
         ]
-    return emit(found, options, Console(highlight=False))
+    return emit(found, options, make_console())
 
 
 def _against(path: Path, head: list[Record], options: argparse.Namespace) -> list[Finding]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.arguments import Subcommands, add_paths
+from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read
 from bench.report.fits import ContextFit, crossover
@@ -35,7 +36,7 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the sheets; returns the exit code."""
     records, _ = read(options.paths)
-    if not show_sheets(records, Console(highlight=False)):
+    if not show_sheets(records, make_console()):
         raise BadInput("no record has a context sweep; run `python -m bench suite=context` first")
     return 0
 

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from bench.arguments import Subcommands, add_paths
+from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.cell_rows import compact, flaws, names, scaled
 from bench.report.commands.reading import read
@@ -59,7 +60,7 @@ def add(commands: Subcommands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a sheet for each question that was asked; returns the exit code."""
     records, _ = read(options.paths)
-    found = show_sheets(records, Console(highlight=False))
+    found = show_sheets(records, make_console())
     if not found:
         raise BadInput("no record has a frontier; run `python -m bench suite=frontier` first")
     if options.csv:

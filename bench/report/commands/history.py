@@ -10,9 +10,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.arguments import Subcommands, add_paths
+from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
 from bench.report.compare.cells import newest
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     noise = options.noise or folder / NOISE
     floors = floors_in(noise, APART, given=options.noise is not None)
     judged = judge_all(series, pin, floors=floors)
-    console = Console(highlight=False)
+    console = make_console()
     left_out = sum(invalid(record) and record["status"] == "ok" for record in records)
     notes = [*timeline.notes, *([INVALID.format(left_out)] if left_out else [])]
     view = View(sheets(judged, pin, notes), QUIET, document(judged))

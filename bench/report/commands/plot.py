@@ -8,11 +8,10 @@ import importlib
 from pathlib import Path
 from typing import cast
 
-from rich.console import Console
-
 from bench.arguments import Subcommands, add_paths
+from bench.console import make_console
 from bench.errors import BadInput
-from bench.report.commands.reading import errors, read, results_folder
+from bench.report.commands.reading import complain, read, results_folder
 from bench.report.plots.figure import Kind, Request
 from bench.report.plots.style import FORMATS
 
@@ -52,12 +51,10 @@ def run(options: argparse.Namespace) -> int:
         paths = kind.draw(request)
         written += paths
         if not paths:
-            errors().print(f"{name}: not drawn, no record has {kind.NEEDS}")
+            complain(f"{name}: not drawn, no record has {kind.NEEDS}")
     if not written:
         raise BadInput("nothing could be drawn from these records")
-    Console(highlight=False).print(
-        "written: " + ", ".join(str(path) for path in written), soft_wrap=True
-    )
+    make_console().print("written: " + ", ".join(str(path) for path in written), soft_wrap=True)
     return 0
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from bench.console import make_console
 from bench.errors import BadInput
 from bench.store import Record, read_paths
 
@@ -17,7 +16,7 @@ def read(paths: Sequence[Path], *, brief: bool = False) -> tuple[list[Record], l
     """
     records, problems, roots = read_paths(paths, brief=brief)
     for problem in problems:
-        errors().print(str(problem))
+        complain(str(problem))
     if not records:
         names = ", ".join(f"'{path}'" for path in paths)
         raise BadInput(f"no readable record in {names}; run `python -m bench` first")
@@ -30,6 +29,6 @@ def results_folder(path: Path) -> Path:
     return folder.parent if folder.name == "records" else folder
 
 
-def errors() -> Console:
-    """Where complaints go."""
-    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+def complain(text: str) -> None:
+    """A line on standard error."""
+    make_console(stderr=True).print(text, soft_wrap=True)

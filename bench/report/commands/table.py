@@ -4,9 +4,8 @@ import argparse
 import gc
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.arguments import Subcommands, add_paths
+from bench.console import make_console
 from bench.report.commands.reading import read, results_folder
 from bench.report.files import write_files
 from bench.report.table import build
@@ -44,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     records, roots = read(options.paths, brief=True)
     gc.freeze()  # records stay until the end: the cycle collector need not go through them again
     table = build(records, roots, stale=options.stale, everything=options.everything)
-    console = Console(highlight=False)
+    console = make_console()
     show(table, console)
     written = write_files(table, options.output or results_folder(options.paths[0]))
     console.print()

@@ -15,6 +15,7 @@ from bench.report.compare.junit import to_junit
 from bench.report.compare.markdown import to_markdown
 from bench.report.compare.verdict import Finding
 from bench.store import Store
+from tests.factories import make_record
 from tests.report.compare.records import scores, steps
 
 FINDINGS = [
@@ -133,6 +134,19 @@ def test_bad_input(
     base = store(tmp_path / "base", steps(1))
     assert main(["compare", str(base), str(base), *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_reason_is_printed_with_its_brackets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "[enforce fail at alloc_cpu.cpp:117] no memory [/tmp/x]"
+    base = store(tmp_path / "base", steps(1))
+    head = store(tmp_path / "[head]", [make_record(status="failed", reason=reason)])
+    assert main(["compare", str(base), str(head)]) == 11
+    assert f"failed: {reason}\n" in capsys.readouterr().out
+    accepted = tmp_path / "[/accepted]"
+    assert main(["baseline", "update", str(base), "--to", str(accepted)]) == 0
+    assert f"{accepted}: 1 records" in capsys.readouterr().out
 
 
 def test_floors_of_this_machine_are_used(
