@@ -6,6 +6,7 @@ revisions on one machine in turns, which says far more, use `python -m bench.ab`
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from bench.arguments import Subcommands
@@ -16,7 +17,7 @@ from bench.report.compare.compare import compare
 from bench.report.compare.floors import APART, NOISE, floors_in
 from bench.report.compare.outputs import EPILOG, add_outputs, check_outputs, emit
 from bench.report.compare.statistics import WITHIN
-from bench.report.compare.verdict import PINNED, Finding
+from bench.report.compare.verdict import PINNED, Finding, gravest_first
 from bench.store import Record
 
 
@@ -56,10 +57,13 @@ def run(options: argparse.Namespace) -> int:
     found = _against(options.base, head, options)
     if options.pinned:
         found += [
-            Finding(**{**vars(finding), "metric": f"{finding.metric} {PINNED}"})
+            replace(
+                finding, against=PINNED,
+                reason=f"against the pinned {options.pinned}: {finding.reason}",
+            )
             for finding in _against(options.pinned, head, options)
-        ]
-    return emit(found, options, make_console())
+        ]  # fmt: skip
+    return emit(gravest_first(found), options, make_console())
 
 
 def _against(path: Path, head: list[Record], options: argparse.Namespace) -> list[Finding]:

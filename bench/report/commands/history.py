@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     folder = results_folder(options.paths[0])
     noise = options.noise or folder / NOISE
     floors = floors_in(noise, APART, given=options.noise is not None)
-    judged = judge_all(series, pin, floors=floors)
+    judged = judge_all(series, pin, floors=floors, newest=timeline.newest)
     console = make_console()
     left_out = sum(invalid(record) and record["status"] == "ok" for record in records)
     notes = [*timeline.notes, *([INVALID.format(left_out)] if left_out else [])]
@@ -96,16 +96,19 @@ def _pin(
     for record in records:
         if (place := timeline.commit(record)) is not None:
             known[place.key] = place
-    fitting = [place for key, place in known.items() if key == commit or key.startswith(text)]
-    if len(fitting) != 1:
-        what = (
-            f"is commit {commit[:SHORT]}, of which there is no record" if commit else "is no path"
-        )
-        if not commit:
-            what += f", no revision of '{repo}' and no commit of a record"
-        labels = ", ".join(sorted({place.label for place in known.values()}))
-        raise BadInput(f"--pinned={text} {what}; there are records of {labels}")
-    return Pin(text, fitting[0])
+    fitting = [p for key, p in known.items() if key == commit or text in (key, p.label)]
+    # A commit's name also begins that of uncommitted changes upon it, so whole names go first.
+    fitting = fitting or [place for key, place in known.items() if key.startswith(text)]
+    if len(fitting) == 1:
+        return Pin(text, fitting[0])
+    labels = ", ".join(sorted({place.label for place in known.values()}))
+    if fitting:
+        several = ", ".join(sorted(place.key for place in fitting))
+        raise BadInput(f"--pinned={text} may be any of {several}; give one of them")
+    what = f"is no path, no revision of '{repo}' and no commit of a record"
+    if commit:
+        what = f"is commit {commit[:SHORT]}, of which there is no record"
+    raise BadInput(f"--pinned={text} {what}; there are records of {labels}")
 
 
 def _pinned_folder(path: Path, line: dict[str, Line], timeline: Timeline) -> Pin:

@@ -1,11 +1,15 @@
-"""A comparison as JSON: our own, that of github-action-benchmark, and that of Bencher."""
+"""A comparison as JSON: our own, that of github-action-benchmark, and that of Bencher.
+
+Those two keep a series of every name that they are given, so they get head's figure of each metric
+once: from the findings against base.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from bench.report.compare.metrics import CALL
-from bench.report.compare.verdict import Finding
+from bench.report.compare.verdict import BASE, Finding
 from bench.store import plain
 
 
@@ -24,30 +28,37 @@ def benchmark_action(findings: Sequence[Finding]) -> list[dict[str, Any]]:
         {
             "name": f"{finding.cell}, {finding.metric}",
             "unit": finding.unit,
-            "value": finding.head,
+            "value": head,
             "range": f"± {_half(finding):.3g}",
             "extra": f"{finding.verdict}: {finding.reason}",
         }
-        for finding in findings
-        if finding.head is not None and finding.unit in ("s", "exact")
+        for finding, head in _heads(findings)
+        if finding.unit in ("s", "exact")
     ]
 
 
 def bencher(findings: Sequence[Finding]) -> dict[str, dict[str, Mapping[str, float]]]:
     """Head's figures in the Bencher Metric Format: benchmark, measure, value and its bounds."""
     found: dict[str, dict[str, Mapping[str, float]]] = {}
-    for finding in findings:
-        if finding.head is None:
-            continue
+    for finding, head in _heads(findings):
         half = _half(finding)
         measure = "latency" if finding.metric == CALL else _slug(finding.metric)
         scale = 1e9 if measure == "latency" else 1.0  # Bencher's own measure is in nanoseconds
         found.setdefault(finding.cell, {})[measure] = {
-            "value": finding.head * scale,
-            "lower_value": (finding.head - half) * scale,
-            "upper_value": (finding.head + half) * scale,
+            "value": head * scale,
+            "lower_value": (head - half) * scale,
+            "upper_value": (head + half) * scale,
         }
     return found
+
+
+def _heads(findings: Sequence[Finding]) -> list[tuple[Finding, float]]:
+    """The findings against base that have a figure of head, with it."""
+    return [
+        (finding, finding.head)
+        for finding in findings
+        if finding.against == BASE and finding.head is not None
+    ]
 
 
 def _half(finding: Finding) -> float:

@@ -21,7 +21,7 @@ def annotations(findings: Sequence[Finding], fail_on: Collection[str]) -> list[s
             level = "warning"
         else:
             continue
-        title = _property(f"{finding.verdict}: {finding.metric}")
+        title = _property(f"{finding.verdict}: {finding.name}")
         lines.append(f"::{level} title={title}::{_message(finding.reason)}")
     return lines
 

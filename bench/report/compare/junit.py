@@ -1,10 +1,14 @@
 """A comparison as JUnit XML: a suite a cell, a test case a metric."""
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from xml.etree import ElementTree
 
 from bench.report.compare.verdict import Finding
+
+# What no document may hold, also escaped (XML 1.0, section 2.2): colours of a terminal, for one.
+FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(findings: Sequence[Finding], fail_on: Collection[str]) -> bytes:
@@ -17,9 +21,13 @@ def to_junit(findings: Sequence[Finding], fail_on: Collection[str]) -> bytes:
         "testsuites", name="archbench", tests=str(len(findings)), failures=str(failures)
     )
     for cell, found in cells.items():
-        _suite(root, cell, found, fail_on)
+        _suite(root, _legal(cell), found, fail_on)
     ElementTree.indent(root)
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _legal(text: str) -> str:
+    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _suite(
@@ -33,17 +41,13 @@ def _suite(
     )  # fmt: skip
     for finding in findings:
         case = ElementTree.SubElement(
-            suite, "testcase", classname=cell, name=finding.metric, time="0"
+            suite, "testcase", classname=cell, name=_legal(finding.name), time="0"
         )
+        reason = _legal(finding.reason)
+        said = f"{finding.verdict}: {reason}"
         if finding in failed:
-            failure = ElementTree.SubElement(
-                case,
-                "failure",
-                type=finding.verdict,
-                message=f"{finding.verdict}: {finding.reason}",
-            )
-            failure.text = finding.reason
+            failure = ElementTree.SubElement(case, "failure", type=finding.verdict, message=said)
+            failure.text = reason
         elif finding in untold:
-            ElementTree.SubElement(case, "skipped", message=finding.reason)
-        output = ElementTree.SubElement(case, "system-out")
-        output.text = f"{finding.verdict}: {finding.reason}"
+            ElementTree.SubElement(case, "skipped", message=reason)
+        ElementTree.SubElement(case, "system-out").text = said

@@ -8,7 +8,8 @@ from bench.report.compare.verdict import EXIT_CODES, Finding
 from bench.report.sheet import Sheet
 from bench.report.sheet import to_markdown as table
 
-QUIET = ("same", "new")
+SAME, NEW = "same", "new"
+QUIET = (SAME, NEW)
 
 
 def headline(findings: Sequence[Finding], fail_on: Collection[str]) -> str:
@@ -26,15 +27,17 @@ def headline(findings: Sequence[Finding], fail_on: Collection[str]) -> str:
 def to_markdown(findings: Sequence[Finding], fail_on: Collection[str], notes: Sequence[str]) -> str:
     """The whole report."""
     loud = [finding for finding in findings if finding.verdict not in QUIET]
-    quiet = [finding for finding in findings if finding.verdict in QUIET]
     parts = ["## Archbench", "", f"**{headline(findings, fail_on)}**", ""]
     if loud:
         parts += [table(sheet("What changed or cannot be told", loud)), ""]
         parts += [f"- {finding.reason}" for finding in loud]
         parts.append("")
-    if quiet:
-        parts += ["<details>", f"<summary>{len(quiet)} without a change</summary>", ""]
-        parts += [table(sheet("The same", quiet)), "</details>", ""]
+    for verdict, title, said in (
+        (NEW, "New", "that base does not have"), (SAME, "The same", "without a change"),
+    ):  # fmt: skip
+        if quiet := [finding for finding in findings if finding.verdict == verdict]:
+            parts += ["<details>", f"<summary>{len(quiet)} {said}</summary>", ""]
+            parts += [table(sheet(title, quiet)), "</details>", ""]
     return "\n".join([*parts, *(f"{note}  " for note in (INTERVALS, *notes))]).rstrip() + "\n"
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from rich.console import Console
 
 from bench.errors import BadInput
 from bench.report.compare.exchange import bencher, benchmark_action, document
-from bench.report.compare.github import add_summary, annotations
+from bench.report.compare.github import SUMMARY, add_summary, annotations
 from bench.report.compare.junit import to_junit
 from bench.report.compare.markdown import QUIET, from_sheets, headline, to_markdown
 from bench.report.compare.sheet import INTERVALS, sheet
-from bench.report.compare.verdict import EXIT_CODES, FAIL_ON, Finding, exit_code
+from bench.report.compare.verdict import EXIT_CODES, FAIL_ON, FAILABLE, Finding, exit_code
 from bench.report.sheet import Sheet, show
 
 CODES = ", ".join(f"{code} {verdict}" for verdict, code in EXIT_CODES.items() if code)
@@ -58,25 +59,42 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def failing(text: str) -> tuple[str, ...]:
-    """The verdicts of --fail-on; BadInput for a word that is none."""
+    """The verdicts of --fail-on; BadInput for a word that is none, or that cannot fail."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if words == ["none"]:
         return ()
-    for word in words:
-        if word not in EXIT_CODES:
+    for word in words or [""]:
+        if word not in FAILABLE:
             raise BadInput(
-                f"--fail-on={word} is no verdict; allowed: {', '.join(EXIT_CODES)}, none"
+                f"--fail-on={word} is no verdict that fails; allowed: {', '.join(FAILABLE)}, "
+                "or none alone"
             )
     return tuple(words)
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Refuse a file that cannot be written before anything is measured."""
+    """Refuse what cannot be written before anything is measured."""
     failing(options.fail_on)
+    taken: dict[Path, str] = {}
     for name in FILES:
-        if (path := getattr(options, name)) is not None and not path.parent.is_dir():
-            flag = name.replace("_", "-")
-            raise BadInput(f"--{flag}={path}: its folder does not exist; give one that does")
+        path, flag = getattr(options, name), "--" + name.replace("_", "-")
+        if path is None:
+            continue
+        check_file(path, flag)
+        if (other := taken.setdefault(path.resolve(), flag)) != flag:
+            raise BadInput(f"{other} and {flag} name one file, '{path}'; give each one of its own")
+    if options.github and (summary := os.environ.get(SUMMARY)):
+        check_file(Path(summary), SUMMARY)
+
+
+def check_file(path: Path, name: str) -> None:
+    """BadInput where no file can be written there; `name` is what named it."""
+    if path.is_dir():
+        raise BadInput(f"{name}={path} is a folder; give a file")
+    if not path.parent.is_dir():
+        raise BadInput(f"{name}={path}: its folder does not exist; give one that does")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BadInput(f"{name}={path} cannot be written; give a file that can")
 
 
 def emit(
@@ -116,15 +134,15 @@ def _write(
     view: View | None,
 ) -> None:
     more = view.more if view else {}
-    contents = {
-        options.markdown: lambda: _markdown(findings, fail_on, notes, view).encode(),
-        options.junit: lambda: to_junit(findings, fail_on),
-        options.json: lambda: _json({**document(findings, code), **more}),
-        options.benchmark_json: lambda: _json(benchmark_action(findings)),
-        options.bencher: lambda: _json(bencher(findings)),
+    contents: dict[str, Callable[[], bytes]] = {
+        "markdown": lambda: _markdown(findings, fail_on, notes, view).encode(),
+        "junit": lambda: to_junit(findings, fail_on),
+        "json": lambda: _json({**document(findings, code), **more}),
+        "benchmark_json": lambda: _json(benchmark_action(findings)),
+        "bencher": lambda: _json(bencher(findings)),
     }
-    for path, content in contents.items():
-        if path is None:
+    for name, content in contents.items():
+        if (path := getattr(options, name)) is None:
             continue
         try:
             path.write_bytes(content())

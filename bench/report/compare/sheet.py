@@ -37,7 +37,7 @@ def _row(finding: Finding) -> list[Entry]:
     return [
         Entry(finding.verdict, style=STYLES[finding.verdict]),
         Entry(finding.cell),
-        Entry(finding.metric),
+        Entry(finding.name),
         value_entry(finding.base, finding.unit),
         value_entry(finding.head, finding.unit),
         Entry(finding.ratio, _ratio(finding.ratio)),

@@ -15,7 +15,10 @@ EXIT_CODES = {
     "new": 17,  # base does not have the cell
     "same": 0,
 }
-PINNED = "(against the pinned)"  # behind the metric of a finding that is no step from base
+# What head is held against: base (in a history the commit before), a release, or the level that a
+# change ended.
+BASE, PINNED, CHANGE = "base", "pinned", "change"
+FAILABLE = tuple(verdict for verdict, code in EXIT_CODES.items() if code)
 FAIL_ON = ("slower", "worse", "not comparable")  # unless told otherwise
 
 
@@ -24,6 +27,7 @@ class Finding:
     """`ratio` is head over base, [low, high] its interval: 95 % of a time, 99 % of a score.
 
     `smallest` is the least relative change that these samples could have shown (0.05: 5 %).
+    `at` is the commit of a change.
     """
 
     cell: str
@@ -40,6 +44,14 @@ class Finding:
     n_base: int = 0
     n_head: int = 0
     smallest: float | None = None
+    against: str = BASE
+    at: str = ""
+
+    @property
+    def name(self) -> str:
+        """The metric and what it is held against: no other finding of the cell has it."""
+        said = {PINNED: " (against the pinned)", CHANGE: f" (at {self.at})"}
+        return self.metric + said.get(self.against, "")
 
 
 def gravity(verdict: str) -> int:

@@ -1,9 +1,10 @@
 """What a history says, in the findings of a comparison: its verdicts, files and exit codes."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bench.report.compare.cells import name_of
-from bench.report.compare.verdict import PINNED, Finding, gravest_first
+from bench.report.compare.verdict import BASE, CHANGE, PINNED, Finding, gravest_first
 from bench.report.formats import percent
 from bench.report.history.changes import Change
 from bench.report.history.judge import Judged, Pin
@@ -18,9 +19,10 @@ def findings(
 ) -> list[Finding]:
     """The gravest first: the last step, that since the pinned release, and changes after it.
 
-    A finding of a metric's own name is that against the previous commit.
+    What a finding is `against` as base is the previous commit. Of the newest commit alone is told
+    which cells got slower, begin or fail there: what older commits did was told then.
     """
-    found = [*_failed(records, timeline), *_starts([one.series for one in judged])]
+    found = [*_failed(records, timeline), *_starts(judged)]
     for one in judged:
         if one.series.since is None:
             found += of_series(one, pin)
@@ -32,14 +34,15 @@ def of_series(one: Judged, pin: Pin | None) -> list[Finding]:
     series = one.series
     found = []
     if one.previous:
-        found.append(_step(series, series.metric, one.previous, "the previous commit"))
+        found.append(_step(series, BASE, one.previous, "the previous commit"))
     if one.pinned and pin:
-        which = f"the pinned {pin.label}"
-        found.append(_step(series, f"{series.metric} {PINNED}", one.pinned, which))
+        step = _step(series, PINNED, one.pinned, f"the pinned {pin.label}")
+        old = f"; last measured at {series.last.commit.label}" if one.stale else ""
+        found.append(replace(step, reason=step.reason + old))
     if one.obstacle:
         why = f"was not measured like the pinned ({one.obstacle})"
         reason = f"{series.cell}, {series.metric} {why}"
-        found.append(Finding(series.cell, f"{series.metric} {PINNED}", "not comparable", reason))
+        found.append(Finding(series.cell, series.metric, "not comparable", reason, against=PINNED))
     found += [
         _change(series, change)
         for change in one.changes
@@ -48,13 +51,14 @@ def of_series(one: Judged, pin: Pin | None) -> list[Finding]:
     return found
 
 
-def _step(series: Series, metric: str, step: Step, which: str) -> Finding:
+def _step(series: Series, against: str, step: Step, which: str) -> Finding:
     told = step.judgement
     at = "" if which.endswith(step.reference.label) else f" ({step.reference.label})"
     reason = f"{series.cell}, {series.metric} against {which}{at}"
     return Finding(
-        series.cell, metric, told.verdict, f"{reason}: {told.why}", series.unit, step.base,
+        series.cell, series.metric, told.verdict, f"{reason}: {told.why}", series.unit, step.base,
         step.head, told.ratio, told.low, told.high, told.p, told.n_base, told.n_head, told.smallest,
+        against,
     )  # fmt: skip
 
 
@@ -69,21 +73,22 @@ def _change(series: Series, change: Change) -> Finding:
     said += "" if change.p is None else f", p {change.p:.1g}"
     said += "" if change.lasting else "; undone since"
     return Finding(
-        series.cell, f"{series.metric} (at {commit.label})",
-        change.verdict if change.lasting else "same", f"{series.cell}, {series.metric}: {said}",
-        series.unit, change.before, change.after, change.after / change.before
-        if change.before else None, p=change.p,
+        series.cell, series.metric, change.verdict if change.lasting else "same",
+        f"{series.cell}, {series.metric}: {said}", series.unit, change.before, change.after,
+        change.after / change.before if change.before else None, p=change.p, against=CHANGE,
+        at=commit.label,
     )  # fmt: skip
 
 
-def _starts(series: Sequence[Series]) -> list[Finding]:
-    """Cells that begin with their last commit: new ones, or not comparable with those before."""
+def _starts(judged: Sequence[Judged]) -> list[Finding]:
+    """Cells that begin with the newest commit: new ones, or not comparable with those before."""
+    series = [one.series for one in judged]
     older = {(one.cell, one.metric): one for one in series if one.since is not None}
     longest: dict[str, int] = {}
     for one in series:
         longest[one.cell] = max(longest.get(one.cell, 0), len(one.points))
     found: dict[str, Finding] = {}
-    for one in series:
+    for one in (entry.series for entry in judged if not entry.stale):
         if one.since is not None or len(one.points) > 1:
             continue
         before = older.get((one.cell, one.metric))
@@ -100,18 +105,18 @@ def _starts(series: Sequence[Series]) -> list[Finding]:
 
 
 def _failed(records: Iterable[Record], timeline: Timeline) -> list[Finding]:
-    """Cells that ran before, and of which every record of their last commit failed."""
+    """Cells that ran before, and of which every record of the newest commit failed."""
     cells: dict[str, list[Record]] = {}
     for record in records:
         if timeline.commit(record) is not None:
             cells.setdefault(name_of(record), []).append(record)
+    if (last := timeline.newest) is None:
+        return []
     found = []
     for cell, made in cells.items():
-        commits = {record["id"]: timeline.commit(record) for record in made}
-        last = max(commit for commit in commits.values() if commit is not None)
-        newest = [record for record in made if commits[record["id"]] == last]
+        newest = [record for record in made if timeline.commit(record) == last]
         ran = any(record["status"] == "ok" for record in made)
-        if ran and all(record["status"] != "ok" for record in newest):
+        if ran and newest and all(record["status"] != "ok" for record in newest):
             why = f"ran before and failed at {last.label}: {newest[-1].get('reason')}"
             found.append(Finding(cell, "result", "worse", f"{cell} {why}"))
     return found

@@ -36,7 +36,10 @@ class Pin:
 
 @dataclass(frozen=True)
 class Judged:
-    """A series with all that is said of it; `at` is the place of the pinned among its points."""
+    """A series with all that is said of it; `at` is the place of the pinned among its points.
+
+    `stale`: it has no point at the newest commit of the report, which then says nothing of it.
+    """
 
     series: Series
     changes: tuple[Change, ...] = ()
@@ -44,27 +47,35 @@ class Judged:
     pinned: Step | None = None
     at: int | None = None
     obstacle: str | None = None  # why the pinned one must not be compared
+    stale: bool = False
 
 
 def judge_all(
-    series: Sequence[Series], pin: Pin | None = None, *, floors: Floors | None = None
-) -> list[Judged]:
-    """Everything about every series; those that are not the newest have their changes only."""
+    series: Sequence[Series], pin: Pin | None = None, *,
+    floors: Floors | None = None, newest: Commit | None = None,
+) -> list[Judged]:  # fmt: skip
+    """Everything about every series; those that are not the newest have their changes only.
+
+    A series that ends before the commit `newest` (default: the last one of all series) is not held
+    against its previous commit: what an old commit did was told when it was the newest.
+    """
     p, known = share_of_p(series), floors or Floors()
+    end = newest or max((one.last.commit for one in series), default=None)
+    stale = {one: one.last.commit != end for one in series}
     found = {one: tuple(changes(one, floor_of(one, known), p)) for one in series}
-    newest = [one for one in series if one.since is None]
     pairs: dict[tuple[Series, str], Pair] = {}
-    for one in newest:
-        for which, pair in (
-            ("previous", previous(one, found[one])), ("pinned", _pinned(one, found[one], pin)),
-        ):  # fmt: skip
+    for one in series:
+        if one.since is not None:
+            continue
+        before = None if stale[one] else previous(one, found[one])
+        for which, pair in (("previous", before), ("pinned", _pinned(one, found[one], pin))):
             if pair is not None:
                 pairs[one, which] = pair
     judged = steps(pairs, known)
     return [
         Judged(
             one, found[one], judged.get((one, "previous")), judged.get((one, "pinned")),
-            pin.place(one) if pin else None, _obstacle(one, series, pin),
+            pin.place(one) if pin else None, _obstacle(one, series, pin), stale[one],
         )
         for one in series
     ]  # fmt: skip

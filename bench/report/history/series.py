@@ -8,7 +8,7 @@ calls invalid are no points.
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.report.compare.cells import by_process, circumstances, differences, name_of
@@ -117,7 +117,7 @@ def _of_cell(name: str, pairs: Sequence[tuple[Commit, Record]]) -> list[Series]:
 
 def _marked(series: Series, *, last: bool) -> Series:
     since = None if last else series.since or "no seed was run in all of it"
-    return Series(**{**vars(series), "since": since})
+    return replace(series, since=since)
 
 
 def _comparable(pairs: Sequence[tuple[Commit, Record]]) -> list[list[tuple[Commit, Record]]]:

@@ -7,7 +7,7 @@ from typing import Any
 from bench.report.compare.metrics import SEPARATOR
 from bench.report.compare.sheet import STYLES, value_entry
 from bench.report.compare.statistics import ALPHA
-from bench.report.compare.verdict import Finding, gravity
+from bench.report.compare.verdict import EXIT_CODES, gravity
 from bench.report.formats import MISSING, percent
 from bench.report.history.changes import Change, share_of_p
 from bench.report.history.divisive import LEAST
@@ -20,6 +20,7 @@ from bench.store import plain
 
 LEVELS = "▁▂▃▄▅▆▇█"
 WIDTH = 12  # commits that the line of blocks shows
+NAMED = 5  # cells that a note names
 HEADS = ["verdict", "cell", "metric", "commits", "trend", "last", "since previous", "since pinned"]
 CHANGE_HEADS = ["verdict", "cell", "metric", "commit", "day", "before", "after", "size", "p",
                 "lasts", "subject"]  # fmt: skip
@@ -30,7 +31,7 @@ def sheets(judged: Sequence[Judged], pin: Pin | None, notes: Sequence[str]) -> l
     names, common = _names(judged)
     newest = [one for one in judged if one.series.since is None]
     shown = [one for one in newest if one.series.varies]
-    rows = sorted(((_gravest(of_series(one, pin)), one) for one in shown), key=_order)
+    rows = sorted(((_gravest(one, pin), one) for one in shown), key=_order)
     heads = HEADS if pin else HEADS[:-1]
     said = [*notes, *_notes(judged, pin, names, common)]
     found = [Sheet("History", heads, [_row(word, one, names, pin) for word, one in rows], said)]
@@ -42,19 +43,21 @@ def sheets(judged: Sequence[Judged], pin: Pin | None, notes: Sequence[str]) -> l
     return found
 
 
-def _order(row: tuple[str, Judged]) -> int:
-    return gravity(row[0])
+def _order(row: tuple[str | None, Judged]) -> int:
+    return gravity(row[0]) if row[0] else len(EXIT_CODES)
 
 
-def _gravest(found: Sequence[Finding]) -> str:
-    return min((finding.verdict for finding in found), key=gravity, default="new")
+def _gravest(one: Judged, pin: Pin | None) -> str | None:
+    """The gravest verdict; None where nothing was held against anything."""
+    told = [finding.verdict for finding in of_series(one, pin)]
+    return min(told, key=gravity, default=None if one.stale else "new")
 
 
-def _row(word: str, one: Judged, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
+def _row(word: str | None, one: Judged, names: Mapping[str, str], pin: Pin | None) -> list[Entry]:
     series = one.series
     values = [point.value for point in series.points]
     row = [
-        Entry(word, style=STYLES[word]), Entry(names[series.cell]),
+        Entry(word, style=STYLES[word] if word else ""), Entry(names[series.cell]),
         Entry(series.metric), Entry(len(values)), Entry(trend(values)),
         value_entry(series.last.value, series.unit), _step(one.previous, interval=False),
     ]  # fmt: skip
@@ -145,6 +148,16 @@ def _notes(
             f"Pinned: {pin.label}; the level of up to {LEVEL_OF} commits there and at the end, "
             f"error {ALPHA:.0%} over all series."
             + (f" {absent} series have no record of it." if absent else "")
+        )
+    stale = {
+        f"{names[one.series.cell]} (last at {one.series.last.commit.label})": None
+        for one in judged
+        if one.stale and one.series.since is None
+    }
+    if stale:
+        named = ", ".join([*stale][:NAMED]) + (", …" if len(stale) > NAMED else "")
+        found.append(
+            f"Not measured at the newest commit, so not held against the one before: {named}."
         )
     found.append(f"Change points: E-divisive with Student's test, p {share_of_p(all_series):.1g}.")
     breaks = {

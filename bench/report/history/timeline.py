@@ -73,7 +73,8 @@ class Timeline:
     """The order of the commits of `records`: that of the repository, else that of their times.
 
     Where the repository holds some of the commits, the others (of other branches, or rewritten
-    ones) have no place among them and are left out; `notes` says so.
+    ones) have no place among them and are left out; `notes` says so. `newest` is the last commit
+    that has a record, also if that failed.
     """
 
     def __init__(self, records: Sequence[Record], line: Mapping[str, Line], name: str) -> None:
@@ -84,7 +85,9 @@ class Timeline:
             key = _key(record)
             made = record["created"]
             self._first[key] = min(made, self._first.get(key, made), key=datetime.fromisoformat)
-        unknown = {_label(record) for record in records if self.commit(record) is None}
+        places = [(record, self.commit(record)) for record in records]
+        self.newest = max((place for _, place in places if place is not None), default=None)
+        unknown = {_label(record) for record, place in places if place is None}
         order = (
             f"the first-parent history of {name}"
             if self._line

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from bench.report.compare.exchange import bencher, benchmark_action, document
 from bench.report.compare.github import annotations
 from bench.report.compare.junit import to_junit
 from bench.report.compare.markdown import to_markdown
+from bench.report.compare.sheet import sheet
 from bench.report.compare.verdict import Finding
 from bench.store import Store
 from tests.factories import make_record
@@ -49,6 +51,16 @@ def test_markdown_says_first_what_fails() -> None:
     assert text.endswith("a note\n")
 
 
+def test_markdown_tells_new_cells_from_unchanged_ones() -> None:
+    new = Finding("moe · text", "result", "new", "base has no record of it")
+    text = to_markdown([*FINDINGS, new], FAIL_ON, [])
+    first, second = text.split("<details>")[1:]
+    assert "<summary>1 that base does not have</summary>" in first
+    assert ("moe" in first, "rwkv" in first) == (True, False)
+    assert "<summary>1 without a change</summary>" in second
+    assert ("moe" in second, "rwkv" in second) == (False, True)
+
+
 def test_junit_counts_what_it_holds() -> None:
     root = ElementTree.fromstring(to_junit(FINDINGS, FAIL_ON))
     assert (root.tag, root.get("tests"), root.get("failures")) == ("testsuites", "4", "1")
@@ -62,6 +74,41 @@ def test_junit_counts_what_it_holds() -> None:
         assert all(case.get("classname") and case.get("name") for case in cases)
     (failure,) = root.findall("testsuite/testcase/failure")
     assert failure.get("type") == "slower"
+
+
+@pytest.mark.parametrize("verdict", ["slower", "ambiguous", "same"])
+def test_junit_is_xml_whatever_a_reason_holds(verdict: str) -> None:
+    text = "\x1b[31mred\x1b[0m \x00 \ud800 \ufffe <&> tab\tline\n\U0001f600"
+    found = [Finding(text, text, verdict, text)]
+    (case,) = ElementTree.fromstring(to_junit(found, FAIL_ON)).iter("testcase")
+    shown = "�[31mred�[0m � � � <&> tab\tline\n\U0001f600"
+    assert case.get("name") == shown
+    assert case.findtext("system-out") == f"{verdict}: {shown}"
+    assert [entry.get("message") for entry in case if entry.tag == "skipped"] == (
+        [shown] if verdict == "ambiguous" else []
+    )
+
+
+def test_what_is_held_against_something_else_keeps_its_name_apart() -> None:
+    one = FINDINGS[0]
+    found = [one, replace(one, against="pinned"), replace(one, against="change", at="abc1234")]
+    root = ElementTree.fromstring(to_junit(found, FAIL_ON))
+    names = ["time of a call", "time of a call (against the pinned)", "time of a call (at abc1234)"]
+    assert [case.get("name") for case in root.iter("testcase")] == names
+    assert [str(row[2]) for row in sheet("", found).rows] == names
+    titles = [line.partition("::it")[0] for line in annotations(found, FAIL_ON)]
+    assert titles == [f"::error title=slower%3A {name}" for name in names]
+
+
+def test_each_metric_is_exported_once_from_base_alone() -> None:
+    others = [
+        replace(finding, against=against, at="abc1234", base=1.0, low=0.0, high=9.0)
+        for finding in FINDINGS
+        for against in ("pinned", "change")
+    ]
+    assert bencher([*FINDINGS, *others]) == bencher(FINDINGS)
+    assert benchmark_action([*FINDINGS, *others]) == benchmark_action(FINDINGS)
+    assert len(document([*FINDINGS, *others], 0)["findings"]) == 3 * len(FINDINGS)
 
 
 def test_annotations_are_escaped_for_github() -> None:
@@ -121,7 +168,16 @@ def test_the_command_writes_everything(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--fail-on=slowest"], "--fail-on=slowest is no verdict; allowed: slower"),
+        (["--fail-on=slowest"], "--fail-on=slowest is no verdict that fails; allowed: slower"),
+        (["--fail-on=same"], "--fail-on=same is no verdict that fails; allowed: slower"),
+        (["--fail-on="], "--fail-on= is no verdict that fails; allowed: slower"),
+        (["--fail-on=none,slower"], "or none alone"),
+        (["--json={tmp}"], "--json={tmp} is a folder; give a file"),
+        (
+            ["--json={tmp}/a", "--benchmark-json={tmp}/b/../a"],
+            "--json and --benchmark-json name one file, '{tmp}/b/../a'",
+        ),
+        (["--github"], "GITHUB_STEP_SUMMARY={tmp} is a folder"),
         (["--junit=/nowhere/x.xml"], "--junit=/nowhere/x.xml: its folder does not exist"),
         (["--within=2"], "--within=2 is no share"),
         (["--noise=/nowhere/noise.json"], "/nowhere/noise.json' cannot be read"),
@@ -129,11 +185,28 @@ def test_the_command_writes_everything(
     ],
 )
 def test_bad_input(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    flags: list[str], words: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    base = store(tmp_path / "base", steps(1))
+    (tmp_path / "b").mkdir()
+    given = [flag.format(tmp=tmp_path) for flag in flags]
+    assert main(["compare", str(base), str(base), *given]) == 2
+    printed = capsys.readouterr()
+    assert words.format(tmp=tmp_path) in printed.err
+    assert printed.out == ""
+
+
+def test_a_file_that_may_not_be_written_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = store(tmp_path / "base", steps(1))
-    assert main(["compare", str(base), str(base), *flags]) == 2
-    assert words in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    assert main(["compare", str(base), str(base), f"--json={tmp_path / 'x.json'}"]) == 2
+    printed = capsys.readouterr()
+    assert f"--json={tmp_path}/x.json cannot be written" in printed.err
+    assert printed.out == ""
 
 
 def test_a_reason_is_printed_with_its_brackets(
@@ -173,3 +246,20 @@ def test_creep_is_seen_against_the_pinned_release(
     assert main(["compare", str(last), str(head)]) == 0
     assert main(["compare", str(last), str(head), f"--pinned={pinned}"]) == 10
     assert "against the pinned" in capsys.readouterr().out
+
+
+def test_pinned_findings_say_so_and_stand_by_their_gravity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = store(tmp_path / "base", steps(10) + steps(1, model="mamba"))
+    pinned = store(tmp_path / "pinned", steps(10, 0.018))
+    head = store(tmp_path / "head", steps(10, draw=1))
+    report = tmp_path / "report.json"
+    flags = [f"--pinned={pinned}", f"--json={report}"]
+    assert main(["compare", str(base), str(head), *flags]) == 10
+    assert f"\nslower: against the pinned {pinned}: transformer" in capsys.readouterr().out
+    found = json.loads(report.read_text())["findings"]
+    # The pinned release is slower, and graver than the cell that base alone has.
+    told = [(finding["verdict"], finding["against"]) for finding in found]
+    assert told[:2] == [("slower", "pinned"), ("not comparable", "base")]
+    assert not any("(" in finding["metric"] for finding in found)

@@ -1,5 +1,6 @@
-"""A repository with commits that change nothing, and records of them."""
+"""A repository with commits that change nothing, records of them, and what `history` says."""
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from bench.report.__main__ import main
 from bench.store import Record, Store
 from tests.factories import make_record, quality
 
 STEP = "time of a call"
+COUNT = 30  # commits of the repository that tests share
 
 
 def git(repo: Path, *arguments: str) -> str:
@@ -68,3 +71,26 @@ def write(folder: Path, records: Sequence[Record]) -> Path:
     for record in records:
         store.write(record)
     return folder
+
+
+def steps(commits: list[str], values: list[float], **changes: object) -> list[Record]:
+    return [step(name, value, **changes) for name, value in zip(commits, values, strict=True)]
+
+
+def told(
+    folder: Path, records: list[Record], repo: Path, *options: str, plots: bool = False
+) -> tuple[int, dict[str, dict[str, object]], list[dict[str, object]]]:
+    """Exit code, findings by metric and its rival, and changes of the first noisy series."""
+    results = write(folder / "results", records)
+    file = folder / "history.json"
+    given = ["history", str(results), f"--repo={repo}", f"--json={file}", *options]
+    code = main(given if plots else [*given, "--no-plots"])
+    document = json.loads(file.read_text(encoding="utf-8"))
+    assert document["exit_code"] == code
+    changes = [change for one in document["series"] if one["unit"] != "exact"
+               for change in one["changes"]]  # fmt: skip
+    return code, {_name(finding): finding for finding in document["findings"]}, changes
+
+
+def _name(finding: dict[str, str]) -> str:
+    return " ".join(filter(None, [finding["metric"], finding["against"], finding["at"]]))

@@ -10,38 +10,8 @@ from bench.report.__main__ import main
 from bench.report.compare.cells import name_of
 from bench.report.compare.metrics import of_cell
 from bench.report.compare.verdict import EXIT_CODES
-from bench.store import Record
 from tests.factories import make_record
-from tests.report.history.commits import STEP, at, git, levels, repository, scored, step, write
-
-COUNT = 30
-
-
-@pytest.fixture(scope="module")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    folder = tmp_path_factory.mktemp("repo")
-    commits = repository(folder, COUNT)
-    git(folder, "tag", "v1", commits[9])
-    return folder, commits
-
-
-def told(
-    folder: Path, records: list[Record], repo: Path, *options: str, plots: bool = False
-) -> tuple[int, dict[str, dict[str, object]], list[dict[str, object]]]:
-    """Exit code, findings by their metric, and changes of the first noisy series."""
-    results = write(folder / "results", records)
-    file = folder / "history.json"
-    given = ["history", str(results), f"--repo={repo}", f"--json={file}", *options]
-    code = main(given if plots else [*given, "--no-plots"])
-    document = json.loads(file.read_text(encoding="utf-8"))
-    assert document["exit_code"] == code
-    changes = [change for one in document["series"] if one["unit"] != "exact"
-               for change in one["changes"]]  # fmt: skip
-    return code, {finding["metric"]: finding for finding in document["findings"]}, changes
-
-
-def steps(commits: list[str], values: list[float], **changes: object) -> list[Record]:
-    return [step(name, value, **changes) for name, value in zip(commits, values, strict=True)]
+from tests.report.history.commits import COUNT, STEP, at, levels, scored, step, steps, told, write
 
 
 def test_a_step_of_five_percent_is_a_change_of_its_commit(
@@ -54,11 +24,11 @@ def test_a_step_of_five_percent_is_a_change_of_its_commit(
     assert change["commit"] == commits[20]
     assert change["size"] == pytest.approx(0.05, abs=0.01)
     assert (change["verdict"], change["lasting"]) == ("slower", True)
-    assert found[f"{STEP} (at {commits[20][:7]})"]["verdict"] == "slower"
-    pinned = found[f"{STEP} (against the pinned)"]
+    assert found[f"{STEP} change {commits[20][:7]}"]["verdict"] == "slower"
+    pinned = found[f"{STEP} pinned"]
     assert pinned["verdict"] == "slower"
     assert pinned["ratio"] == pytest.approx(1.05, abs=0.01)
-    assert found[STEP]["verdict"] == "same"
+    assert found[f"{STEP} base"]["verdict"] == "same"
     printed = capsys.readouterr().out
     assert "change 20" in printed
     assert "All cells" in printed
@@ -72,7 +42,7 @@ def test_what_was_undone_or_released_does_not_fail(
     code, found, changes = told(tmp_path / "undone", undone, folder, "--pinned=v1")
     assert [change["commit"] for change in changes] == [commits[12], commits[20]]
     assert code == 0
-    at_change = found[f"{STEP} (at {commits[12][:7]})"]
+    at_change = found[f"{STEP} change {commits[12][:7]}"]
     assert at_change["verdict"] == "same"
     assert "undone since" in str(at_change["reason"])
     released = steps(commits, levels(1, {6: 1.1}, COUNT))
@@ -94,8 +64,8 @@ def test_creep_is_found_where_no_step_is(repo: tuple[Path, list[str]], tmp_path:
     records = steps(commits[8:21], levels(3, drift, 13, sigma=0.0005))
     code, found, changes = told(tmp_path, records, folder, "--pinned=v1")
     assert changes == []
-    assert found[STEP]["verdict"] == "same"
-    pinned = found[f"{STEP} (against the pinned)"]
+    assert found[f"{STEP} base"]["verdict"] == "same"
+    pinned = found[f"{STEP} pinned"]
     assert (pinned["verdict"], code) == ("slower", EXIT_CODES["slower"])
     # The mean of five commits at the end, 7 to 11 steps after the two up to the pinned one.
     assert pinned["ratio"] == pytest.approx(1.003**9, abs=0.001)
@@ -108,8 +78,8 @@ def test_the_last_commit_alone_is_held_against_the_previous(
     records = steps(commits, levels(0, {COUNT - 1: 1.1}, COUNT))
     code, found, changes = told(tmp_path, records, folder)
     assert changes == []  # one value is no level yet
-    assert (found[STEP]["verdict"], code) == ("slower", EXIT_CODES["slower"])
-    assert found[STEP]["ratio"] == pytest.approx(1.1, abs=0.03)
+    assert (found[f"{STEP} base"]["verdict"], code) == ("slower", EXIT_CODES["slower"])
+    assert found[f"{STEP} base"]["ratio"] == pytest.approx(1.1, abs=0.03)
 
 
 def test_floors_of_this_machine_are_used(repo: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -132,10 +102,10 @@ def test_scores_and_exact_figures(repo: tuple[Path, list[str]], tmp_path: Path) 
     code, found, (change,) = told(tmp_path, records, folder, "--pinned=v1")
     assert (change["commit"], change["verdict"]) == (commits[15], "worse")
     assert code == EXIT_CODES["worse"]
-    assert found["parameter bytes"]["verdict"] == "same"
-    assert f"parameter bytes (at {commits[3][:7]})" not in found  # released with v1
+    assert found["parameter bytes base"]["verdict"] == "same"
+    assert f"parameter bytes change {commits[3][:7]}" not in found  # released with v1
     assert told(tmp_path / "all", records, folder)[1][
-        f"parameter bytes (at {commits[3][:7]})"]["verdict"] == "changed"  # fmt: skip
+        f"parameter bytes change {commits[3][:7]}"]["verdict"] == "changed"  # fmt: skip
 
 
 def test_a_pinned_folder(repo: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -143,13 +113,13 @@ def test_a_pinned_folder(repo: tuple[Path, list[str]], tmp_path: Path) -> None:
     records = steps(commits, levels(0, {}, COUNT))
     release = write(tmp_path / "release", [step("f" * 40, 0.019)])
     _, found, _ = told(tmp_path / "a", records, folder, f"--pinned={release}")
-    pinned = found[f"{STEP} (against the pinned)"]
+    pinned = found[f"{STEP} pinned"]
     assert pinned["verdict"] == "slower"
     assert pinned["ratio"] == pytest.approx(20 / 19, abs=0.005)
     other = write(tmp_path / "other", [step("f" * 40, 0.019, machine="other")])
     code, found, _ = told(tmp_path / "b", records, folder, f"--pinned={other}")
     assert code == EXIT_CODES["not comparable"]
-    assert "machine: other and machine-1" in str(found[f"{STEP} (against the pinned)"]["reason"])
+    assert "machine: other and machine-1" in str(found[f"{STEP} pinned"]["reason"])
 
 
 def test_few_commits_are_judged_by_their_processes(
@@ -162,8 +132,8 @@ def test_few_commits_are_judged_by_their_processes(
             records.append(step(name, level * factor, layout=f"{name}{number}"))
     code, found, changes = told(tmp_path, records, folder)
     assert changes == []
-    assert (found[STEP]["verdict"], code) == ("slower", EXIT_CODES["slower"])
-    assert found[STEP]["n_base"] == 10
+    assert (found[f"{STEP} base"]["verdict"], code) == ("slower", EXIT_CODES["slower"])
+    assert found[f"{STEP} base"]["n_base"] == 10
 
 
 def test_a_single_commit(
@@ -171,8 +141,8 @@ def test_a_single_commit(
 ) -> None:
     folder, commits = repo
     code, found, changes = told(tmp_path, [step(commits[0], 0.02)], folder, plots=True)
-    assert (code, changes, list(found)) == (0, [], ["result"])
-    assert found["result"]["verdict"] == "new"
+    assert (code, changes, list(found)) == (0, [], ["result base"])
+    assert found["result base"]["verdict"] == "new"
     printed = capsys.readouterr().out
     assert "shorter than 4 commits" in printed
     assert "no figure" in printed
@@ -184,8 +154,11 @@ def test_a_new_machine_at_the_last_commit_is_not_comparable(
     folder, commits = repo
     records = [*steps(commits[:8], levels(0, {}, 8)), step(commits[8], 0.05, machine="new")]
     code, found, _ = told(tmp_path, records, folder)
-    assert (code, found["result"]["verdict"]) == (EXIT_CODES["not comparable"], "not comparable")
-    assert "machine: machine-1 and new" in str(found["result"]["reason"])
+    assert (code, found["result base"]["verdict"]) == (
+        EXIT_CODES["not comparable"],
+        "not comparable",
+    )
+    assert "machine: machine-1 and new" in str(found["result base"]["reason"])
     assert "is a series of its own (machine: machine-1 and new)" in capsys.readouterr().out
 
 
@@ -194,9 +167,9 @@ def test_a_cell_that_fails_at_its_last_commit(repo: tuple[Path, list[str]], tmp_
     failed = make_record(scenario="train", status="failed", reason="out of memory")
     records = [*steps(commits[:8], levels(0, {}, 8)), at(commits[8], failed)]
     code, found, _ = told(tmp_path, records, folder)
-    assert (code, found["result"]["verdict"]) == (EXIT_CODES["worse"], "worse")
-    assert "ran before and failed" in str(found["result"]["reason"])
-    assert "out of memory" in str(found["result"]["reason"])
+    assert (code, found["result base"]["verdict"]) == (EXIT_CODES["worse"], "worse")
+    assert "ran before and failed" in str(found["result base"]["reason"])
+    assert "out of memory" in str(found["result base"]["reason"])
 
 
 def test_invalid_times_are_left_out_and_counted(
@@ -207,7 +180,7 @@ def test_invalid_times_are_left_out_and_counted(
     records[3]["timing"]["samples_s"] = [9.0] * 5
     records[3]["validity"] = {"valid": False, "reason": "median known to 30% instead of 5%"}
     _, found, _ = told(tmp_path, records, folder, "--pinned=" + commits[0])
-    assert found[f"{STEP} (against the pinned)"]["ratio"] == pytest.approx(1.0, abs=0.02)
+    assert found[f"{STEP} pinned"]["ratio"] == pytest.approx(1.0, abs=0.02)
     assert "Left out: the times of 1 records" in capsys.readouterr().out
 
 
@@ -228,7 +201,7 @@ def test_unreadable_records_are_named_and_the_rest_is_judged(
     [("--pinned=v9", "--pinned=v9 is no path, no revision of '"),
      ("--pinned=HEAD", "of which there is no record; there are records of"),
      ("--repo={empty}", "is no repository with a commit"),
-     ("--fail-on=slow", "--fail-on=slow is no verdict"),
+     ("--fail-on=slow", "--fail-on=slow is no verdict that fails"),
      ("--noise={empty}/none.json", "cannot be read"),
      ("--pinned={empty}", "no readable record in")],
 )  # fmt: skip
