@@ -5,7 +5,8 @@ against the level there: the mean of up to `LEVEL_OF` commits that no change div
 with the pinned one and those that end the series. So what crept in by steps too small to be seen is
 found. A step is called if its 95 % interval lies wholly beyond the floor and Student's test with
 the noise of the series agrees (after Holm over all series). Where a series is too short to know its
-noise, the processes or seeds of both commits are judged as `compare` does.
+noise, the processes or seeds of both commits are judged as `compare` does: these times and these
+scores are each corrected by themselves.
 """
 
 import math
@@ -14,12 +15,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from bench.report.compare.floors import Floors
-from bench.report.compare.scores import SCORE_FLOOR, judge_paired
+from bench.report.compare.scores import BySeed, judge_scores
 from bench.report.compare.statistics import (
     ALPHA,
     LEVEL,
     WITHIN,
     Judgement,
+    Processes,
     holm,
     judge,
 )
@@ -150,21 +152,18 @@ def _by_noise(pair: Pair, half: float, p: float, floors: Floors) -> Judgement:
 
 def _by_samples(pairs: Mapping[Key, Pair], floors: Floors) -> dict[Key, Judgement]:
     """Processes and seeds of two commits, judged as `compare` does."""
-    found: dict[Key, Judgement] = {}
-    timed: dict[str, Key] = {}
-    for place, (key, pair) in enumerate(pairs.items()):
-        if pair.series.kind == SCORE:
-            base, head = pair.reference.seeds or {}, pair.series.last.seeds or {}
-            better = pair.series.better
-            found[key] = judge_paired(base, head, better=better, floor=SCORE_FLOOR)
+    names = {str(place): key for place, key in enumerate(pairs)}
+    timed: dict[str, tuple[Processes, Processes]] = {}
+    scored: dict[str, tuple[BySeed, BySeed, str]] = {}
+    for name, key in names.items():
+        series, before, after = key[0], pairs[key].reference, key[0].last
+        if series.kind == SCORE:
+            scored[name] = before.seeds or {}, after.seeds or {}, series.better
         else:
-            timed[str(place)] = key
-    judged = judge(
-        {name: (pairs[key].reference.processes, pairs[key].series.last.processes)
-         for name, key in timed.items()},
-        floors={name: floor_of(key[0], floors) for name, key in timed.items()},
-    )  # fmt: skip
-    return found | {timed[name]: judgement for name, judgement in judged.items()}
+            timed[name] = before.processes, after.processes
+    known = {name: floor_of(names[name][0], floors) for name in timed}
+    judged = judge(timed, floors=known) | judge_scores(scored)
+    return {names[name]: judgement for name, judgement in judged.items()}
 
 
 def _exact(base: float, head: float) -> Judgement:

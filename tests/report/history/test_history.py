@@ -108,6 +108,25 @@ def test_scores_and_exact_figures(repo: tuple[Path, list[str]], tmp_path: Path) 
         f"parameter bytes change {commits[3][:7]}"]["verdict"] == "changed"  # fmt: skip
 
 
+@pytest.mark.parametrize(("others", "verdict"), [(0, "worse"), (1, "ambiguous")])
+def test_scores_of_few_commits_are_corrected_over_all_of_them(
+    repo: tuple[Path, list[str]], tmp_path: Path, others: int, verdict: str
+) -> None:
+    folder, commits = repo
+    records = []
+    for seed in range(5):
+        change = 0.06 + 0.01665 * (seed - 2)  # p is 0.007, below 1 % for one score and not for two
+        records += [scored(commits[0], 2.0, seed), scored(commits[1], 2.0 * (1 + change), seed)]
+        for name in commits[: 2 * others]:
+            value = 2.0 + 0.1 * (seed % 2 if name == commits[1] else 0)
+            records.append(scored(name, value, seed, model="mamba"))
+    told(tmp_path, records, folder)
+    found = json.loads((tmp_path / "history.json").read_text(encoding="utf-8"))["findings"]
+    (score,) = [f for f in found
+                if f["metric"] == "bits_per_byte" and "transformer" in f["cell"]]  # fmt: skip
+    assert score["verdict"] == verdict
+
+
 def test_a_pinned_folder(repo: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, commits = repo
     records = steps(commits, levels(0, {}, COUNT))
