@@ -34,7 +34,7 @@ def test_pipelines_are_valid(name: str, schema: str, tmp_path: Path) -> None:
 def test_their_commands_are_known(name: str) -> None:
     text = (DOCS / name).read_text()
     words = text[text.index("python -m bench.ab") :].splitlines()
-    command = " ".join(line.strip() for line in words[:3])
+    command = " ".join(line.strip(" \\") for line in words[:3])
     arguments = command.replace('"', "").split()[3:]
     options = parser().parse_args(arguments)
     assert options.cells == ["model=transformer,mamba", "task=text", "scenario=train,decode"]
@@ -46,3 +46,4 @@ def test_the_table_of_exit_codes_is_the_one_in_use() -> None:
     )
     assert {verdict: int(code) for verdict, code, _ in rows} == EXIT_CODES
     assert {verdict for verdict, _, fails in rows if fails == "yes"} == set(FAIL_ON)
+    assert f"`--fail-on={','.join(FAIL_ON)}`" in (DOCS / "README.md").read_text()

@@ -33,7 +33,7 @@ def to_markdown(findings: Sequence[Finding], fail_on: Collection[str], notes: Se
         parts += [f"- {finding.reason}" for finding in loud]
         parts.append("")
     for verdict, title, said in (
-        (NEW, "New", "that base does not have"), (SAME, "The same", "without a change"),
+        (NEW, "New", "that base has no result of"), (SAME, "The same", "without a change"),
     ):  # fmt: skip
         if quiet := [finding for finding in findings if finding.verdict == verdict]:
             parts += ["<details>", f"<summary>{len(quiet)} {said}</summary>", ""]

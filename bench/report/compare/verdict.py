@@ -12,7 +12,7 @@ EXIT_CODES = {
     "ambiguous": 14,  # the samples cannot tell
     "better": 15,  # a score got better
     "faster": 16,
-    "new": 17,  # base does not have the cell
+    "new": 17,  # base has no result of the cell, or does not state the metric
     "same": 0,
 }
 # What head is held against: base (in a history the commit before), a release, or the level that a
@@ -40,7 +40,7 @@ class Finding:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
-    p: float | None = None  # of the second vote, corrected for the number of metrics
+    p: float | None = None  # of the second vote, corrected over all times or over all scores
     n_base: int = 0
     n_head: int = 0
     smallest: float | None = None

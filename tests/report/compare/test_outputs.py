@@ -55,7 +55,7 @@ def test_markdown_tells_new_cells_from_unchanged_ones() -> None:
     new = Finding("moe · text", "result", "new", "base has no record of it")
     text = to_markdown([*FINDINGS, new], FAIL_ON, [])
     first, second = text.split("<details>")[1:]
-    assert "<summary>1 that base does not have</summary>" in first
+    assert "<summary>1 that base has no result of</summary>" in first
     assert ("moe" in first, "rwkv" in first) == (True, False)
     assert "<summary>1 without a change</summary>" in second
     assert ("moe" in second, "rwkv" in second) == (False, True)
