@@ -6,7 +6,7 @@ from bench.report.compare.cells import Cell, Side, by_process, match, obstacle
 from bench.report.compare.floors import Floors
 from bench.report.compare.metrics import exact, of_cell, score, timed
 from bench.report.compare.scores import BySeed, judge_scores
-from bench.report.compare.statistics import WITHIN, Judgement, judge
+from bench.report.compare.statistics import WITHIN, Judgement, judge, judge_exact
 from bench.report.compare.verdict import Finding, gravest_first
 from bench.store.record import Record
 
@@ -99,13 +99,13 @@ def _failures(cell: Cell) -> list[Finding]:
 def _of_cell(cell: Cell, times: Judged, scores: Judged) -> list[Finding]:
     """What both sides state, by metric, and what one of them states alone."""
     found = [
-        _finding(cell, metric, judgement, "s", judgement.base, judgement.head)
+        _finding(cell, metric, judgement, "s")
         for (name, metric), judgement in times.items()
         if name == cell.name
     ]
     for (name, metric), judgement in scores.items():
         if name == cell.name:
-            found.append(_finding(cell, metric, judgement, metric, judgement.base, judgement.head))
+            found.append(_finding(cell, metric, judgement, metric))
     return [*found, *_exact(cell), *_alone(cell)]
 
 
@@ -137,22 +137,11 @@ def _metrics(side: Side) -> dict[str, None]:
 
 def _exact(cell: Cell) -> list[Finding]:
     base, head = (exact(side.good[0]) for side in (cell.base, cell.head))
-    found = []
-    for metric in base:
-        if metric not in head:
-            continue
-        before, after = base[metric], head[metric]
-        same = before == after
-        ratio = after / before if before else None
-        change = "is unchanged" if same else f"was {before:.0f} and is {after:.0f}"
-        found.append(
-            Finding(
-                cell.name, metric, "same" if same else "changed",
-                f"{cell.name}, {metric}: {change}", "exact", before, after, ratio,
-                n_base=1, n_head=1, smallest=0.0,
-            )
-        )  # fmt: skip
-    return found
+    return [
+        _finding(cell, metric, judge_exact(base[metric], head[metric]), "exact")
+        for metric in base
+        if metric in head
+    ]
 
 
 def _scores(cells: Iterable[Cell]) -> Judged:
@@ -179,10 +168,9 @@ def _by_seed(side: Side) -> dict[str, tuple[str, dict[int, float]]]:
     return found
 
 
-def _finding(
-    cell: Cell, metric: str, found: Judgement, unit: str, base: float | None, head: float | None
-) -> Finding:
+def _finding(cell: Cell, metric: str, found: Judgement, unit: str) -> Finding:
     return Finding(
-        cell.name, metric, found.verdict, f"{cell.name}, {metric}: {found.why}", unit, base, head,
-        found.ratio, found.low, found.high, found.p, found.n_base, found.n_head, found.smallest,
+        cell.name, metric, found.verdict, f"{cell.name}, {metric}: {found.why}", unit, found.base,
+        found.head, found.ratio, found.low, found.high, found.p, found.n_base, found.n_head,
+        found.smallest,
     )  # fmt: skip

@@ -76,10 +76,11 @@ def judge(
         if reason := _too_few(len(base), len(head), len(pairs), alpha, paired):
             found = _unjudged(base, head, p[name], reason)
         else:
-            interval = ratio_interval(base, head, paired=paired)
-            found = _verdict(
-                interval, p[name], floor, max(within, floor), alpha, len(base), len(head)
-            )
+            ratio, low, high = interval = ratio_interval(base, head, paired=paired)
+            found = verdict_of(
+                interval, p[name], (len(base), len(head)), floor=floor, within=max(within, floor),
+                said=f"{ratio:.3f} [{low:.3f}, {high:.3f}]", alpha=alpha,
+            )  # fmt: skip
         if base and head:
             found = replace(found, base=typical(base), head=typical(head))
         verdicts[name] = found
@@ -243,30 +244,48 @@ def _unjudged(base: Processes, head: Processes, p: float, reason: str) -> Judgem
     )
 
 
-def _verdict(
+def judge_exact(base: float, head: float) -> Judgement:
+    """A figure without noise: changed or the same."""
+    same = base == head
+    why = "is unchanged" if same else f"was {base:.0f} and is {head:.0f}"
+    ratio = head / base if base else math.nan
+    verdict = "same" if same else "changed"
+    return Judgement(
+        verdict, ratio, math.nan, math.nan, math.nan, 0.0, 1, 1, why, base=base, head=head
+    )
+
+
+def verdict_of(
     interval: tuple[float, float, float],
     p: float,
+    n: tuple[int, int],
+    *,
     floor: float,
     within: float,
-    alpha: float,
-    n_base: int,
-    n_head: int,
+    said: str,
+    alpha: float = ALPHA,
+    words: tuple[str, str] = ("slower", "faster"),
 ) -> Judgement:
+    """What an interval of head/base and the p of the second vote amount to.
+
+    `n` is what stands behind base and head, `said` the interval in words, `words` the verdicts for
+    more and for less.
+    """
     ratio, low, high = interval
     # An effect whose interval, were it as wide as this one, would lie beyond the floor.
-    smallest = (1 + floor) * max(ratio / low, high / ratio) - 1
-    said = f"{ratio:.3f} [{low:.3f}, {high:.3f}]"
-    significant = p <= alpha
-    if low > 1 + floor and significant:
-        verdict, why = "slower", f"{said} lies above 1 + {floor:.3f}, p {p:.1g}"
-    elif high < 1 / (1 + floor) and significant:
-        verdict, why = "faster", f"{said} lies below 1 / (1 + {floor:.3f}), p {p:.1g}"
+    widths = [high / ratio if ratio > 0 else math.inf, ratio / low if low > 0 else math.inf]
+    smallest = (1 + floor) * max(widths) - 1
+    beyond = low > 1 + floor or high < 1 / (1 + floor)
+    if beyond and p <= alpha:
+        verdict = words[0] if ratio > 1 else words[1]
+        why = f"{said} lies beyond {floor:.1%}, p {p:.1g}"
     elif 1 / (1 + within) < low and high < 1 + within:
         verdict, why = "same", f"{said} lies within {within:.1%}"
     else:
         verdict = "ambiguous"
         why = f"{said} is neither within {within:.1%} nor beyond {floor:.1%}"
-        if (low > 1 + floor or high < 1 / (1 + floor)) and not significant:
+        if beyond:
             why = f"{said} lies beyond {floor:.1%}, but p {p:.2g} is above {alpha:.2g}"
-        why += f"; the smallest change that could have been found is {smallest:.1%}"
-    return Judgement(verdict, ratio, low, high, p, smallest, n_base, n_head, why)
+        if smallest < math.inf:
+            why += f"; the smallest change that could have been found is {smallest:.1%}"
+    return Judgement(verdict, ratio, low, high, p, smallest, *n, why)

@@ -17,13 +17,14 @@ from itertools import pairwise
 from bench.report.compare.floors import Floors
 from bench.report.compare.scores import BySeed, judge_scores
 from bench.report.compare.statistics import (
-    ALPHA,
     LEVEL,
     WITHIN,
     Judgement,
     Processes,
     holm,
     judge,
+    judge_exact,
+    verdict_of,
 )
 from bench.report.formats import percent
 from bench.report.history.changes import Change, floor_of, scaled, value_of, verdict
@@ -103,7 +104,7 @@ def steps(pairs: Mapping[Key, Pair], floors: Floors) -> dict[Key, Step]:
     tests: dict[Key, tuple[float, float]] = {}
     for key, pair in pairs.items():
         if pair.series.kind == EXACT:
-            found[key] = _exact(pair.reference.value, pair.series.last.value)
+            found[key] = judge_exact(pair.reference.value, pair.series.last.value)
         elif pair.reference is pair.series.last:
             found[key] = Judgement("same", 1.0, 1.0, 1.0, 1.0, 0.0, 1, 1, "is the last commit")
         elif (known := noise(pair.stretches)).steps >= LEAST_STEPS:
@@ -138,16 +139,10 @@ def _by_noise(pair: Pair, half: float, p: float, floors: Floors) -> Judgement:
         ratio, low, high = (1 + (step + sign * half) / base for sign in (0, -1, 1))
         within = floor
     said = f"{percent(ratio - 1)} [{percent(low - 1)}, {percent(high - 1)}]"
-    smallest = (1 + floor) * (ratio / low if low > 0 else math.inf) - 1
-    if p <= ALPHA and (low > 1 + floor or high < 1 / (1 + floor)):
-        word, why = verdict(pair.series, up=ratio > 1), f"{said} lies beyond {floor:.1%}, p {p:.1g}"
-    elif 1 / (1 + within) < low and high < 1 + within:
-        word, why = "same", f"{said} lies within {within:.1%}"
-    else:
-        word, why = "ambiguous", f"{said} is neither within {within:.1%} nor beyond {floor:.1%}"
-        if p > ALPHA and (low > 1 + floor or high < 1 / (1 + floor)):
-            why = f"{said} lies beyond {floor:.1%}, but p {p:.2g} is above {ALPHA:.2g}"
-    return Judgement(word, ratio, low, high, p, smallest, len(pair.base), len(pair.head), why)
+    return verdict_of(
+        (ratio, low, high), p, (len(pair.base), len(pair.head)), floor=floor, within=within,
+        said=said, words=(verdict(pair.series, up=True), verdict(pair.series, up=False)),
+    )  # fmt: skip
 
 
 def _by_samples(pairs: Mapping[Key, Pair], floors: Floors) -> dict[Key, Judgement]:
@@ -164,11 +159,3 @@ def _by_samples(pairs: Mapping[Key, Pair], floors: Floors) -> dict[Key, Judgemen
     known = {name: floor_of(names[name][0], floors) for name in timed}
     judged = judge(timed, floors=known) | judge_scores(scored)
     return {names[name]: judgement for name, judgement in judged.items()}
-
-
-def _exact(base: float, head: float) -> Judgement:
-    same = base == head
-    why = "is unchanged" if same else f"was {base:.0f} and is {head:.0f}"
-    ratio = head / base if base else math.nan
-    word = "same" if same else "changed"
-    return Judgement(word, ratio, math.nan, math.nan, math.nan, 0.0, 1, 1, why)

@@ -16,6 +16,7 @@ from bench.report.compare.statistics import (
     ratio_interval,
     signed_rank_p,
     spent,
+    verdict_of,
 )
 
 Processes = list[np.ndarray]
@@ -178,3 +179,25 @@ def test_with_ties_and_zeros_it_is_that_of_every_row_of_signs(n: int) -> None:
 
 def test_no_change_at_all_is_none() -> None:
     assert signed_rank_p(np.zeros(10)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("interval", "p", "verdict", "words"),
+    [
+        ((1.10, 1.05, 1.15), 0.001, "more", "lies beyond 2.0%, p 0.001"),
+        ((0.90, 0.85, 0.95), 0.001, "less", "lies beyond 2.0%, p 0.001"),
+        ((1.10, 1.05, 1.15), 0.02, "ambiguous", "but p 0.02 is above 0.01; the smallest change"),
+        ((1.01, 0.98, 1.04), 0.001, "same", "lies within 5.0%"),
+        ((1.02, 0.98, 1.06), 0.001, "ambiguous", "nor beyond 2.0%; the smallest change"),
+        ((0.0, -1.0, 1.0), 0.9, "ambiguous", "nor beyond 2.0%"),
+    ],
+)
+def test_what_an_interval_and_p_amount_to(
+    interval: tuple[float, float, float], p: float, verdict: str, words: str
+) -> None:
+    found = verdict_of(interval, p, (3, 4), floor=0.02, within=0.05, said="it",
+                       words=("more", "less"))  # fmt: skip
+    assert found.verdict == verdict
+    assert words in found.why
+    assert (found.n_base, found.n_head) == (3, 4)
+    assert ("smallest" in found.why) == (verdict == "ambiguous" and interval[1] > 0)
