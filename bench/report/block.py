@@ -20,6 +20,7 @@ from bench.report.heads import (
     memory_scenario,
     unit_of,
 )
+from bench.report.labels import label
 from bench.report.layout import Block, Cell, Column, Notes, Row
 from bench.report.noise import Score, summarise
 from bench.report.ranking import ranked, rule_between
@@ -129,7 +130,8 @@ class BlockBuilder:
                 marks.append(sign)
             else:
                 cells = [replace(c, marks=(*c.marks, sign)) if c.stale else c for c in cells]
-        return (Cell(self._label(variant), marks=tuple(marks)), *cells)
+        rivals = self.selection.current + self.selection.stale
+        return (Cell(label(variant, rivals), marks=tuple(marks)), *cells)
 
     def _age(self, variant: Variant) -> str:
         record = variant.records()[0]
@@ -137,31 +139,6 @@ class BlockBuilder:
         word = "earlier run" if variant in self.selection.repeats else "stale"
         digest = (record.get("config_hash") or "unknown")[:8]
         return f"{word}: {record['created'][:16]}, source {source}, configuration {digest}"
-
-    def _label(self, variant: Variant) -> str:
-        """Size, backend, kernel and compile mode are said only where they tell rows apart; what was
-        given inside the model is always said, so a row without it is that of the defaults."""
-        rows = self.selection.current + self.selection.stale
-        parts = [variant.model]
-        if len({row.size for row in rows}) > 1:
-            parts[0] += f"/{variant.size}"
-        same = [row for row in rows if row.model == variant.model]
-        if len({row.backend for row in same}) > 1:
-            parts.append(variant.backend)
-        if len({row.kernel for row in same}) > 1 and variant.kernel:
-            parts.append(variant.kernel)
-        if variant.compile:
-            parts.append("compiled")
-        parts += [_short(text) for text in variant.overrides]
-        return " ".join(parts)
-
-
-def _short(override: str) -> str:
-    """`d_state=8` of `model.backbone.d_state=8`: the row names the model, the block the task."""
-    for prefix in ("model.backbone.", "model."):
-        if override.startswith(prefix):
-            return override.removeprefix(prefix)
-    return override
 
 
 def _drop_empty(

@@ -158,27 +158,33 @@ def _rows(records: list[Record]) -> list[Variant]:
     """Records to rows: a row takes one record per scenario and seed, all of one source."""
     rows: dict[tuple[Any, ...], list[Variant]] = {}
     for record in records:
-        cell = record["cell"]
-        inside = tuple(text for text in overrides(record) if not text.startswith("task."))
-        if cell["scenario"] in ROWLESS:
+        if record["cell"]["scenario"] in ROWLESS:
             continue
-        compiled = str(cell.get("compile") or "")
-        compiled = "" if compiled == "False" else compiled
-        names = (cell["family"], cell["model"], cell.get("size"), cell.get("backend"))
-        parts = (*(str(name or "") for name in names), compiled)
-        variants = rows.setdefault((*parts, inside), [])
+        made = variant_of(record)
+        names = (made.family, made.model, made.size, made.backend, made.compile, made.overrides)
+        variants = rows.setdefault(names, [])
         variant = next((v for v in variants if not _holds(v, record)), None)
         if variant is None:
-            family, model, size, backend, mode = parts
-            variant = Variant(family, model, size, backend, mode, inside)
+            variant = made
             variants.append(variant)
-        variant.scenarios.setdefault(cell["scenario"], []).append(record)
+        variant.scenarios.setdefault(record["cell"]["scenario"], []).append(record)
     for variants in rows.values():
         if len(variants) > 1:
             for variant in variants:
                 kernels = {str(r["cell"].get("kernel") or "") for r in variant.records()}
                 variant.kernel = "/".join(sorted(kernels - {""}))
     return [variant for variants in rows.values() for variant in variants]
+
+
+def variant_of(record: Record) -> Variant:
+    """The row that a record belongs to, as yet without records."""
+    cell = record["cell"]
+    compiled = str(cell.get("compile") or "")
+    return Variant(
+        family=cell["family"], model=cell["model"], size=str(cell.get("size") or ""),
+        backend=str(cell.get("backend") or ""), compile="" if compiled == "False" else compiled,
+        overrides=tuple(text for text in overrides(record) if not text.startswith("task.")),
+    )  # fmt: skip
 
 
 def _holds(variant: Variant, record: Record) -> bool:
