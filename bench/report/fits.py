@@ -1,7 +1,8 @@
-"""How time grows with the length of the context: t(T) = a + b·T + c·T².
+"""How time and state grow with the length of the context: t(T) = a + b·T + c·T², and T^k.
 
 Attention reads every earlier symbol for each new one, so that c is what it costs; a recurrence has
-none. Lengths span orders of magnitude and so do times: the fit minimises relative errors.
+none. Lengths span orders of magnitude and so do times: the fits minimise relative errors. The
+power T^k is fitted to the longer half of the lengths, where what does not grow weighs least.
 """
 
 import math
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.95
+STEEP = 1.5  # exponent of the last octave, half-way between a line and a square
+LEAST = 3  # points of a fitted power: two fix a line through their logarithms
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,34 @@ class ContextFit:
     c: float
     c_low: float
     c_high: float
-    exponent: float | None
+    exponent: float
     lengths: tuple[int, ...]
     seconds: tuple[float, ...]
 
     def at(self, length: float) -> float:
         """The fitted time in seconds."""
         return self.a + self.b * length + self.c * length**2
+
+    @property
+    def growth(self) -> str:
+        """What c says; caches that overflow bend a line a little, which is no quadratic term."""
+        if self.c_low <= 0 <= self.c_high:
+            return "linear"
+        return "quadratic" if self.c_low > 0 and self.exponent > STEEP else "bent line"
+
+
+@dataclass(frozen=True)
+class Power:
+    """factor · T^exponent over the `lengths`; the exponent is known to ± `half` at 95 %."""
+
+    exponent: float
+    half: float
+    factor: float
+    lengths: tuple[int, ...]
+
+    def at(self, length: float) -> float:
+        """The fitted value."""
+        return float(self.factor * length**self.exponent)
 
 
 def fit_context(lengths: Sequence[int], seconds: Sequence[float]) -> ContextFit | None:
@@ -68,6 +92,28 @@ def fit_context(lengths: Sequence[int], seconds: Sequence[float]) -> ContextFit 
 def _exponent(T: np.ndarray, t: np.ndarray) -> float:
     """Slope in log-log over the last octave: 1 is linear, 2 quadratic."""
     return float(np.log(t[-1] / t[-2]) / np.log(T[-1] / T[-2]))
+
+
+def fit_power(lengths: Sequence[int], values: Sequence[float]) -> Power | None:
+    """The power through the upper half of the points, at least three; None with fewer.
+
+    Ordinary least squares of log(value) on log(T); the interval is Student's with n - 2 degrees of
+    freedom (Draper and Smith 1998, chapter 1), from how far the points lie off the line.
+    """
+    pairs = sorted(zip(lengths, values, strict=True))
+    upper = pairs[-max(LEAST, math.ceil(len(pairs) / 2)) :]
+    if len(upper) < LEAST or min(value for _, value in upper) <= 0:
+        return None
+    from scipy import stats
+
+    x, y = np.log(np.array(upper, dtype=float)).T
+    apart = x - x.mean()
+    slope = float(apart @ (y - y.mean()) / (apart @ apart))
+    residual = y - y.mean() - slope * apart
+    error = math.sqrt(float(residual @ residual) / (len(x) - 2) / float(apart @ apart))
+    half = float(stats.t.isf((1 - LEVEL) / 2, len(x) - 2)) * error
+    factor = math.exp(y.mean() - slope * x.mean())
+    return Power(slope, half, factor, tuple(T for T, _ in upper))
 
 
 def crossover(one: ContextFit, other: ContextFit) -> float | None:

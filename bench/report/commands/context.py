@@ -11,7 +11,7 @@ from bench.arguments import Subcommands, add_paths
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read
-from bench.report.fits import ContextFit, crossover
+from bench.report.fits import STEEP, Power, crossover
 from bench.report.formats import MISSING, significant
 from bench.report.sheet import Entry, Sheet, show
 from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
@@ -19,8 +19,8 @@ from bench.store import Record
 from bench.store.record import PointPart
 
 HEADS = ["model", "context", "read ms", "± %", "written ms/token", "± %", "state KiB", "peak MiB"]
-STEEP = 1.5  # exponent of the last octave, half-way between a line and a square
 EVEN = 1.05  # ratio of two times up to which neither is called faster
+POWER_HEADS = ["model", "read", "±", "written", "±", "state", "±", "over"]
 FIT_HEADS = ["model", "a ms", "b µs/token", "c ns/token²", "c, 95 %", "growth", "exponent", "state"]
 
 
@@ -45,7 +45,8 @@ def show_sheets(records: Sequence[Record], console: Console) -> bool:
     """Print what the sweeps among `records` say; False where there is none."""
     blocks = sweep_blocks(records)
     for block in blocks:
-        for sheet in (points(block), fits(block.sweeps), crossings(block.sweeps)):
+        sheets = (points(block), fits(block.sweeps), powers(block.sweeps), crossings(block.sweeps))
+        for sheet in sheets:
             console.print()
             show(sheet, console)
     return bool(blocks)
@@ -58,13 +59,13 @@ def points(block: SweepBlock) -> Sheet:
         for point in sweep.points:
             state, peak = point["state_bytes"] / 1024, point["peak_bytes"] / 2**20
             rows.append(
-                [Entry(sweep.model), Entry(point["at"]),
+                [Entry(sweep.label), Entry(point["at"]),
                  *_timed(point, "prefill"), *_timed(point, "step"),
                  Entry(state, significant(state)), Entry(peak, significant(peak))]
             )  # fmt: skip
         for point in sweep.missing:
             reason = point.get("reason")
-            notes.append(f"{sweep.model} at {point['at']}: {point['status']}, {reason}")
+            notes.append(f"{sweep.label} at {point['at']}: {point['status']}, {reason}")
     return Sheet(f"Context sweep · {block.heading}", HEADS, rows, notes)
 
 
@@ -81,27 +82,44 @@ def fits(block: Sequence[Sweep]) -> Sheet:
     for sweep in block:
         state = Entry("grows" if sweep.state_grows else "constant")
         if (fit := sweep.fit) is None:
-            rows.append([Entry(sweep.model), *[Entry(None)] * 6, state])
+            rows.append([Entry(sweep.label), *[Entry(None)] * 6, state])
             continue
         bounds = f"[{fit.c_low * 1e9:.3g}, {fit.c_high * 1e9:.3g}]"
         rows.append(
-            [Entry(sweep.model), _scaled(fit.a, 1e3), _scaled(fit.b, 1e6), _scaled(fit.c, 1e9),
-             Entry(bounds), Entry(growth(fit)), Entry(fit.exponent, f"{fit.exponent:.2f}"), state]
+            [Entry(sweep.label), _scaled(fit.a, 1e3), _scaled(fit.b, 1e6), _scaled(fit.c, 1e9),
+             Entry(bounds), Entry(fit.growth), Entry(fit.exponent, f"{fit.exponent:.2f}"), state]
         )  # fmt: skip
     return Sheet(
         "Time of reading T symbols, fitted as a + b·T + c·T²", FIT_HEADS, rows,
         [
-            "Exponent: of the last octave. Quadratic: the interval of c lies above zero and the "
-            f"exponent above {STEEP}; bent line: c alone does, as where a cache overflows."
+            "Exponent: of the last octave. Linear: the interval of c holds zero; quadratic: it "
+            f"lies above, and the exponent above {STEEP}; bent line: else, as where a cache "
+            "overflows."
         ],
     )  # fmt: skip
 
 
-def growth(fit: ContextFit) -> str:
-    """The verdict on c; caches that overflow bend a line a little, which is no quadratic term."""
-    if fit.c_low <= 0:
-        return "linear"
-    return "quadratic" if fit.exponent is not None and fit.exponent > STEEP else "bent line"
+def powers(block: Sequence[Sweep]) -> Sheet:
+    """Exponents of time and state, as the figures show them."""
+    rows = []
+    for sweep in block:
+        found = (sweep.read, sweep.written, sweep.state)
+        over = next((f"{p.lengths[0]} to {p.lengths[-1]}" for p in found if p), MISSING)
+        rows.append(
+            [Entry(sweep.label), *[entry for p in found for entry in _power(p)], Entry(over)]
+        )
+    return Sheet(
+        "Exponents of T", POWER_HEADS, rows,
+        ["Least squares of logarithms over the upper half of the lengths, with 95 % intervals."],
+    )  # fmt: skip
+
+
+def _power(power: Power | None) -> list[Entry]:
+    if power is None:
+        return [Entry(None), Entry(None)]
+    # Rounding leaves a zero its sign.
+    exponent = round(power.exponent, 2) + 0.0
+    return [Entry(power.exponent, f"{exponent:.2f}"), Entry(power.half, f"{power.half:.2f}")]
 
 
 def _scaled(value: float, scale: float) -> Entry:
@@ -111,7 +129,7 @@ def _scaled(value: float, scale: float) -> Entry:
 def crossings(block: Sequence[Sweep]) -> Sheet:
     """From which length on which family is faster."""
     rows = []
-    fitted = [(sweep.model, sweep.fit) for sweep in block if sweep.fit is not None]
+    fitted = [(sweep.label, sweep.fit) for sweep in block if sweep.fit is not None]
     for (name, fit), (rival, other) in itertools.combinations(fitted, 2):
         low, high = max(fit.lengths[0], other.lengths[0]), min(fit.lengths[-1], other.lengths[-1])
         length = crossover(fit, other)
