@@ -7,14 +7,17 @@ import pytest
 from matplotlib.image import imread
 
 from bench.report.__main__ import main
-from bench.report.plots.style import look, spread
+from bench.report.plots.palette import FAMILIES
+from bench.report.plots.placing import spread
 from bench.store import Store
 from tests.factories import make_record
 
 LENGTHS = [128 * 2**k for k in range(6)]
 
 
-def swept(model: str, b: float, c: float, state: int, grows: bool) -> Any:
+def swept(
+    model: str, b: float, c: float, state: int, grows: bool, size: str = "nano"
+) -> Any:  # fmt: skip
     points = []
     for T in LENGTHS:
         read, step = 1e-3 + b * T + c * T * T, 1e-3
@@ -25,8 +28,9 @@ def swept(model: str, b: float, c: float, state: int, grows: bool) -> Any:
             "state_bytes": state * T if grows else state, "peak_bytes": 1 << 20,
         })  # fmt: skip
     points.append({"at": 8192, "status": "skipped", "reason": "about 60 s needed, 3 s left"})
-    made = make_record(model=model, scenario="context")
-    made["sweep"] = {"axis": "context", "batch": 1, "largest": LENGTHS[-1], "points": points}
+    made = make_record(model=model, size=size, scenario="context")
+    sweep: Any = {"axis": "context", "batch": 1, "largest": LENGTHS[-1], "points": points}
+    made["sweep"] = sweep
     return made
 
 
@@ -63,7 +67,7 @@ def test_figures_in_all_formats(results: Path) -> None:
     assert width / height == pytest.approx(16 / 9, rel=2e-3)
     svg = (results / "plots" / "context-read.svg").read_text()
     assert "time to read it (ms)" in svg
-    assert look("transformer", "").color.lower() in svg.lower()
+    assert FAMILIES["transformer"][0].lower() in svg.lower()
     first = (results / "plots" / "context-read.svg").read_bytes()
     assert main(["plot", str(results), "--kind=context", "--format=svg"]) == 0
     assert (results / "plots" / "context-read.svg").read_bytes() == first
@@ -88,11 +92,48 @@ def test_bad_input(
     assert words in capsys.readouterr().err
 
 
-def test_every_family_has_a_look_of_its_own() -> None:
-    names = ["transformer", "moe", "mamba", "mamba2", "rwkv", "resnet", "diffusion", "dit"]
-    assert len({look(name, name) for name in names}) == len(names)
-    assert look("mine", "transformer") == look("transformer", "transformer")
-    assert look("mine", "mine") == look("mine", "mine")
+def test_two_sizes_of_a_model_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for size, b in (("nano", 1e-6), ("tiny", 1e-5)):
+        Store(tmp_path).write(swept("mamba", b, 0, 4096, False, size=size))
+    assert main(["context", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "mamba/nano, mamba/tiny" in out or "mamba/tiny, mamba/nano" in out
+    assert "mamba/tiny at 8192: skipped" in out
+    assert main(["plot", str(tmp_path), "--kind=context", "--format=svg"]) == 0
+    for name in ("read", "write", "state"):
+        svg = (tmp_path / "plots" / f"context-{name}.svg").read_text()
+        assert "mamba/nano" in svg
+        assert "mamba/tiny" in svg
+        assert "stroke-dasharray" in svg.split('<g id="matplotlib.axis_2">')[1]
+
+
+def test_exponents_with_their_intervals(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["context", str(results)]) == 0
+    sheet = capsys.readouterr().out.split("Exponents of T")[1].splitlines()
+    rows = {line.split()[0]: line.split() for line in sheet if "to 4096" in line}
+    # read, written and state, each with its half interval: three lengths of the six are fitted
+    assert rows["mamba"][1] == "0.95"  # 1e-3 + 1e-5 T from 1024 to 4096
+    assert rows["mamba"][3:7] == ["0.00", "0.00", "0.00", "0.00"]
+    assert rows["transformer"][5:7] == ["1.00", "0.00"]
+    assert float(rows["transformer"][1]) == pytest.approx(1.89, abs=0.005)
+    assert "1024 to 4096" in " ".join(rows["mamba"])
+
+
+def test_figures_have_an_exponent_for_time_and_state(results: Path) -> None:
+    assert main(["plot", str(results), "--kind=context", "--format=svg"]) == 0
+    for name, power in (("read", "0.95"), ("write", "0.00"), ("state", "1.00")):
+        svg = (results / "plots" / f"context-{name}.svg").read_text()
+        assert f"{power} \\pm" in svg, name  # the source of the label stands in a comment
+
+
+def test_a_sweep_without_a_point_is_no_figure(results: Path) -> None:
+    empty = swept("rwkv", 1e-6, 0, 1, False)
+    empty["sweep"]["points"] = empty["sweep"]["points"][-1:]
+    Store(results).write(empty)
+    assert main(["plot", str(results), "--kind=context", "--format=svg"]) == 0
+    assert "mamba" in (results / "plots" / "context-read.svg").read_text()
 
 
 def test_labels_are_moved_apart_as_little_as_possible() -> None:
@@ -100,3 +141,5 @@ def test_labels_are_moved_apart_as_little_as_possible() -> None:
 
     assert list(spread(np.array([0.0, 5.0]), 1.0)) == [0.0, 5.0]
     assert list(spread(np.array([1.0, 1.0, 9.0]), 2.0)) == [0.0, 2.0, 9.0]
+    assert list(spread(np.array([0.0, 0.0]), 0.2, 0, 1)) == [0.0, 0.2]
+    assert list(spread(np.array([0.9, 1.4]), 0.2, 0, 1)) == pytest.approx([0.8, 1.0])

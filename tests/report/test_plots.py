@@ -2,16 +2,28 @@
 
 import itertools
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bench.report.__main__ import main
-from bench.report.plots.pareto import Point, front
-from bench.report.plots.style import SETTINGS, canvas, logarithmic, place_labels, short
+from bench.report.compare import floors
+from bench.report.plots.palette import FAMILIES, Named
+from bench.report.plots.pareto import Point, front, off_scale
+from bench.report.plots.placing import Label, place_labels
+from bench.report.plots.roofline import interval
+from bench.report.plots.style import SETTINGS, canvas, logarithmic, short
+from bench.report.roofline import RooflinePoint
 from bench.store import Record, Store
 from tests.factories import make_record, quality, timing
+from tests.report.figures import MODELS, write_all
+from tests.report.history.commits import levels, step, write
 
 SPEED = {"transformer": 9_000.0, "mamba": 4_000.0, "rwkv": 6_000.0}
 SCORE = {"transformer": 2.2, "mamba": 2.0, "rwkv": 2.3}
@@ -69,8 +81,162 @@ def test_a_roofline_states_the_share_of_what_is_attainable(results: Path) -> Non
     assert ">20 GFLOP/s, 4 GB/s<" in svg
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A figure and its words, read while its settings hold, on which the ticks depend."""
+
+    figure: Figure
+    words: list[Text]
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Drawn]:
+    """Every kind of figure by its name, as it is before it is written to a file."""
+    folder = write_all(tmp_path_factory.mktemp("all"))
+    drawn: dict[str, Drawn] = {}
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        figure.draw_without_rendering()
+        drawn[path.stem] = Drawn(figure, words(figure))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # no repository: the order of commits is that of time
+        patch.setattr(Figure, "savefig", keep)
+        assert main(["plot", str(folder), "--format=svg"]) == 0
+    return drawn
+
+
+def words(figure: Figure) -> list[Text]:
+    """The texts that are seen; matplotlib keeps ticks beyond the axes, too."""
+    found = {id(text): text for text in figure.findobj(Text)}
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            shown = [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            seen = {id(text) for text in (axis.label, *shown)}
+            for text in axis.findobj(Text):
+                if id(text) not in seen:
+                    found.pop(id(text), None)
+    return [text for text in found.values() if text.get_visible() and text.get_text()]
+
+
+def test_all_kinds_are_drawn(figures: dict[str, Drawn]) -> None:
+    assert set(figures) == {
+        "pareto-text-train", "pareto-text-memory", "curves-text-items", "curves-text-seconds",
+        "roofline-text-train", "roofline-text-prefill", "context-read", "context-write",
+        "context-state", "history-text-decode-time-of-a-call",
+        "history-text-decode-time-of-a-call-2",
+    }  # fmt: skip
+    for drawn in figures.values():
+        width, height = drawn.figure.get_size_inches()
+        assert width / height == pytest.approx(16 / 9, rel=1e-3)
+
+
+def test_all_letters_can_be_read_from_the_last_row(figures: dict[str, Drawn]) -> None:
+    for name, drawn in figures.items():
+        for text in drawn.words:
+            raised = 0.7 if "^" in text.get_text() else 1.0  # matplotlib's factor of superscripts
+            assert float(text.get_fontsize()) * raised >= 14 - 1e-9, (name, text.get_text())
+
+
+def test_no_words_are_cut_or_cover_others(figures: dict[str, Drawn]) -> None:
+    for name, drawn in figures.items():
+        placed = [(t.get_text(), Text.get_window_extent(t)) for t in drawn.words]
+        assert len(placed) > 10
+        for text, box in placed:
+            assert box.x0 > -1, (name, text)
+            assert box.y0 > -1, (name, text)
+            assert box.x1 < drawn.figure.bbox.x1 + 1, (name, text)
+            assert box.y1 < drawn.figure.bbox.y1 + 1, (name, text)
+        for (text, box), (other, second) in itertools.combinations(placed, 2):
+            assert not box.padded(-2).overlaps(second), (name, text, other)
+
+
+def test_two_sizes_of_a_family_are_told_apart_in_every_figure(figures: dict[str, Drawn]) -> None:
+    for name, drawn in figures.items():
+        texts = [text for text in drawn.words if text.get_text().startswith("mamba/")]
+        if name.endswith("-2"):
+            continue  # the second slide has the other families
+        assert [t.get_text().split(" ")[0] for t in texts].count("mamba/nano") == 1, name
+        assert [t.get_text().split(" ")[0] for t in texts].count("mamba/tiny") == 1, name
+        assert {text.get_color() for text in texts} == {FAMILIES["mamba"][0]}, name
+        lines = [line for axes in drawn.figure.axes for line in axes.get_lines()
+                 if line.get_color() == FAMILIES["mamba"][0]]  # fmt: skip
+        styles = {(line.get_marker(), line.get_markerfacecolor(), line.get_linestyle())
+                  for line in lines if line.get_alpha() != 0.3}  # fmt: skip
+        assert len(styles) >= 2, name
+
+
+def test_points_of_a_roofline_have_the_interval_of_their_time(figures: dict[str, Drawn]) -> None:
+    record = make_record(
+        timing={**timing(), "median_s": 0.1, "ci_low_s": 0.08, "ci_high_s": 0.125},
+        cost={"flops": 10**9, "bytes_moved": 10**8},
+    )  # fmt: skip
+    point_of = RooflinePoint(record, 10.0, 1e10, 2e10, "compute")
+    assert interval(point_of) == pytest.approx((8e9, 1.25e10))
+    del record["timing"]["ci_low_s"], record["timing"]["ci_high_s"]
+    assert interval(point_of) == (1e10, 1e10)
+    (axes,) = figures["roofline-text-train"].figure.axes
+    bars = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    assert len(bars) == len(MODELS)
+    for bar in bars:
+        ((_, low), (_, high)) = bar.lines[2][0].get_segments()[0]
+        (middle,) = np.asarray(bar.lines[0].get_ydata(), dtype=float)
+        assert (low / middle, high / middle) == pytest.approx((1 / 1.08, 1 / 0.9))
+
+
+def test_a_history_has_four_panels_a_slide_and_no_colour_but_of_families(
+    figures: dict[str, Drawn],
+) -> None:
+    pages = [drawn for name, drawn in figures.items() if name.startswith("history")]
+    assert [len(drawn.figure.axes) for drawn in pages] == [4, 4]
+    shades = {FAMILIES[family][0] for family, *_ in MODELS.values()}
+    for drawn in pages:
+        for axes in drawn.figure.axes:
+            for line in axes.get_lines():
+                level = [int(to_hex(line.get_color())[at : at + 2], 16) for at in (1, 3, 5)]
+                assert len(set(level)) == 1 or line.get_color() in shades
+        said = [text.get_text() for text in drawn.words]
+        assert sum("▼ -" in text and "faster" in text for text in said) == 4
+
+
+def test_a_history_judges_with_the_floors_beside_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no repository: the order of commits is that of time
+    names = [f"{number:040x}" for number in range(16)]
+    folder = write(
+        tmp_path, [step(n, v) for n, v in zip(names, levels(0, {8: 1.1}, 16), strict=True)]
+    )
+    given = ["plot", str(folder), "--kind=history", "--format=svg"]
+    figure = folder / "plots" / "history-text-train-time-of-a-call.svg"
+    assert main(given) == 0
+    assert "slower" in figure.read_text(encoding="utf-8")
+    floors.write(folder / floors.NOISE, "machine-1", {floors.APART: {"time of a call": 0.5}})
+    assert main(given) == 0
+    assert "slower" not in figure.read_text(encoding="utf-8")
+
+
+def test_a_score_far_from_all_others_is_off_the_scale(figures: dict[str, Drawn]) -> None:
+    crowd = [point(score, 1) for score in (2.0, 2.1, 2.2)]
+    assert off_scale([*crowd, point(2.85, 1)], score_lower=True) == point(2.85, 1)
+    assert off_scale([*crowd, point(2.7, 1)], score_lower=True) is None
+    assert off_scale([*crowd, point(2.85, 1)], score_lower=False) is None
+    assert off_scale([*crowd, point(1.0, 1)], score_lower=False) == point(1.0, 1)
+    assert off_scale(crowd[:2], score_lower=True) is None
+    (axes,) = figures["pareto-text-train"].figure.axes
+    assert "≤ diffusion/nano: 3.53, off the scale ↑" in [t.get_text() for t in axes.texts]
+    assert axes.get_ylim()[1] < 2.5
+
+
+def test_sizes_do_not_overwrite_each_other_in_learning_curves(figures: dict[str, Drawn]) -> None:
+    (axes,) = figures["curves-text-items"].figure.axes
+    thick = [line for line in axes.get_lines() if line.get_alpha() is None]
+    assert len(thick) == len(MODELS)
+
+
 def point(score: float, cost: float) -> Point:
-    return Point("m", "m", score, score, score, cost, cost, cost, False)
+    return Point(Named("m", "m", "m"), score, score, score, cost, cost, cost, False)
 
 
 @pytest.mark.parametrize("score_lower", [True, False])
@@ -119,18 +285,27 @@ def test_labels_keep_clear_of_each_other_and_of_the_points() -> None:
         axes.plot(*np.array(crowd).T, "o")
         axes.set_xlim(0, 3)
         axes.set_ylim(0, 3)
-        place_labels(axes, [(x, y, f"model {n}", "black") for n, (x, y) in enumerate(crowd)])
+        place_labels(axes, [Label(x, y, f"model {n}", "black") for n, (x, y) in enumerate(crowd)])
         figure.draw_without_rendering()
-        boxes = [text.get_window_extent() for text in axes.texts]
+        boxes = [Text.get_window_extent(text) for text in axes.texts]  # without its leading line
         assert len(boxes) == len(crowd)
         for one, other in itertools.combinations(boxes, 2):
             assert not one.overlaps(other)
         radius = SETTINGS["lines.markersize"] / 72 * figure.dpi / 2
-        for number, (x, y) in enumerate(axes.transData.transform(crowd)):
-            assert not any(
-                box.x0 - radius < x < box.x1 + radius and box.y0 - radius < y < box.y1 + radius
-                for box in [boxes[number]]
-            )
+        for x, y in axes.transData.transform(crowd):
+            for box in boxes:
+                beside = x < box.x0 - radius or x > box.x1 + radius
+                assert beside or y < box.y0 - radius or y > box.y1 + radius
+
+
+def test_labels_avoid_lines_where_there_is_room() -> None:
+    with canvas("title", "caption") as (figure, axes):
+        axes.set(xlim=(0, 2), ylim=(0, 2))
+        above = np.array([0.0, 2.0]), np.array([1.1, 1.1])
+        place_labels(axes, [Label(1, 1, "model", "#000000")], [above])
+        figure.draw_without_rendering()
+        (box,) = (Text.get_window_extent(text) for text in axes.texts)
+        assert box.y1 < axes.transData.transform((1, 1.1))[1]
 
 
 def test_a_damaged_curve_beside_an_old_record_is_named(

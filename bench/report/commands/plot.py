@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     kinds = list(KINDS) if options.kind == "all" else _chosen("kind", options.kind, KINDS)
     formats = _chosen("format", options.format, FORMATS)
     records, roots = read(options.paths)
-    folder = options.output or results_folder(options.paths[0]) / "plots"
-    request = Request(records, roots, folder, formats)
+    results = results_folder(options.paths[0])
+    request = Request(records, roots, results, options.output or results / "plots", formats)
     written = []
     for name in kinds:
         kind = cast(Kind, importlib.import_module(f"bench.report.plots.{name}"))

@@ -1,4 +1,4 @@
-"""Reading, writing and state against the length of the context."""
+"""Reading, writing and state against the length of the context, with the power of each."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,106 +6,124 @@ from typing import Any
 
 import numpy as np
 
+from bench.report.fits import Power
 from bench.report.plots.figure import Request
-from bench.report.plots.style import canvas, label_ends, logarithmic, look, save
+from bench.report.plots.palette import Look, Named, Palette
+from bench.report.plots.placing import Label, label_ends
+from bench.report.plots.style import canvas, logarithmic, save
 from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
 
 NEEDS = "a context sweep (python -m bench suite=context)"
+FITTED = "Powers of T ± 95 % intervals: fitted to the upper half of the lengths (thick lines)."
+BARS = " Bars: 95 % intervals."
+NAMED = 6  # lengths that can all be named along the axis
 
 
 def draw(request: Request) -> list[Path]:
     """Three figures for each block of sweeps."""
     paths = []
-    for number, block in enumerate(sweep_blocks(request.records)):
+    palette = Palette(request.records)
+    blocks = [(block, [sweep for sweep in block.sweeps if sweep.points])
+              for block in sweep_blocks(request.records)]  # fmt: skip
+    for number, (block, sweeps) in enumerate(pair for pair in blocks if pair[1]):
         ending = f"-{number + 1}" if number else ""
-        for name, (title, curves) in FIGURES.items():
-            with canvas(title, _caption(block)) as (figure, axes):
-                curves(axes, block.sweeps)
-                axes.set_xlabel("context (bytes of text)")
+        looks = palette.looks([Named(s.label, s.family, s.model) for s in sweeps])
+        for name, (title, bars, curves) in FIGURES.items():
+            caption = _caption(block, FITTED + bars)
+            with canvas(title, caption) as (figure, axes):
+                curves(axes, sweeps, looks)
+                axes.set_xlabel("context T (bytes of text)")
                 paths += save(figure, request.folder, f"context-{name}{ending}", request.formats)
     return paths
 
 
-def _caption(block: SweepBlock) -> str:
-    """Where it was measured, and which points are missing."""
+def _caption(block: SweepBlock, explained: str) -> str:
+    """Where it was measured, what is drawn, and which points are missing."""
     missing = [
-        f"{sweep.model} at {sweep.missing[0]['at']:,}: {sweep.missing[0]['status']}"
+        f"{sweep.label} at {sweep.missing[0]['at']:,}: {sweep.missing[0]['status']}"
         for sweep in block.sweeps
         if sweep.missing
     ]
     reasons = f"\nNot measured from there on: {'; '.join(missing)}." if missing else ""
-    return block.heading + reasons
+    return f"{block.heading}\n{explained}{reasons}"
 
 
-def _logarithmic(axes: Any, lengths: Sequence[int]) -> None:
-    """Octaves along the context; call it after drawing."""
-    for which in ("x", "y"):
-        logarithmic(axes, which)
-    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
-
-
-def _lengths(sweeps: Sequence[Sweep]) -> list[int]:
-    return sorted({point["at"] for sweep in sweeps for point in sweep.points})
-
-
-def _reading(axes: Any, sweeps: Sequence[Sweep]) -> None:
-    """Points with their intervals, the fit through them, the exponent of the last octave."""
-    labels = []
+def _reading(axes: Any, sweeps: Sequence[Sweep], looks: dict[str, Look]) -> None:
+    """A thin line is the fit a + b·T + c·T² that the crossings are of."""
+    axes.set_ylabel("time to read it (ms)")
     for sweep in sweeps:
-        color, last = look(sweep.model, sweep.family).color, sweep.points[-1]
-        _points(axes, sweep, "prefill", line="none" if sweep.fit else "-")
-        text = sweep.model
+        look = looks[sweep.label]
+        _points(axes, sweep, "prefill", look, line=sweep.fit is None)
         if sweep.fit is not None:
             T = np.geomspace(sweep.fit.lengths[0], sweep.fit.lengths[-1], 200)
-            axes.plot(T, [1e3 * sweep.fit.at(length) for length in T], color=color)
-            text += f"  $T^{{{sweep.fit.exponent:.2f}}}$"
-        labels.append((last["at"], 1e3 * last["prefill_s"], text, color))
-    axes.set_ylabel("time to read it (ms)")
-    _logarithmic(axes, _lengths(sweeps))
-    label_ends(axes, labels)
+            axes.plot(T, [1e3 * sweep.fit.at(length) for length in T], color=look.color,
+                      linewidth=1.2)  # fmt: skip
+    _powers(axes, sweeps, looks, [s.read for s in sweeps], 1e3, "prefill_s")
 
 
-def _writing(axes: Any, sweeps: Sequence[Sweep]) -> None:
-    labels = []
-    for sweep in sweeps:
-        _points(axes, sweep, "step", line="-")
-        last = sweep.points[-1]
-        labels.append(
-            (last["at"], 1e3 * last["step_s"], sweep.model, look(sweep.model, sweep.family).color)
-        )
+def _writing(axes: Any, sweeps: Sequence[Sweep], looks: dict[str, Look]) -> None:
     axes.set_ylabel("time to write one more byte (ms)")
-    _logarithmic(axes, _lengths(sweeps))
-    label_ends(axes, labels)
-
-
-def _state(axes: Any, sweeps: Sequence[Sweep]) -> None:
-    labels = []
     for sweep in sweeps:
-        style = look(sweep.model, sweep.family)
-        lengths = [point["at"] for point in sweep.points]
-        kib = [point["state_bytes"] / 1024 for point in sweep.points]
-        axes.plot(lengths, kib, color=style.color, marker=style.marker)
-        labels.append((lengths[-1], kib[-1], sweep.model, style.color))
+        _points(axes, sweep, "step", looks[sweep.label], line=True)
+    _powers(axes, sweeps, looks, [s.written for s in sweeps], 1e3, "step_s")
+
+
+def _state(axes: Any, sweeps: Sequence[Sweep], looks: dict[str, Look]) -> None:
     axes.set_ylabel("state of one sequence (KiB)")
-    _logarithmic(axes, _lengths(sweeps))
-    label_ends(axes, labels)
+    for sweep in sweeps:
+        axes.plot(
+            [point["at"] for point in sweep.points],
+            [point["state_bytes"] / 1024 for point in sweep.points],
+            **looks[sweep.label].point, linewidth=1.2,
+        )  # fmt: skip
+    _powers(axes, sweeps, looks, [s.state for s in sweeps], 1 / 1024, "state_bytes")
 
 
-def _points(axes: Any, sweep: Sweep, name: str, line: str) -> None:
+def _points(axes: Any, sweep: Sweep, name: str, look: Look, *, line: bool) -> None:
     """Medians in ms with their 95 % intervals."""
-    style = look(sweep.model, sweep.family)
     values: list[dict[str, Any]] = [dict(point) for point in sweep.points]
     middle = np.array([point[f"{name}_s"] for point in values])
     below = middle - [point[f"{name}_ci_low_s"] for point in values]
     above = np.array([point[f"{name}_ci_high_s"] for point in values]) - middle
     axes.errorbar(
         [point["at"] for point in values], 1e3 * middle, yerr=1e3 * np.array([below, above]),
-        color=style.color, marker=style.marker, linestyle=line, elinewidth=2,
+        **look.point, linestyle="-" if line else "none", linewidth=1.2, elinewidth=2,
     )  # fmt: skip
 
 
-FIGURES: dict[str, tuple[str, Callable[[Any, Sequence[Sweep]], None]]] = {
-    "read": ("Time to read a context, with a + b·T + c·T²", _reading),
-    "write": ("Writing one more byte after a context", _writing),
-    "state": ("What a sequence carries along", _state),
+def _powers(
+    axes: Any, sweeps: Sequence[Sweep], looks: dict[str, Look], powers: Sequence[Power | None],
+    scale: float, name: str,
+) -> None:  # fmt: skip
+    """Thick lines of the fitted powers, and each sweep's label at its last point."""
+    labels = []
+    for sweep, power in zip(sweeps, powers, strict=True):
+        look = looks[sweep.label]
+        last: dict[str, Any] = dict(sweep.points[-1])
+        text = sweep.label
+        if power is not None:
+            ends = [power.lengths[0], power.lengths[-1]]
+            axes.plot(ends, [scale * power.at(T) for T in ends], color=look.color,
+                      linestyle=look.dash)  # fmt: skip
+            text += f"  {_power(power)}"
+        labels.append(Label(last["at"], last[name] * scale, text, look.ink))
+    for which in ("x", "y"):
+        logarithmic(axes, which)
+    lengths = sorted({point["at"] for sweep in sweeps for point in sweep.points})
+    step = 1 if len(lengths) <= NAMED else 2
+    named = [f"{T:,}" if n % step == 0 else "" for n, T in enumerate(reversed(lengths))][::-1]
+    axes.set_xticks(lengths, named)
+    label_ends(axes, labels)
+
+
+def _power(power: Power) -> str:
+    """The power as it is written on paper; rounding leaves a zero its sign."""
+    return f"$T^{{{round(power.exponent, 2) + 0.0:.2f} \\pm {power.half:.2f}}}$"
+
+
+Curves = Callable[[Any, Sequence[Sweep], dict[str, Look]], None]
+FIGURES: dict[str, tuple[str, str, Curves]] = {
+    "read": ("Time to read a context", BARS + " Thin: a + b·T + c·T².", _reading),
+    "write": ("Time to write one more byte after a context", BARS, _writing),
+    "state": ("What a sequence carries along", "", _state),
 }

@@ -10,35 +10,42 @@ import numpy as np
 
 from bench.errors import BadInput
 from bench.report.heading import context
+from bench.report.labels import label
 from bench.report.plots.figure import Request
-from bench.report.plots.style import canvas, label_ends, logarithmic, look, place_labels, save
+from bench.report.plots.palette import Look, Named, Palette
+from bench.report.plots.placing import Label, label_ends
+from bench.report.plots.style import canvas, logarithmic, save
 from bench.report.select import Selection, select
 from bench.store.record import Record
 
 NEEDS = "a learning curve (python -m bench scenario=quality)"
 ARTEFACT = "curve.json"
 SMOOTH = 5  # points of a curve that are averaged: batches differ more than models do
+SEEDS = "Thick: mean over seeds. Thin: each seed."
 Curve = Mapping[str, Any]
 
 
 def draw(request: Request) -> list[Path]:
     """Two figures for each block of records with curves."""
     paths: list[Path] = []
+    palette = Palette(request.records)
     trained = [r for r in request.records if r["cell"]["scenario"] == "quality"]
     seen: dict[str, int] = defaultdict(int)
     for selection in select([r for r in trained if r["status"] == "ok"]):
-        curves = {}
+        curves: dict[Named, list[Curve]] = {}
         for row in selection.current:
+            name = Named(label(row, selection.current), row.family, row.model)
             found = [c for r in row.records() if (c := curve_of(r, request.roots))]
             if found:
-                curves[" ".join([row.model, *row.overrides])] = (row.family, found)
+                curves[name] = found
         if not curves:
             continue
+        looks = palette.looks(list(curves))
         seen[selection.key.task] += 1
         number = seen[selection.key.task]
-        name = f"curves-{selection.key.task}" + (f"-{number}" if number > 1 else "")
+        stem = f"curves-{selection.key.task}" + (f"-{number}" if number > 1 else "")
         for against in ("items", "seconds"):
-            paths += _draw(selection, curves, against, request, f"{name}-{against}")
+            paths += _draw(selection, curves, looks, against, request, f"{stem}-{against}")
     return paths
 
 
@@ -57,25 +64,26 @@ def curve_of(record: Record, roots: Sequence[Path]) -> Curve | None:
 
 
 def _draw(
-    selection: Selection, curves: Mapping[str, tuple[str, list[Curve]]], against: str,
-    request: Request, name: str,
+    selection: Selection, curves: Mapping[Named, list[Curve]], looks: Mapping[str, Look],
+    against: str, request: Request, name: str,
 ) -> list[Path]:  # fmt: skip
     unit = "items read" if against == "items" else "seconds of training"
     title = f"{selection.key.task}: training loss against {unit}"
-    with canvas(title, context(selection)) as (figure, axes):
+    several = any(len(found) > 1 for found in curves.values())
+    caption = context(selection) + (f"\n{SEEDS}" if several else "")
+    with canvas(title, caption) as (figure, axes):
         axes.set_xlabel(unit)
         axes.set_ylabel("training loss (nats of its own objective)")
         labels = []
-        for model, (family, found) in curves.items():
-            style = look(model.split(" ")[0], family)
+        for row, found in curves.items():
+            look = looks[row.label]
             for curve in found if len(found) > 1 else ():
-                axes.plot(*_smoothed(curve, against), color=style.color, alpha=0.3, linewidth=1.5)
+                axes.plot(*_smoothed(curve, against), color=look.color, alpha=0.3, linewidth=1.5)
             x, y = _smoothed(_mean(found), against)
-            axes.plot(x, y, color=style.color)
-            labels.append((x[-1], y[-1], model, style.color))
+            axes.plot(x, y, color=look.color, linestyle=look.dash)
+            labels.append(Label(x[-1], y[-1], row.label, look.ink))
         logarithmic(axes, "x")
-        # All have read as much at the end, but each in a time of its own.
-        (label_ends if against == "items" else place_labels)(axes, labels)
+        label_ends(axes, labels)
         return save(figure, request.folder, name, request.formats)
 
 

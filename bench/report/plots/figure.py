@@ -14,7 +14,8 @@ class Request:
 
     records: Sequence[Record]
     roots: Sequence[Path]  # artefact folders
-    folder: Path
+    results: Path  # the first results folder
+    folder: Path  # of the figures
     formats: Sequence[str]
 
 
