@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.constants import ROOT
 from bench.errors import BadInput, describe, hint, one_line, unknown
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = ROOT / "configs"
 WORKER = "bench.worker:run_cell"
 BY_TASK = ("suite.items", "suite.weight_decay")  # mappings that take new keys
 WORDS = ("list", "doctor", "table", "records")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.constants import GIB
 from bench.errors import one_line
 from bench.machine import cgroup, facts, gpus, watch
 from bench.machine.device import gpu
@@ -20,7 +21,6 @@ from bench.machine.key import machine_key, machine_parts
 from bench.machine.processor import cores, cpu_name
 from bench.machine.variables import ALLOCATOR, worker_environment
 
-GIB = 1 << 30
 WINDOW_S = 1.0  # for which other processes are watched
 STEAL = 0.01  # share of stolen time from which it is worth a sentence
 SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "userspace")

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.constants import ROOT
 from bench.machine.environment import packages
 from bench.machine.key import machine_key
 from bench.paths import files_of, matches
 
-ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".yaml", ".safetensors", ".json", ".npz")
 READS_ONLY = (
     "bench/report/", "bench/records/", "bench/ab/", "bench/selftest/", "bench/arguments.py",

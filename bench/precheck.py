@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cell import Cell
+from bench.constants import ROOT
 from bench.errors import BadInput
 from bench.paths import files_of, matches
 
-ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = "allowed: a readable file, a folder of files, or a glob"
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.cell import Cell
+from bench.constants import GIB
 from bench.frontier import FRONTIER
-from bench.process.limits import GIB, SHARE, free_bytes
+from bench.process.limits import SHARE, free_bytes
 
 # Where nothing was recorded: seconds by scenario at nano on two cores, and how they grow with size.
 FIRST_GUESS_S = {"baselines": 8.0, "quality": 15.0, FRONTIER: 60.0}

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.constants import ROOT
 from bench.errors import BadInput, hint
 
-ROOT = Path(__file__).resolve().parents[1]
 OWN_PREFIXES = ("models", "bench.tasks")
 
 

@@ -25,8 +25,8 @@ TORCH = (
 HYDRA = (
     "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py", "bench/worker.py",
 )  # fmt: skip
-# What the store and the report may import of bench: each other, and three leaves.
-LEAVES = ("bench.errors", "bench.arguments", "bench.console")
+# What the store and the report may import of bench: each other, and the leaves.
+LEAVES = ("bench.errors", "bench.arguments", "bench.console", "bench.constants")
 READERS = ("bench.store", "bench.report", *LEAVES)
 
 

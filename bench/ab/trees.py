@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.ab.sample import Side
+from bench.constants import ROOT
 from bench.errors import BadInput, one_line
 from bench.identity import project_hash
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = "."  # this checkout as it stands, with what is not committed
 
 

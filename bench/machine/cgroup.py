@@ -7,7 +7,8 @@ Inside a container the path in /proc/self/cgroup may be the host's: the root is 
 from collections.abc import Iterator
 from pathlib import Path
 
-GIB = 1 << 30
+from bench.constants import GIB
+
 NO_LIMIT = 1 << 60  # version 1 writes the largest multiple of a page for "none"
 
 

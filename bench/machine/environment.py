@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 
+from bench.constants import GIB
 from bench.machine import facts
 from bench.machine.device import gpu
 from bench.machine.key import machine_key
@@ -35,7 +36,6 @@ PACKAGES = (
     "datasets",
     "torchvision",
 )
-GIB = 1 << 30
 
 
 @functools.cache

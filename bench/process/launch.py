@@ -23,13 +23,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from bench.constants import ROOT
 from bench.errors import BadInput
 from bench.machine.variables import environment_set, worker_environment
 from bench.process.child import LOG, nothing, run_child
 from bench.process.limits import kernel_kills
 from bench.process.outcome import SERVER_DIED, TIME_OUT, UNKNOWN, Death, Outcome, last_words
 
-ROOT = Path(__file__).resolve().parents[2]
 TICK_S = 5.0
 FORK_SERVER, FRESH = "fork server", "fresh interpreter"
 SOCKET_FOLDER = 70  # of the 104 to 108 bytes of a socket's name, the end is multiprocessing's

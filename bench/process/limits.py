@@ -24,10 +24,10 @@ from pathlib import Path
 
 import psutil
 
+from bench.constants import GIB
 from bench.errors import OUT_OF_MEMORY, BadInput
 from bench.machine import cgroup
 
-GIB = 1 << 30
 SHARE = 0.9  # of the free memory that a cell may take where nothing is said
 STATUS = Path("/proc/self/status")
 EVENTS = Path("/proc/vmstat")

@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.ab.trees import ROOT
 from bench.console import make_console
+from bench.constants import ROOT
 from bench.errors import BadInput, one_line
 from bench.machine.environment import describe
 from bench.report.compare.floors import FLOORS, IN_TURNS, read, write

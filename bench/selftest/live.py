@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.ab.duel import Cell, Duel
 from bench.ab.sample import Side, plan
-from bench.ab.trees import ROOT
+from bench.constants import ROOT
 from bench.report.compare.cells import name_of
 from bench.report.sheet import Entry, Sheet
 from bench.selftest.pool import SLOWDOWNS

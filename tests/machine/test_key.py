@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from bench.constants import GIB
 from bench.machine import key
 from bench.machine.key import machine_key, memory_class
 
-GIB = 1 << 30
 RESERVED = (0.01, 0.02, 0.03, 0.04)  # shares of the memory that kernels keep for themselves
 SOLD = [base * 2**power for base in (1, 1.125, 1.25, 1.5, 1.75, 1.875) for power in range(11)]
 

@@ -9,9 +9,9 @@ import pytest
 
 import bench.frontier
 from bench.cell import Cell
+from bench.constants import GIB
 from bench.errors import OUT_OF_MEMORY
 from bench.frontier import Ask, Bound, Search, bound
-from bench.process.limits import GIB
 from bench.process.outcome import TIME_OUT, Outcome
 from tests.runner.conftest import Command, records
 from tests.runner.items import BROKEN_AT, ITEM

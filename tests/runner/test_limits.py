@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
+from bench.constants import GIB
 from bench.machine import cgroup
 from bench.process import limits
-from bench.process.limits import GIB, Limit
+from bench.process.limits import Limit
 from bench.process.outcome import Death
 
 MIB = 1 << 20

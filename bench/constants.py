@@ -1,0 +1,6 @@
+"""Constants that any file of the bench may import; a leaf."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout, or of what was installed
+GIB = 1 << 30
