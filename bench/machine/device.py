@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bench.errors import BadInput
+from bench.machine.gpus import first_visible
 
 PROBE = """
 import torch
@@ -14,15 +15,18 @@ print("yes" if torch.cuda.is_available() else
       "torch %s is a CPU build" % torch.__version__ if torch.version.cuda is None else
       "torch %s finds no CUDA device" % torch.__version__)
 """
+PROBE_S = 120
 
 
 @functools.cache
 def gpu() -> dict[str, str] | None:
-    """Name and driver of the first NVIDIA GPU by its driver's own tool, or None."""
+    """Name and driver of the NVIDIA GPU that cells use, by its driver's own tool, or None."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
     query = [tool, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    if (first := first_visible()).isdigit() or first.startswith("GPU-"):
+        query.append(f"--id={first}")
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -40,7 +44,12 @@ def cuda_problem() -> str | None:
     files = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
     if gpu() is None and not any(Path(path).exists() for path in files):
         return "no NVIDIA device is visible"
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
+    # -P: a torch/ or random.py of the working directory is none of what a cell would import.
+    command = [sys.executable, "-P", "-c", PROBE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S)
+    except subprocess.TimeoutExpired:
+        return f"torch gave no answer in {PROBE_S} s"
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()
         return f"torch could not be asked ({last[-1] if last else 'it died'})"
@@ -49,9 +58,16 @@ def cuda_problem() -> str | None:
 
 
 def resolve_device(name: str) -> str:
-    """The device of a cell: `auto` becomes what is there, one that is not there is an error."""
+    """The device of a cell: `auto` becomes what is there, one that is not there is an error.
+
+    `auto` says so on stderr where it passes a GPU over: figures of the CPU would surprise.
+    """
+    problem = cuda_problem() if name in ("auto", "cuda") else None
     if name == "auto":
-        return "cpu" if cuda_problem() else "cuda"
-    if name == "cuda" and (problem := cuda_problem()):
+        if problem and (card := gpu()):
+            print(f"device=auto: cells run on the CPU, not on {card['name']}: {problem}",
+                  file=sys.stderr)  # fmt: skip
+        return "cpu" if problem else "cuda"
+    if problem:
         raise BadInput(f"device=cuda is not there: {problem}; allowed here: cpu, auto.")
     return name

@@ -36,9 +36,17 @@ def _nvml() -> Iterator[Any]:
         pynvml.nvmlShutdown()
 
 
+def first_visible() -> str:
+    """How CUDA_VISIBLE_DEVICES names the device that torch calls cuda:0; empty where it does not.
+
+    A number is a place in the order of the bus here, as with CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    """
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+
+
 def _device(nvml: Any) -> Any:
     """The device that torch calls cuda:0; NVMLError where there is none."""
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    first = first_visible()
     if first.startswith(("GPU-", "MIG-")):
         return nvml.nvmlDeviceGetHandleByUUID(first)
     return nvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)

@@ -76,7 +76,8 @@ def test_a_process_of_others_is_seen_and_ours_is_not(foreign: int) -> None:
         (seen,) = watch.busy(first, counters(**alone))
         assert seen["name"].startswith("python")
         times = psutil.Process(foreign).cpu_times()
-        assert 0 < seen["cores"] <= (times.user + times.system) / (second.at - first.at)
+        most = (times.user + times.system) / (second.at - first.at)
+        assert 0 < seen["cores"] <= most + 0.005  # which is rounded to two places
         assert any("of a core" in sentence for sentence in spoilers(first, counters(**alone)))
     finally:
         ours.kill()
