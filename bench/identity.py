@@ -56,10 +56,10 @@ def project_hash(root: Path) -> str:
 
 @functools.cache
 def source_hash(allow_targets: tuple[str, ...] = ()) -> str:
-    """Hash of this project's source and of the user's packages that targets may name."""
+    """Hash of this project's source and of the user's modules that targets may name."""
     parts = [project_hash(ROOT)]
     for name in sorted({entry.partition(".")[0] for entry in allow_targets}):
-        parts += [hash_files(folder, folder.rglob("*.py")) for folder in _folders(name)]
+        parts += _hashes_of(name)
     return digest(parts) if len(parts) > 1 else parts[0]
 
 
@@ -67,14 +67,16 @@ def _reads_only(root: Path, path: Path) -> bool:
     return path.relative_to(root).as_posix().startswith(READS_ONLY)
 
 
-def _folders(package: str) -> list[Path]:
-    """Where a top-level package lies, found without importing it."""
-    spec = importlib.util.find_spec(package)
+def _hashes_of(name: str) -> list[str]:
+    """Hashes of a top-level package's folders or of a module's file, found without importing it."""
+    spec = importlib.util.find_spec(name)
     if spec is None:
         return []
-    if spec.submodule_search_locations:
-        return [Path(folder) for folder in spec.submodule_search_locations]
-    return []
+    if spec.submodule_search_locations is not None:
+        folders = [Path(folder) for folder in spec.submodule_search_locations]
+        return [hash_files(folder, folder.rglob("*.py")) for folder in folders]
+    file = Path(spec.origin or "")
+    return [hash_files(file.parent, [file])] if file.is_file() else []
 
 
 @functools.cache
@@ -85,11 +87,11 @@ def code(allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
         version = "0"  # a checkout that was never installed
     commit = _git("rev-parse", "HEAD") if (ROOT / ".git").exists() else None
-    dirty = bool(_git("status", "--porcelain", "--", "bench", "models", "configs"))
+    changes = _git("status", "--porcelain", "--", "bench", "models", "configs") if commit else None
     return {
         "version": version,
         "commit": commit,
-        "dirty": dirty if commit else None,
+        "dirty": None if changes is None else bool(changes),  # None: git could not say
         "source_sha256": source_hash(allow_targets),
     }
 
