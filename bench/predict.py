@@ -1,4 +1,4 @@
-"""How long a cell will take and how much memory it will need, from records of earlier runs."""
+"""How long a cell will take and how much memory it will need, from earlier runs on this machine."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,20 +7,26 @@ from typing import Any
 from bench.cell import Cell
 from bench.constants import GIB
 from bench.frontier import FRONTIER
+from bench.machine.key import machine_key
 from bench.process.limits import SHARE, free_bytes
 
 # Where nothing was recorded: seconds by scenario at nano on two cores, and how they grow with size.
 FIRST_GUESS_S = {"baselines": 8.0, "quality": 15.0, FRONTIER: 60.0}
 OTHERWISE_S = 4.0
 BASE_BYTES = 700 << 20
-BYTES_PER_PARAMETER = 16  # weights, gradients, two moments in float32
+# Weights, gradients and two moments in float32, and as much again for activations.
+BYTES_PER_PARAMETER = 2 * 16
+TIMELESS = ("lr=", "optimizer.")  # overrides that change what is learnt, not how long it takes
 SAME = ("model", "task", "scenario", "size", "device", "dtype", "threads", "compile")
 
 
 def predict(cells: Iterable[Cell], records: Sequence[Mapping[str, Any]]) -> None:
     """Set `predicted_s` and `predicted_bytes` of every cell."""
     history: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    here = machine_key()
     for record in records:
+        if (record.get("environment") or {}).get("machine_key") != here:
+            continue  # of a store that was merged
         if record["status"] == "ok" and record.get("wall_s") is not None:
             history.setdefault(_signature(record["cell"], record.get("config")), []).append(record)
     for cell in cells:
@@ -42,10 +48,12 @@ def predict(cells: Iterable[Cell], records: Sequence[Mapping[str, Any]]) -> None
 def _signature(part: Mapping[str, Any], config: Mapping[str, Any] | None) -> tuple[Any, ...]:
     """Cells that take about as long as one another."""
     suite = (config or {}).get("suite") or {}
-    items = (suite.get("items") or {}).get(part.get("task"))
+    counts = suite.get("items") or {}
+    items = counts.get(part.get("task"), counts.get(part.get("kind")))  # as a scenario reads them
     longest = (suite.get("measure") or {}).get("max_seconds")
     limit = ((config or {}).get("scenario") or {}).get("memory_limit_gib")
-    return (*(part.get(name) for name in SAME), items, longest, limit)
+    given = sorted(o for o in part.get("overrides") or () if not o.startswith(TIMELESS))
+    return (*(part.get(name) for name in SAME), *given, items, longest, limit)
 
 
 def _parameters(cell: Cell) -> int:
@@ -58,7 +66,7 @@ def _guess_s(cell: Cell) -> float:
 
 
 def _guess_bytes(cell: Cell) -> int:
-    return BASE_BYTES + BYTES_PER_PARAMETER * _parameters(cell) * 2
+    return BASE_BYTES + BYTES_PER_PARAMETER * _parameters(cell)
 
 
 def _frontier_bytes(cell: Cell) -> int:
