@@ -1,5 +1,6 @@
 """What a run says while it runs: a live line on a terminal, plain lines elsewhere."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -49,7 +50,7 @@ def _rival(entry: dict[str, Any]) -> str:
 class Display:
     """Cells done, the running one and the time left."""
 
-    def __init__(self, stream: TextIO, cells: list[Cell]) -> None:
+    def __init__(self, stream: TextIO, cells: Sequence[Cell]) -> None:
         self.console = make_console(stream)
         self.live = self.console.is_terminal
         self.left = sum(cell.predicted_s or 0.0 for cell in cells)

@@ -1,10 +1,46 @@
 """What is finished already, and what is left to run of a set of cells."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from bench.cell import Cell
+from bench.predict import fit_budget
 from bench.store import Record
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """Results there are, in brief and by key, and processes that there are none of.
+
+    A cell stands among the processes as often as it is to run, or is left out by the budget.
+    """
+
+    found: Mapping[str, Record]
+    todo: Sequence[Cell]
+    left_out: Sequence[Cell]
+
+
+def remaining(
+    cells: Sequence[Cell],
+    records: Sequence[Record],
+    *,
+    repeats: int = 1,
+    force: bool = False,
+    energy: bool = False,
+    budget: float | None = None,
+) -> Remaining:
+    """Sort out `cells`, whose keys and times are known; the budget cuts processes, in rounds."""
+    if energy:
+        records = [record for record in records if not lacks_energy(record)]
+    keys = {cell.key for cell in cells}
+    found = {} if force else finished([r for r in records if r["key"] in keys], repeats)
+    lacking = [cell for cell in cells if cell.key not in found]
+    todo = rounds(lacking, records, repeats, force=force)
+    left_out: list[Cell] = []
+    if budget is not None:
+        todo, left_out = fit_budget(todo, budget)
+    return Remaining(found, todo, left_out)
 
 
 def finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:
@@ -20,7 +56,7 @@ def finished(records: Sequence[Record], repeats: int) -> dict[str, Record]:
 def rounds(
     cells: Sequence[Cell], records: Sequence[Record], repeats: int, *, force: bool = False
 ) -> list[Cell]:
-    """What is left to run: every cell as often as it lacks results, in rounds over all cells.
+    """Every cell as often as it lacks results, in rounds over all cells.
 
     Rounds spread what drifts on a machine over all cells alike.
     """

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench.cell import Cell
-from bench.conclude import conclude, show_plan
+from bench.conclude import conclude, counted, show_plan
 from bench.errors import BadInput
 from bench.frontier import FRONTIER, search
 from bench.identity import cell_key, code, made_here
 from bench.machine.surroundings import Surroundings, check_gpu, occupied
 from bench.precheck import check_paths
-from bench.predict import fit_budget, predict
+from bench.predict import predict
 from bench.process.child import LOG
 from bench.process.interrupt import Interrupts
 from bench.process.launch import Launcher
@@ -23,7 +23,7 @@ from bench.process.outcome import Outcome
 from bench.process.preload import preloads
 from bench.progress import Display, main_figure
 from bench.recording import Asked, not_finite, record_of
-from bench.remaining import finished, lacks_energy, rounds
+from bench.remaining import remaining
 from bench.store import Record, Store, StoreError
 from bench.store.parse import read_record
 
@@ -53,39 +53,46 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     check_paths(cells)
     check_gpu(settings.busy_gpu, (cell.part["device"] for cell in cells))
     store = Store(settings.results)
+    records = _briefs(store)
+    for cell in cells:
+        cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)
+    predict(cells, records)
+    left = remaining(
+        cells, records, repeats=settings.repeats, force=settings.force, energy=settings.energy,
+        budget=settings.budget,
+    )  # fmt: skip
+    if settings.plan:
+        show_plan(cells, left, stream, as_json=as_json)
+        return 0
+    if left.todo:  # what is finished can be shown from a folder that is read-only
+        _check_writable(store)
+    found = _whole(store, left.found.values())
+    frontiers = _whole(store, _frontiers(left.todo, records))
+    run = _Run(settings, store, worker, Display(stream, left.todo), frontiers)
+    if found:
+        kept = {*left.found, *(cell.key for cell in left.todo)}
+        run.display.say(
+            f"{len(found)} of {len(kept)} cells are finished already; force=true runs them again"
+        )
+    if left.todo:
+        run.each(left.todo)
+    if left.left_out:
+        run.display.say(f"left out by budget {counted(left.left_out)}")
+    place = {cell.key: number for number, cell in enumerate(cells)}
+    done = sorted([*found, *run.made], key=lambda record: place[record["key"]])
+    exit_code = run.exit_code()
+    conclude(done, store, stream, exit_code, as_json=as_json, repeated=settings.repeats > 1)
+    return exit_code
+
+
+def _briefs(store: Store) -> list[Record]:
+    """What the store holds, in brief; files that cannot be read are named on stderr."""
     records, problems = store.briefs()
     for problem in problems:
         if problem.path == store.records:  # what is finished there cannot be known
             raise BadInput(f"results={store.root}: {problem}; give a folder that can be read")
         print(f"warning: {problem}; it is passed over", file=sys.stderr)
-    for cell in cells:
-        cell.key, cell.config_hash = cell_key(cell.config, settings.allow_targets)
-    predict(cells, records)
-    if settings.energy:
-        records = [record for record in records if not lacks_energy(record)]
-    found = {} if settings.force else finished(records, settings.repeats)
-    kept, left_out = cells, list[Cell]()
-    if settings.budget is not None:
-        todo = [cell for cell in cells if cell.key not in found]
-        fitting, left_out = fit_budget(todo, settings.budget)
-        kept = [cell for cell in cells if cell.key in found or cell in fitting]
-    if settings.plan:
-        show_plan(kept, left_out, found, stream, as_json=as_json)
-        return 0
-    todo = [cell for cell in kept if cell.key not in found]
-    todo = rounds(todo, records, settings.repeats, force=settings.force)
-    if todo:  # what is finished can be shown from a folder that is read-only
-        _check_writable(store)
-    whole = _whole(store, (found[cell.key] for cell in kept if cell.key in found))
-    frontiers = _whole(store, _frontiers(todo, records))
-    run = _Run(settings, store, worker, Display(stream, todo), frontiers)
-    done = run.all(kept, todo, {record["key"]: record for record in whole})
-    if left_out:
-        names = "; ".join(cell.name for cell in left_out)
-        run.display.say(f"left out by budget ({len(left_out)} cells): {names}")
-    exit_code = run.exit_code(done)
-    conclude(done, store, stream, exit_code, as_json=as_json)
-    return exit_code
+    return records
 
 
 def _check_writable(store: Store) -> None:
@@ -121,24 +128,12 @@ class _Run:
     ) -> None:  # fmt: skip
         self.settings, self.store, self.worker, self.display = settings, store, worker, display
         self.frontiers = list(frontiers)  # those of earlier runs and of this one
+        self.made: list[Record] = []
         self.bad: list[str] = []
         self.bad_tasks: list[Any] = []
 
-    def all(
-        self, cells: Sequence[Cell], todo: Sequence[Cell], finished: Mapping[str, Record]
-    ) -> list[Record]:
-        """Every cell's newest record in the order of the cells, those found and those made now."""
-        made = {cell.key: finished[cell.key] for cell in cells if cell.key in finished}
-        if made:
-            self.display.say(
-                f"{len(made)} of {len(cells)} cells are finished already; "
-                "force=true runs them again"
-            )
-        if todo:
-            self._run_all(todo, made)
-        return [made[cell.key] for cell in cells if cell.key in made]
-
-    def _run_all(self, todo: Sequence[Cell], made: dict[str, Record]) -> None:
+    def each(self, todo: Sequence[Cell]) -> None:
+        """Run a process for each of `todo`, and keep what is made."""
         threads = max(cell.part["threads"] for cell in todo)
         launcher = Launcher(
             preload=preloads(todo, energy=self.settings.energy),
@@ -152,13 +147,13 @@ class _Run:
                 for cell in todo:
                     if self._shares_fault(cell):
                         self.display.end(cell, "left out: the same bad input", None, good=False)
+                    elif self._cannot_be(cell):
+                        self.display.end(cell, "left out: unsupported", None, good=True)
                     elif (record := self._one(launcher, cell, interrupts)) is not None:
-                        made[cell.key] = record
+                        self.made.append(record)
             except KeyboardInterrupt:
                 launcher.stop()
-                self.display.say(
-                    f"stopping at {cell.name}; the records of {self.display.done} cells are kept"
-                )
+                self.display.say(f"stopping at {cell.name}; records kept: {len(self.made)}")
                 raise
 
     def _one(self, launcher: Launcher, cell: Cell, interrupts: Interrupts) -> Record | None:
@@ -227,6 +222,10 @@ class _Run:
         limited = any(sentence.startswith("memory_limit_gib") for sentence in self.bad)
         return limited or cell.config["task"] in self.bad_tasks
 
+    def _cannot_be(self, cell: Cell) -> bool:
+        """Whether an earlier process of the cell said that there can be no result."""
+        return any(r["key"] == cell.key and r["status"] == "unsupported" for r in self.made)
+
     def _bad_input(self, cell: Cell, outcome: Outcome) -> None:
         sentence = str(outcome.reason)
         if sentence.startswith("task"):
@@ -246,10 +245,10 @@ class _Run:
             environment={**seen, **outcome.process()},
         )
 
-    def exit_code(self, done: Sequence[Record]) -> int:
-        """2 where input was bad, 1 where a cell failed, else 0."""
+    def exit_code(self) -> int:
+        """2 where input was bad, 1 where a process failed, else 0."""
         for sentence in self.bad:
             print(f"error: {sentence}", file=sys.stderr)
         if self.bad:
             return 2
-        return 1 if any(record["status"] == "failed" for record in done) else 0
+        return 1 if any(record["status"] == "failed" for record in self.made) else 0

@@ -25,6 +25,10 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         return point(cell)
     if behaviour == "raise":
         raise RuntimeError("the fake model broke\nover two lines")
+    if behaviour == "second" and Path(os.environ[LEDGER]).read_text().count("\n") == 2:
+        raise RuntimeError("the second process broke")
+    if behaviour == "never":
+        return {"status": "unsupported", "reason": "the fake model cannot"}
     if behaviour == "crash":
         os.abort()
     if behaviour == "oom":
