@@ -76,16 +76,16 @@ def _dispatch(arguments: list[str], worker: str) -> int:
         from bench.records.command import main as records
 
         return records(arguments[1:])
+    if arguments and arguments[0] == "table":
+        from bench.report.__main__ import main as report
+
+        return report(arguments)
     if "--help" in arguments or "-h" in arguments:
         print(USAGE, end="")
         return 0
     from bench.precheck import warn_of_shadows
 
     warn_of_shadows(refuse=not arguments or arguments[0] not in WORDS)
-    if arguments and arguments[0] == "table":
-        from bench.report.__main__ import main as report
-
-        return report(arguments)
     if arguments and arguments[0] == "doctor":
         from bench.doctor import doctor
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import main
 from bench.recording import not_finite
 from tests.runner.conftest import ROOT, Command, arguments, python, records
 
@@ -262,6 +263,13 @@ def test_help_and_list() -> None:
     for word in ("model:", "text", "digits", "generate", "quality", "quick", "standard"):
         assert word in done.out
     assert "cannot be read" not in done.out
+
+
+def test_table_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["table", "--help"])
+    assert end.value.code == 0
+    assert "--stale" in capsys.readouterr().out
 
 
 def test_doctor_says_why() -> None:
