@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -38,12 +39,24 @@ def configs(tmp_path: Path) -> Path:
     return tmp_path / "configs"
 
 
-def test_the_last_search_of_each_task_and_size_is_written(configs: Path, tmp_path: Path) -> None:
+def change(results: Path, **cell: Any) -> Path:
+    """The results with other values in the cell of their last search."""
+    made = {path: json.loads(path.read_text()) for path in results.glob("records/*.json")}
+    path, record = max(made.items(), key=lambda pair: pair[1]["created"])
+    record["cell"] |= cell
+    path.write_text(json.dumps(record))
+    return results
+
+
+def test_the_search_of_each_task_and_size_is_written(
+    configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = found(
         tmp_path / "run",
-        ("mamba", "text", 0.08, "nano"), ("mamba", "text", 0.04, "nano"),
+        ("mamba", "text", 0.04, "nano"), ("mamba", "text", 0.04, "nano"),
         ("mamba", "digits", 0.005, "tiny"),
     )  # fmt: skip
+    change(results, overrides=["scenario.grid=[0.001,0.005,1.0]"])
     commit(results, configs)
     text = (configs / "mamba.yaml").read_text()
     assert text.splitlines() == [
@@ -53,8 +66,33 @@ def test_the_last_search_of_each_task_and_size_is_written(configs: Path, tmp_pat
         "tuned: {text: {nano: 0.04}, digits: {tiny: 0.005}}",
         "backbone: {width: 8}",
     ]
+    assert capsys.readouterr().out.splitlines() == [
+        "mamba text nano: 0.04 of 0.001: 0.001, 0.04: 0.04, 1.0: 1.0",
+        "mamba digits tiny: 0.005 of 0.001: 0.001, 0.005: 0.005, 1.0: 1.0",
+    ]
     commit(results, configs)
     assert (configs / "mamba.yaml").read_text() == text
+
+
+def test_searches_that_disagree_are_refused(
+    configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = found(
+        tmp_path / "run", ("mamba", "text", 0.08, "nano"), ("mamba", "text", 0.04, "nano")
+    )
+    change(results, dtype="bfloat16")
+    with pytest.raises(Refused, match=r"mamba · text · nano that found 0.08 and 0.04;"):
+        commit(results, configs)
+    assert (configs / "mamba.yaml").read_text() == YAML
+    assert not capsys.readouterr().out, "nothing was written"
+
+
+def test_a_search_of_a_changed_model_is_refused(configs: Path, tmp_path: Path) -> None:
+    results = found(tmp_path / "run", ("mamba", "text", 0.08, "nano"))
+    change(results, overrides=["model.backbone.n_layers=48"])
+    with pytest.raises(Refused, match=r"mamba · text · nano with model.backbone.n_layers=48"):
+        commit(results, configs)
+    assert (configs / "mamba.yaml").read_text() == YAML
 
 
 def test_every_model_of_ours_has_a_place_for_its_rates(tmp_path: Path) -> None:
@@ -100,7 +138,7 @@ def test_an_end_of_the_grid_is_told(
     configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commit(found(tmp_path / "run", ("mamba", "text", 1.0, "nano")), configs)
-    assert "mamba text: 1.0 is an end of the grid" in capsys.readouterr().err
+    assert "mamba text nano: 1.0 is an end of the grid" in capsys.readouterr().err
 
 
 def test_results_without_a_search_are_refused(
