@@ -8,8 +8,9 @@ logs and checkpoints are not. What was published before is replaced. Suite `quic
 results/published, another one to results/published-NAME.
 
 Refused, with exit code 2 and before anything is replaced: records of several suites, machines or
-sources, of a source with uncommitted changes, cells that failed, a checkout with uncommitted
-changes, and a README without a place for the table. A failed cell that was run again is judged by
+sources or that do not name theirs, of a source with uncommitted changes or of which git could not
+say, cells that failed, a checkout with uncommitted changes, and a README without a place for the
+table. A failed cell that was run again is judged by
 its last record, and the failed one is not published.
 """
 
@@ -18,7 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ from bench.store import Record, StoreError, read_paths  # noqa: E402
 IN_README = "quick"
 KEPT = ("items.npy", "curve.json")
 BLOCK = re.compile(r"(?s)```text\n.*?```")
-DATE = re.compile(r"printed it on [\d-]+, in [^.]+\.")
+DATE = re.compile(r"printed it on [\d-]+, [^.]+\.")
 
 
 class Refused(ValueError):
@@ -53,21 +54,28 @@ def read(results: Path) -> list[Record]:
         names = "; ".join(f"{_cell(record)}: {record['reason']}" for record in failed[:3])
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise Refused(f"{len(failed)} cells of {results} failed ({names}{more}); run them again.")
-    _one(results, "suite", records, lambda r: r["cell"].get("suite"))
-    _one(results, "version of the suite", records, lambda r: r["versions"].get("suite"))
-    _one(results, "machine", records, lambda r: r["environment"].get("machine_key"))
-    _one(results, "source", records, lambda r: r["code"].get("source_sha256"))
-    changed = [record for record in records if record["code"].get("dirty") is not False]
+    _one(results, "suite", records, "cell", "suite")
+    _one(results, "version of the suite", records, "versions", "suite")
+    _one(results, "machine", records, "environment", "machine_key")
+    _one(results, "source", records, "code", "source_sha256")
+    changed = [r for r in records if (r.get("code") or {}).get("dirty") is not False]
     if changed:
         raise Refused(
             f"{len(changed)} records of {results}, such as {_cell(changed[0])}, were measured with "
-            "uncommitted changes or outside of git; commit them and run the suite again."
+            "uncommitted changes, outside of git or where git failed; commit what is changed and "
+            "run the suite again."
         )
     return [record for record in records if record["status"] != "failed"]
 
 
-def _one(results: Path, name: str, records: list[Record], of: Callable[[Record], object]) -> None:
-    found = sorted({str(of(record)) for record in records})
+def _one(results: Path, name: str, records: list[Record], section: str, key: str) -> None:
+    """Refuse records that differ in a key of a section, which they need not have, or lack it."""
+    values = [(cast(dict[str, Any], r).get(section) or {}).get(key) for r in records]
+    if None in values:
+        raise Refused(
+            f"{results} holds a record, {_cell(records[values.index(None)])}, that names no {name}."
+        )
+    found = sorted({str(value) for value in values})
     if len(found) > 1:
         raise Refused(
             f"{results} holds records of more than one {name}: {', '.join(found)}; "
@@ -113,12 +121,10 @@ def copy(results: Path, records: list[Record], published: Path) -> None:
 
 
 def span(records: list[Record]) -> tuple[str, str]:
-    """Day of the last record, and the wall time from the first cell's start to the last's end."""
-    ends = [datetime.datetime.fromisoformat(record["created"]) for record in records]
-    first = min(range(len(records)), key=ends.__getitem__)
-    wall = float(cast(dict[str, Any], records[first]).get("wall_s") or 0.0)
-    minutes, rest = divmod(round((max(ends) - ends[first]).total_seconds() + wall), 60)
-    return max(ends).date().isoformat(), f"{minutes} min {rest} s"
+    """Day of the last record, and the time of all cells: a run may have been broken off between."""
+    day = max(datetime.datetime.fromisoformat(record["created"]) for record in records).date()
+    minutes, rest = divmod(round(sum(record.get("wall_s") or 0.0 for record in records)), 60)
+    return day.isoformat(), f"{minutes} min {rest} s"
 
 
 def print_in_readme(root: Path, published: Path, records: list[Record]) -> None:
@@ -129,7 +135,7 @@ def print_in_readme(root: Path, published: Path, records: list[Record]) -> None:
     readme = root / "README.md"
     day, took = span(records)
     text = BLOCK.sub(lambda _: f"```text\n{table}\n```", readme.read_text(), count=1)
-    readme.write_text(DATE.sub(f"printed it on {day}, in {took}.", text, count=1))
+    readme.write_text(DATE.sub(f"printed it on {day}, from cells that took {took}.", text, count=1))
 
 
 def publish(results: Path, root: Path = ROOT) -> Path:

@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+# Run as a file, this one's own folder stands there.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from bench.tasks.base import shuffled
 from bench.tasks.encoder import DigitsEncoder
 from bench.tasks.imageset import digits

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.store import Record
-from scripts.publish import Refused, main, publish, span
+from scripts.publish import Refused, check_readme, main, publish, span
 from tests.factories import make_record, quality
 
 HEAD = "As a machine printed it on 2020-01-01, in 9 min 9 s.\n"
@@ -51,7 +51,9 @@ def run(folder: Path, records: list[Record]) -> Path:
 def finished(**changes: Any) -> list[Record]:
     return [
         make_record(scenario="train", created="2026-11-24T10:00:30+00:00", wall_s=30.0, **changes),
-        make_record(scenario="quality", created="2026-11-24T10:02:10+00:00", quality=quality()),
+        make_record(
+            scenario="quality", created="2026-11-24T23:02:10+00:00", wall_s=100.4, quality=quality()
+        ),
     ]
 
 
@@ -67,7 +69,7 @@ def test_a_run_replaces_what_was_published(root: Path, tmp_path: Path) -> None:
         f"artefacts/{score['id']}/items.npy", f"artefacts/{score['id']}/curve.json",
     }  # fmt: skip
     assert (root / "README.md").read_text() == (
-        HEAD.replace("2020-01-01, in 9 min 9 s", "2026-11-24, in 2 min 10 s")
+        HEAD.replace("2020-01-01, in 9 min 9 s", "2026-11-24, from cells that took 2 min 10 s")
         + "```text\nTABLE of results/published\n```\n\n```text\nother\n```\n"
     )
 
@@ -85,8 +87,14 @@ def test_another_suite_has_a_folder_of_its_own_and_leaves_the_readme(
     assert (root / "results" / "published" / "records" / "old.json").exists()
 
 
-def test_the_wall_time_is_from_the_first_start_to_the_last_end() -> None:
+def test_the_time_is_that_of_all_cells_without_a_pause_between_them() -> None:
     assert span(finished()) == ("2026-11-24", "2 min 10 s")
+
+
+def test_what_was_published_can_be_published_again() -> None:
+    text = HEAD.replace("in 9 min 9 s", "from cells that took 2 min 10 s")
+    check_readme(f"{text}```text\ntable\n```\n")
+    check_readme((Path(__file__).resolve().parents[2] / "README.md").read_text())
 
 
 def test_a_failed_cell_that_was_run_again_is_judged_by_the_last(root: Path, tmp_path: Path) -> None:
@@ -105,6 +113,11 @@ def section(name: str, **changes: Any) -> Record:
     return {**record, name: {**record[name], **changes}}  # type: ignore[misc, literal-required]
 
 
+def without(name: str) -> Record:
+    """A record that lacks a section."""
+    return {k: v for k, v in make_record(model="mamba").items() if k != name}  # type: ignore[return-value]
+
+
 FAILED = make_record(model="mamba", status="failed", reason="time-out: not finished")
 WRONG = {
     "failed": (FAILED, r"1 cells .* failed \(mamba · text · train · seed 0: time-out.*run them"),
@@ -113,7 +126,11 @@ WRONG = {
     "machine": (section("environment", machine_key="m2"), "one machine: m2, machine-1"),
     "source": (section("code", source_sha256="bbbb"), "more than one source: aaaa1111, bbbb"),
     "dirty": (section("code", dirty=True), "such as mamba .* uncommitted changes"),
-    "no git": (section("code", dirty=None), "outside of git"),
+    "no git": (section("code", dirty=None), "outside of git or where git failed"),
+    "no code": (without("code"), r"a record, mamba · text · train · seed 0, that names no source"),
+    "no versions": (without("versions"), "that names no version of the suite"),
+    "no environment": (without("environment"), "that names no machine"),
+    "no suite": (section("cell", suite=None), "that names no suite"),
 }
 
 
