@@ -36,9 +36,11 @@ OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 @dataclass(frozen=True)
 class Limit:
-    """Bytes that may be resident in the process, and how the limit is called.
+    """What a cell may take of its device's memory, and how the limits are called.
 
-    `card` is the name of the limit on the GPU, where there is one.
+    `bytes` may be resident in the process, or handed out by torch on a GPU; None: there is no
+    limit. `words` name the limit of the host's memory, `card` that of the GPU's, where there is
+    one.
     """
 
     bytes: int | None
@@ -49,7 +51,7 @@ class Limit:
         """`reason` with the limit that was met, where memory ran out."""
         if reason is None or not reason.startswith(OUT_OF_MEMORY):
             return reason
-        words = self.card if self.card and "CUDA" in reason else self.words
+        words = self.card if "CUDA" in reason else self.words
         return exceeded(reason, words) if words else reason
 
 
@@ -66,10 +68,10 @@ def limit_memory(device: str, gib: float | None) -> Limit:
     """
     with contextlib.suppress(OSError):  # no such file outside Linux
         OOM_SCORE.write_text("1000")  # should memory run out all the same, the kernel ends the cell
-    if device != "cuda" or gib is None:
+    if device != "cuda":
         return _limit_host(gib)
     host = _limit_host(None)
-    return Limit(host.bytes, host.words, _limit_card(gib))
+    return Limit(None, host.words) if gib is None else _limit_card(gib, host.words)
 
 
 def _limit_host(gib: float | None) -> Limit:
@@ -101,12 +103,15 @@ def _set(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (size, hard))
 
 
-def _limit_card(gib: float) -> str:
+def _limit_card(gib: float, words: str) -> Limit:
+    """Limit torch to `gib` of the GPU; a card that has no more than that is limit enough."""
     import torch
 
-    share = gib * GIB / torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
-    return f"memory_limit_gib={gib:g} of the GPU"
+    total = torch.cuda.get_device_properties(0).total_memory
+    if gib * GIB >= total:
+        return Limit(None, words)
+    torch.cuda.set_per_process_memory_fraction(gib * GIB / total)
+    return Limit(int(gib * GIB), words, f"memory_limit_gib={gib:g} of the GPU")
 
 
 def data_bytes() -> int:
@@ -121,6 +126,17 @@ def free_bytes() -> int:
     """What can be taken without swapping, by the machine and by every control group we are in."""
     available, left = int(psutil.virtual_memory().available), cgroup.memory_left()
     return available if left is None else min(available, left)
+
+
+def room_bytes() -> int:
+    """What this process can still take: of what is free, as much as its own limit leaves it."""
+    free = free_bytes()
+    if sys.platform != "linux":
+        return free
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return free if limit == resource.RLIM_INFINITY else min(free, max(limit - data_bytes(), 0))
 
 
 def kernel_kills() -> int | None:

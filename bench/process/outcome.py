@@ -29,7 +29,7 @@ class Outcome:
     start_s: float | None = None  # from our request to the worker's first own line
     server_s: float | None = None  # until the fork server had imported everything
     parent_cpu_s: float | None = None  # what this process used while the cell ran
-    limit_bytes: int | None = None  # of memory, as it was in force
+    limit_bytes: int | None = None  # of the device's memory, as it was in force
 
     def process(self) -> dict[str, Any]:
         """What the environment part of a record says of the cell's process."""
@@ -62,7 +62,7 @@ class Death:
     def reason(self, memory_limit_gib: float | None) -> str:
         """Why it died, in words."""
         code = self.code
-        by = signal.Signals(-code).name if code is not None and code < 0 else None
+        by = _name(-code) if code is not None and code < 0 else None
         how = f"the process was ended by {by}" if by else f"the process exited with code {code}"
         said = next((words for words in NO_MEMORY if words in self.log), None)
         if by == "SIGKILL" and self.kernel:
@@ -76,6 +76,14 @@ class Death:
         if by is None:
             return f"crash: {how} and no result"
         return f"killed: {how}{', as happens when memory runs out' if by == 'SIGKILL' else ''}"
+
+
+def _name(number: int) -> str:
+    """A signal's name; those between the first and the last real-time signal have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def last_words(log: Path, before: int) -> str:

@@ -1,7 +1,9 @@
 """Limits on memory: what is free, and how a limit names itself."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +33,8 @@ def test_only_what_ran_out_of_memory_names_the_limit() -> None:
     host, card = "out of memory: MemoryError", "out of memory: OutOfMemoryError: CUDA out of memory"
     assert limit.name(host) == "out of memory: needed more than memory_limit_gib=1; MemoryError"
     assert "needed more than memory_limit_gib=1 of the GPU; Out" in str(limit.name(card))
+    free = Limit(None, "90% of the memory that was free (7.2 GiB)")
+    assert free.name(card) == card, "the host's memory is not to blame"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,7 @@ def test_only_what_ran_out_of_memory_names_the_limit() -> None:
         (-6, "std::bad_alloc", False, "needed more than memory_limit_gib=2; the process was ended"),
         (-11, "Segmentation fault", True, "killed: the process was ended by SIGSEGV"),
         (3, "", True, "crash: the process exited with code 3"),
+        (-35, "", False, "killed: the process was ended by signal 35"),  # a real-time signal
     ],
 )
 def test_why_a_process_died(code: int, log: str, kernel: bool, words: str) -> None:
@@ -52,9 +57,24 @@ def test_the_limit_on_a_gpu_is_a_share_of_it(monkeypatch: pytest.MonkeyPatch) ->
     shares: list[float] = []
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
-    assert limits._limit_card(20.0) == "memory_limit_gib=20 of the GPU"
-    limits._limit_card(100.0)
-    assert shares == [0.25, 1.0]
+    monkeypatch.setattr(limits, "_limit_host", lambda gib: Limit(7 * GIB, "the host's"))
+    monkeypatch.setattr(limits, "OOM_SCORE", Path(os.devnull))
+    some = limits.limit_memory("cuda", 20.0)
+    assert some == Limit(20 * GIB, "the host's", "memory_limit_gib=20 of the GPU")
+    assert limits.limit_memory("cuda", 100.0) == Limit(None, "the host's"), "more than it has"
+    assert limits.limit_memory("cuda", None) == Limit(None, "the host's")
+    assert shares == [0.25]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_room_is_what_is_free_and_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setattr(limits, "free_bytes", lambda: 70 * MIB)
+    monkeypatch.setattr(limits, "data_bytes", lambda: 30 * MIB)
+    for allowed, room in ((resource.RLIM_INFINITY, 70), (200 * MIB, 70), (40 * MIB, 10), (MIB, 0)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
+        assert limits.room_bytes() == room * MIB
 
 
 CODE = """
