@@ -36,7 +36,8 @@ NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "OUT_OF_MEMORY")
 
 def describe(error: BaseException) -> str:
     """One line for an exception; where memory ran out it begins with `OUT_OF_MEMORY`."""
-    whole = one_line(str(error))
+    # Names of files may hold what UTF-8 cannot: no record and no terminal would take it.
+    whole = one_line(str(error)).encode("utf-8", "backslashreplace").decode()
     kind, text = type(error).__name__, whole[:500]
     prefix = OUT_OF_MEMORY if any(map(_no_memory, _causes(error))) else ""
     return f"{prefix}{kind}{': ' if text else ''}{text}"

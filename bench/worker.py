@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ from hydra.utils import instantiate
 from torch import nn
 
 from bench.cell import MACHINE
-from bench.errors import BadInput, describe, one_line
+from bench.errors import BadInput, one_line
 from bench.machine.build import torch_facts
 from bench.machine.facts import frequency_mhz
 from bench.meters.process import resident_bytes
 from bench.meters.time import Limits
 from bench.parameters import count
-from bench.process.child import TRACEBACK
+from bench.process.child import failure
 from bench.scenarios.base import Context, Unsupported
 from bench.sizes import fit
 from bench.targets import check_targets
@@ -52,8 +51,7 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     except Unsupported as error:
         return {"status": "unsupported", "reason": str(error)}
     except Exception as error:
-        (workdir / TRACEBACK).write_text(traceback.format_exc())
-        return {"status": "failed", "reason": describe(error)}
+        return failure(error, workdir)
 
 
 def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:

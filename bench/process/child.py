@@ -57,16 +57,23 @@ def run_child(
         result = {"status": "bad_input", "reason": one_line(str(error))}
         message = json.dumps(result | {"server": server})
     except BaseException as error:
-        result = {"status": "failed", "reason": limit.name(describe(error))}
+        result = failure(error, Path(workdir))
+        result |= {"reason": limit.name(result["reason"]), "limit_bytes": limit.bytes}
         message = json.dumps(result | {"server": server, "start_s": start_s})
-        with contextlib.suppress(OSError):  # a full disk, perhaps the very reason
-            Path(workdir, TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
     with contextlib.suppress(OSError):  # the log cannot be written, the result can be sent
         sys.stdout.flush()
         sys.stderr.flush()
     pipe.send_bytes(message.encode())
     # Libraries' own exit handlers may hang or crash; the result is out.
     os._exit(0)
+
+
+def failure(error: BaseException, workdir: Path) -> dict[str, Any]:
+    """What a result says of an error; the traceback is left in `workdir` where that has room."""
+    whole = "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError):  # a full disk, perhaps the very reason
+        (workdir / TRACEBACK).write_text(whole, encoding="utf-8", errors="backslashreplace")
+    return {"status": "failed", "reason": describe(error)}
 
 
 def _plain(value: Any) -> Any:

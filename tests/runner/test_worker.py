@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 
 from bench import worker
 from bench.errors import BadInput, describe
+from bench.process.child import TRACEBACK, failure
 from bench.report.formats import shorten
 
 
@@ -63,6 +64,22 @@ def test_memory_that_runs_out_is_said_in_one_way(
     assert result["reason"].lower().count("out of memory: ") == 1
     assert shorten(result["reason"], "failed", 8) == ("OOM", True)
     assert "Traceback" in (tmp_path / "traceback.txt").read_text()
+
+
+def test_a_full_disk_does_not_hide_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    result = worker.run_cell(cell(scenario={"name": "none"}, task={"name": "machine"}), tmp_path)
+    assert result["reason"].startswith("ModuleNotFoundError: No module named 'bench.scenarios.none")
+
+
+def test_a_traceback_of_any_letters_is_kept(tmp_path: Path) -> None:
+    assert failure(ValueError("π \udcff"), tmp_path)["reason"] == "ValueError: π \\udcff"
+    assert "ValueError: π \\udcff" in (tmp_path / TRACEBACK).read_text(encoding="utf-8")
 
 
 def test_other_errors_have_no_such_prefix() -> None:
