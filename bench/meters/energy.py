@@ -24,6 +24,7 @@ from bench.errors import one_line
 WINDOW_S = 2.0
 BLOCK_S = 0.2  # of calls between two looks at the clock
 KEY = "archbench"
+SMALL = "dram"  # the domain without which the others' sum still says something
 WHOLE = "psys"  # a RAPL zone of the whole board, which holds the packages: they would count twice
 REMOTE = "ZEUSD_HOST_PORT"  # of zeus's daemon on another machine
 SETTLED_S = 0.3  # without processor time, after which a helper process of zeus has gone to sleep
@@ -85,8 +86,8 @@ def measure_energy(
         "source": found.source,
         "reason": "; ".join(reasons) or None,
     }
-    if not moved:
-        return section
+    if not moved or any(not name.startswith(SMALL) for name in still):
+        return section  # a sum without a package or a GPU would pass for the whole
     joules = sum(moved.values())
     return {
         **section,

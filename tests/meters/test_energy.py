@@ -86,6 +86,16 @@ def test_a_counter_that_stands_still_is_missing_and_not_zero() -> None:
     assert part["reason"] == "the counter of dram 0 did not move"
 
 
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    ("watts", "still"), [({"gpu": 0.0, "cpu": 50.0}, "gpu"), ({"gpu": 300.0, "cpu": 0.0}, "cpu")]
+)
+def test_a_part_does_not_pass_for_the_whole(watts: dict[str, float], still: str) -> None:
+    found = measure_energy(call, CALL_S, 1, CPU, counters=fake(FakeMonitor(**watts)))
+    assert [found[name] for name in ("joules", "joules_per_item", "domains")] == [None] * 3
+    assert found["reason"] == f"the counter of {still} 0 did not move"
+
+
 class Powercap:
     """A tree as the kernel's, whose counters a thread moves at constant powers."""
 
