@@ -5,12 +5,19 @@ from pathlib import Path
 
 import pyarrow
 
-from bench.store.arrays import BRIEF, STAMP, table_of, together
+from bench.store.arrays import BRIEF, MOMENT, STAMP, table_of, together
 from bench.store.index import Index
 from bench.store.parse import Problem, read_record
+from bench.store.record import REQUIRED_CELL
 from bench.store.store import StoreError, locate
 
 PATH = "path"
+# Every record has these, so that a store without any has their columns all the same.
+ALWAYS = pyarrow.schema([
+    ("schema", pyarrow.int64()), ("id", pyarrow.string()), ("created", MOMENT),
+    ("status", pyarrow.string()), ("key", pyarrow.string()), ("cell.seed", pyarrow.int64()),
+    *((f"cell.{name}", pyarrow.string()) for name in REQUIRED_CELL if name != "seed"),
+])  # fmt: skip
 # What people call the columns that they ask for most; the others go by their whole names.
 SHORT = {
     "suite": "cell.suite", "family": "cell.family", "model": "cell.model", "size": "cell.size",
@@ -45,7 +52,8 @@ def read_table(paths: Iterable[Path]) -> tuple[pyarrow.Table, list[Problem]]:
             table, bad = Index(store.root).table()
             tables.append(_located(table, store.records))
             problems += bad
-    return _once(together([_located(table_of([]), Path()), *tables])), problems
+    first, last = _located(table_of([]), Path()), ALWAYS.empty_table()
+    return _once(together([first, *tables, last])), problems
 
 
 def _single(path: Path) -> tuple[pyarrow.Table, list[Problem]]:

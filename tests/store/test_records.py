@@ -118,6 +118,19 @@ def test_a_wrong_condition_is_one_sentence(
     assert all(part in error for part in told)
 
 
+def test_a_store_without_records_has_none_that_meet_them(tmp_path: Path, capsys: Captured) -> None:
+    root = tmp_path / "results"
+    Store(root).check_writable()  # as a run leaves it whose cells were all refused
+    for condition in ("status=failed", "id=x", "created>2026-11-24", "seed=1 quality<2"):
+        assert words(capsys, "where", condition, "--in", root) == ""
+    assert words(capsys, "list", root).splitlines()[-1] == "0 records"
+    for option in ("--failed", "--stale", "--where=status=failed"):
+        assert words(capsys, "prune", root, option).startswith("0 to remove")
+    count = words(capsys, "sql", "select count(*) from records where model = 'moe'", "--in", root)
+    assert count.split()[-1] == "0"
+    assert "modle is no column" in words(capsys, "where", "modle=moe", "--in", root, code=2)
+
+
 def test_list_in_three_forms(store: Store, capsys: Captured) -> None:
     where = ("--where", "model=moe", "--where", "seed<2")
     table = words(capsys, "list", store.root, *where)
