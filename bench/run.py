@@ -26,6 +26,7 @@ from bench.recording import Asked, not_finite, record_of
 from bench.remaining import remaining
 from bench.store import Record, Store, StoreError
 from bench.store.parse import read_record
+from bench.store.store import ContentError
 
 
 @dataclass(frozen=True)
@@ -166,20 +167,31 @@ class _Run:
             if outcome.status == "bad_input":
                 self._bad_input(cell, outcome)
                 return None
-            record = self._record(cell, outcome, around.after())
+            seen = around.after()
+            record = self._record(cell, outcome, seen)
             files = {p.name: p for p in sorted(workdir.iterdir()) if p.is_file()}
             if LOG in files and not files[LOG].stat().st_size:
                 del files[LOG]
-            # What was stored is what is shown: with its artefacts listed and NaN turned into null.
             try:
-                record = read_record(self.store.write(record, files))
-            except StoreError as error:
-                raise BadInput(f"results={self.store.root}: {error}") from error
+                record = self._stored(record, files)
+            except ContentError as error:  # the cell's own fault: a task of the user, say
+                outcome.status, outcome.reason, outcome.payload = "failed", str(error), {}
+                log = {name: path for name, path in files.items() if name == LOG}
+                record = self._stored(self._record(cell, outcome, seen), log)
         if record["cell"]["scenario"] == FRONTIER:
             self.frontiers.append(record)
         good = record["status"] != "failed"
         self.display.end(cell, main_figure(cast(dict[str, Any], record)), outcome.wall_s, good=good)
         return record
+
+    def _stored(self, record: Record, files: Mapping[str, Path]) -> Record:
+        """What was stored is what is shown: with its artefacts listed and NaN turned into null."""
+        try:
+            return read_record(self.store.write(record, files))
+        except ContentError:
+            raise
+        except StoreError as error:
+            raise BadInput(f"results={self.store.root}: {error}") from error
 
     def _outcome(
         self, launcher: Launcher, cell: Cell, workdir: Path, around: Surroundings

@@ -25,6 +25,10 @@ class StoreError(ValueError):
     """The store cannot do what was asked; the message is one sentence for the user."""
 
 
+class ContentError(StoreError):
+    """What was to be stored is no record: the store itself is sound, and takes the next one."""
+
+
 class Store:
     """Records and artefacts below `root`."""
 
@@ -60,11 +64,11 @@ class Store:
         try:
             checked = validate(value)
         except ValueError as error:
-            raise StoreError(f"a record that was to be written {error}") from error
+            raise ContentError(f"a record that was to be written {error}") from error
         identity = checked["id"]
         for name in artefacts or {}:
             if not NAME.fullmatch(name):
-                raise StoreError(f"artefact name {name!r} cannot name a file")
+                raise ContentError(f"artefact name {name!r} cannot name a file")
         final = self.records / f"{identity}.json"
         folder = self._claim(identity, final)
         try:
@@ -221,4 +225,4 @@ def plain(value: Any, where: str) -> Any:
         return os.fspath(value)
     if type(value).__name__ in ("bool", "bool_"):  # numpy's boolean is no number to Python
         return bool(value)
-    raise StoreError(f"a record holds {type(value).__name__} at {where}, which JSON cannot hold")
+    raise ContentError(f"a record holds {type(value).__name__} at {where}, which JSON cannot hold")

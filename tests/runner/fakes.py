@@ -51,7 +51,11 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         rival = {"name": "uniform", "description": "d", "quality": {"value": 2.8}, "seconds": 0.1}
         return {"status": "ok", "baselines": [rival]}
     scores = {"value": 1.0, "secondary": {"nll": float("nan")}}
-    more = {"quality": scores} if behaviour == "unscored" else {}
+    more: dict[str, Any] = {"quality": scores} if behaviour == "unscored" else {}
+    if behaviour == "malformed":
+        more = {"quality": {"value": 1.0, "n_items": 3.5}}
+    if behaviour == "misnamed":
+        (workdir / "two words.npy").touch()
     return {
         **more,
         "status": "ok",

@@ -61,6 +61,8 @@ def test_finished_cells_are_not_run_again(bench: Command, results: Path) -> None
         ("slow", "time-out: not finished after 1 s", ["timeout=1"]),
         ("infinite", "figures.prefill_per_s is not a finite number", []),
         ("hog", "out of memory", ["memory_limit_gib=0.7"]),
+        ("malformed", "has quality.n_items = '3.5' where int belongs", []),
+        ("misnamed", "artefact name 'two words.npy' cannot name a file", []),
     ],
 )
 def test_a_failure_is_a_record(
@@ -77,6 +79,9 @@ def test_a_failure_is_a_record(
     assert by_seed[0]["status"] == "failed"
     assert reason in by_seed[0]["reason"]
     assert by_seed[1]["status"] == "ok"
+    if behaviour in ("malformed", "misnamed"):
+        assert [a["name"] for a in by_seed[0]["artefacts"]] == ["log.txt"]
+        assert not {"figures", "quality", "timing"} & set(by_seed[0]), "none of it is a result"
     if behaviour == "raise":
         assert "traceback.txt" in {a["name"] for a in by_seed[0]["artefacts"]}
         assert bench(*words).code == 1
