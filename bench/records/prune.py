@@ -78,7 +78,9 @@ def chosen(store: Store, options: argparse.Namespace) -> Iterator[Removable]:
             *(["failed"] if options.failed and row["status"] == "failed" else []),
         ]
         if (why or not (options.stale or options.failed)) and row["id"] in wanted - spared:
-            yield of_record(store, row["id"], " and ".join(why) or "chosen")
+            found = of_record(store, row["id"], " and ".join(why) or "chosen")
+            if found is not None:
+                yield found
 
 
 def _newest(rows: list[Row], keep: int) -> set[str]:
@@ -103,7 +105,11 @@ def _stale(store: Store, allowed: tuple[str, ...]) -> Callable[[Row], bool]:
         source = row.get("code.source_sha256")
         if source in (source_hash(), source_hash(allowed)):
             return False
-        named = tuple(sorted(_packages(store.read(row["id"]).get("config") or {})))
+        try:
+            config = store.read(row["id"]).get("config")
+        except ValueError:  # it went since it was listed
+            return False
+        named = tuple(sorted(_packages(config or {})))
         return source != source_hash(named)
 
     return judge

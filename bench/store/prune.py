@@ -4,6 +4,8 @@ Finding and removing are two steps: only what was found is removed, and only whe
 changed since. A record goes before its artefacts, so that no record is left without them.
 """
 
+import contextlib
+import glob
 import os
 import shutil
 import stat
@@ -33,10 +35,13 @@ class Removable:
     folder: Path | None = None
 
 
-def of_record(store: Store, identity: str, why: str) -> Removable:
-    """A record with its artefacts."""
+def of_record(store: Store, identity: str, why: str) -> Removable | None:
+    """A record with its artefacts; None where it is gone."""
     path, folder = store.records / f"{identity}.json", store.artefacts / identity
-    status = path.stat()
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
     whole = status.st_size + _size(folder)
     return Removable(
         path,
@@ -58,21 +63,30 @@ def leftovers(store: Store, now: float | None = None) -> list[Removable]:
             if folder.is_dir() and not folder.is_symlink()
             and not os.path.lexists(store.records / f"{folder.name}.json")
         ]  # fmt: skip
-    return [item for item in found if item.changed < limit]
+    return [item for item in found if item is not None and item.changed < limit]
 
 
 def _temporary(store: Store) -> Iterator[Path]:
     """Files under names that writers give before the rename."""
-    yield from sorted(store.root.glob(f".{NAME}.*.tmp"))
-    yield from sorted(store.records.glob(".*.tmp"))
-    yield from sorted(store.artefacts.glob(".*.tmp"))
-    for path in sorted(store.artefacts.glob("*/.*.tmp")):
+    yield from _matching(store.root, f".{NAME}.*.tmp")
+    yield from _matching(store.records, ".*.tmp")
+    yield from _matching(store.artefacts, ".*.tmp")
+    for path in _matching(store.artefacts, "*/.*.tmp"):
         if os.path.lexists(store.records / f"{path.parent.name}.json"):
             yield path  # else it goes with its folder
 
 
-def _leftover(path: Path, why: str) -> Removable:
-    return Removable(path, why, _size(path), _changed(path))
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """Sorted; writers remove folders meanwhile, which `Path.glob` does not bear."""
+    return [folder / name for name in sorted(glob.glob(pattern, root_dir=folder))]
+
+
+def _leftover(path: Path, why: str) -> Removable | None:
+    """None where a writer has renamed or removed it, or some of it, since it was listed."""
+    try:
+        return Removable(path, why, _size(path), _changed(path))
+    except FileNotFoundError:
+        return None
 
 
 def remove(found: Iterable[Removable]) -> tuple[list[Removable], list[Removable]]:
@@ -103,9 +117,15 @@ def _changed(path: Path) -> int:
 
 
 def _size(path: Path) -> int:
-    files = (p.lstat() for p in (path, *_within(path)) if os.path.lexists(p))
-    return sum(status.st_size for status in files if stat.S_ISREG(status.st_mode))
+    total = 0
+    for p in (path, *_within(path)):
+        with contextlib.suppress(FileNotFoundError):
+            status = p.lstat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
 
 
-def _within(path: Path) -> Iterable[Path]:
-    return path.rglob("*") if path.is_dir() else ()
+def _within(path: Path) -> Iterator[Path]:
+    """All that a folder holds at any depth; nothing of a file, or of what goes meanwhile."""
+    for folder, folders, files in os.walk(path):
+        yield from (Path(folder, name) for name in (*folders, *files))

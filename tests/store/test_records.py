@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 
 from bench.cli import main
 from bench.identity import source_hash
-from bench.store import Record, Store
+from bench.store import Record, Store, prune
+from bench.store.tables import read_table
 from tests.factories import items_file, make_record, quality
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -360,13 +362,54 @@ def test_prune_takes_one_store(store: Store, capsys: Captured) -> None:
     assert len(Store(store.root).read_all()[0]) == 6
 
 
-def test_what_changed_meanwhile_is_kept(store: Store) -> None:
-    from bench.store.prune import of_record, remove
+def test_prune_bears_what_goes_meanwhile(
+    store: Store, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that runs renames its temporary files and removes folders that it does not need."""
+    renamed, unneeded = store.records / ".x.0a.tmp", store.artefacts / "unneeded"
+    renamed.touch()
+    unneeded.mkdir()
+    lstat, scandir = Path.lstat, os.scandir
 
+    def late(path: Path) -> os.stat_result:
+        if path == renamed:
+            path.unlink(missing_ok=True)
+        return lstat(path)
+
+    def scan(path: Any) -> Any:
+        if str(path) == str(unneeded) and unneeded.exists():
+            unneeded.rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "lstat", late)
+    monkeypatch.setattr(os, "scandir", scan)
+    assert words(capsys, "prune", store.root).startswith("0 to remove")
+    assert not renamed.exists()
+    assert not unneeded.exists()
+
+
+def test_a_record_that_went_meanwhile_is_not_chosen(
+    store: Store, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(paths: Any) -> Any:
+        found = read_table(paths)
+        for path in store.records.glob("*.json"):
+            path.unlink()  # another prune
+        return found
+
+    for option in ("--failed", "--stale", "--keep=0"):
+        monkeypatch.setattr("bench.records.prune.read_table", late)
+        assert words(capsys, "prune", store.root, option).startswith("0 to remove")
+        monkeypatch.undo()
+        store.write(scored("moe", 5, None, status="failed", source="0" * 64))
+
+
+def test_what_changed_meanwhile_is_kept(store: Store) -> None:
     records, _ = store.read_all()
-    items = [of_record(store, record["id"], "test") for record in records[:2]]
+    found = [prune.of_record(store, record["id"], "test") for record in records[:2]]
+    items = [item for item in found if item is not None]
     os.utime(items[0].path, ns=(1, 1))
-    removed, kept = remove(items)
+    removed, kept = prune.remove(items)
     assert (removed, kept) == ([items[1]], [items[0]])
     assert items[0].path.exists()
     assert not items[1].path.exists()
