@@ -31,6 +31,7 @@ from bench.process.limits import kernel_kills
 from bench.process.outcome import SERVER_DIED, TIME_OUT, UNKNOWN, Death, Outcome, last_words
 
 TICK_S = 5.0
+ENDING_S = 1.0  # within which a fork server that was killed is gone, so that another can start
 FORK_SERVER, FRESH = "fork server", "fresh interpreter"
 SOCKET_FOLDER = 70  # of the 104 to 108 bytes of a socket's name, the end is multiprocessing's
 TIMED_OUT = "timed out"
@@ -54,7 +55,7 @@ class Launcher:
         if self.method == "forkserver":
             self.context.set_forkserver_preload([*preload, worker.partition(":")[0]])
         self._process: Any = None
-        self._begun = 0.0
+        self._begun: float | None = None  # when the server was started
         self._server_s: float | None = None
 
     def __enter__(self) -> "Launcher":
@@ -96,15 +97,25 @@ class Launcher:
         """Wait until the fork server has imported everything: that is no part of the first cell."""
         if self.method != "forkserver" or self._server_s is not None:
             return
+        now = time.monotonic()
+        begun = now if self._begun is None else self._begun
+        while (process := self._try_server()) is None:
+            if time.monotonic() > now + ENDING_S:
+                return  # the server died: the cell that is started next tells it
+            time.sleep(0.02)
+        self._process = process
+        process.join(timeout)
+        self._server_s = time.monotonic() - begun
+
+    def _try_server(self) -> Any:
+        """A process that shows that the fork server answers; None where that one is dying."""
         process = self.context.Process(target=nothing, name="archbench-ready")
         try:
             self._serve()
             process.start()
         except (EOFError, ConnectionError):
-            return  # the server died: the cell that is started next tells it
-        self._process = process
-        process.join(timeout)
-        self._server_s = time.monotonic() - self._begun
+            return None
+        return process
 
     def kill(self) -> None:
         """Kill the running child, if there is one, and wait for nothing: for signal handlers."""
@@ -168,6 +179,8 @@ class Launcher:
         outcome.isolation = FORK_SERVER if served else FRESH
         outcome.layout = self._layout(outcome.server) if served else secrets.token_hex(8)
         outcome.server_s = self._server_s if served else None
+        if outcome.reason == SERVER_DIED:
+            self._begun = self._server_s = None  # the next cell waits for another, off its clock
         outcome.wall_s = time.monotonic() - started
         outcome.parent_cpu_s = time.process_time() - used
         return outcome

@@ -35,6 +35,9 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "hog":
         bytearray(1 << 30)
+    if behaviour == "orphan":
+        os.kill(os.getppid(), signal.SIGKILL)  # the fork server
+        time.sleep(60)
     if behaviour == "exit":
         os._exit(3)
     if behaviour == "bad":

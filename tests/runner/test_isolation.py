@@ -12,6 +12,7 @@ from bench.cell import Cell
 from bench.machine import gpus
 from bench.machine.surroundings import check_gpu, occupied
 from bench.process.launch import FORK_SERVER, FRESH, Launcher
+from bench.process.outcome import SERVER_DIED
 from bench.process.preload import preloads
 from tests.runner.conftest import ROOT, Command, python, records
 
@@ -116,6 +117,31 @@ def test_the_servers_imports_are_no_part_of_a_cells_start(tmp_path: Path) -> Non
     server, start, wall = map(float, done.out.split())
     assert server > 1.5
     assert 0 < start <= wall < 1.5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork server")
+def test_a_new_servers_imports_are_no_part_of_the_next_cell(tmp_path: Path) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(1.0)\n")
+    code = (
+        "import pathlib; from bench.process.launch import Launcher\n"
+        "def run(launcher, behaviour):\n"
+        "    config = {'device': {'name': 'cpu'}, 'model': {'behaviour': behaviour}}\n"
+        "    cell = {'config': config, 'seed': 0, 'scenario': 'train', 'energy': False}\n"
+        f"    return launcher.run(cell, pathlib.Path({str(tmp_path)!r}), timeout=60,"
+        " memory_limit_gib=None)\n"
+        f"if __name__ == '__main__':\n"
+        f"    with Launcher(preload=['slow_to_import'], threads=1, worker={WORKER!r}) as server:\n"
+        "        first, second = run(server, 'orphan'), run(server, 'good')\n"
+        "    print(first.reason, second.status, second.server_s, second.start_s, second.wall_s,"
+        " sep='\\n')\n"
+    )
+    done = python("-c", code, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert done.code == 0, done.err
+    reason, status, *times = done.out.splitlines()
+    assert (reason, status) == (SERVER_DIED, "ok")
+    server, start, wall = map(float, times)
+    assert server > 1.0
+    assert 0 < start <= wall < 1.0
 
 
 def test_a_record_tells_of_the_process_and_the_machine(bench: Command, results: Path) -> None:
