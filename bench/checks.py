@@ -16,6 +16,7 @@ ISOLATIONS = ("server", "fresh")
 BUSY_GPU = ("record", "refuse")
 AXES = ("batch", "context")
 MODES = ("train", "prefill", "decode")
+LONGEST_S = 2_000_000  # 23 days: the system waits for 2^31 milliseconds at most
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -46,11 +47,14 @@ def check_runner(config: "DictConfig") -> None:
     """Values of the keys that steer the runner."""
     if config.output not in OUTPUTS:
         raise unknown("output", config.output, OUTPUTS)
-    if not config.timeout > 0:
-        raise BadInput(f"timeout={config.timeout} is too small; allowed: seconds above 0.")
+    if not 0 < config.timeout <= LONGEST_S:
+        raise BadInput(
+            f"timeout={config.timeout} is out of range; "
+            f"allowed: seconds above 0, up to {LONGEST_S}."
+        )
     limit = config.memory_limit_gib
     if limit is not None and not 0 < limit < math.inf:
-        raise BadInput(f"memory_limit_gib={limit} is too small; allowed: GiB above 0, or null.")
+        raise BadInput(f"memory_limit_gib={limit} is out of range; allowed: GiB above 0, or null.")
     if config.isolation not in ISOLATIONS:
         raise unknown("isolation", config.isolation, ISOLATIONS)
     if not config.repeats > 0:

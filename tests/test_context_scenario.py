@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from bench.errors import describe
+from bench.machine import cgroup
 from bench.meters.time import Limits
 from bench.scenarios import context as scenario
 from bench.scenarios.base import Context, Unsupported
@@ -70,6 +72,43 @@ def test_running_out_of_memory_ends_the_sweep(
     assert found["sweep"]["smallest_failed"] == 32
     assert "out of memory" in found["sweep"]["points"][1]["reason"]
     assert "32 symbols ran out of memory" in found["sweep"]["points"][2]["reason"]
+
+
+def test_a_first_length_that_does_not_fit_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("transformer", "language")
+    monkeypatch.setattr(model, "prefill", lambda *_: torch.empty(1 << 60))
+    with pytest.raises(RuntimeError) as caught:
+        scenario.run(cell(model, tmp_path))
+    reason = describe(caught.value)
+    assert reason.startswith("out of memory: RuntimeError: [enforce fail")
+    assert reason.count("out of memory") == 1
+
+
+def test_memory_that_would_not_suffice_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is what the process may take, and not what the machine has."""
+    monkeypatch.setattr(cgroup, "memory_left", lambda: 1 << 20)
+    given = cell(build("mamba", "language"), tmp_path, lengths=[16, 32, 1 << 17], max_seconds=1e9)
+    last = scenario.run(given)["sweep"]["points"][-1]
+    assert last["status"] == "skipped"
+    assert "GiB needed, 0." in last["reason"]
+
+
+def test_what_a_point_took_is_there_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Freed tensors stay in the heap: they are neither free to the system nor lost to the cell."""
+    resident = [1000 << 20]
+    monkeypatch.setattr(scenario, "room_bytes", lambda: (2000 << 20) - resident[0])
+    monkeypatch.setattr(scenario, "resident_bytes", lambda: resident[0])
+    model = build("mamba", "language")
+    sweep = scenario._Sweep(cell(model, tmp_path), model)
+    weights = sum(p.nbytes for p in model.parameters())
+    for resident[0] in (1000 << 20, 1900 << 20):
+        assert sweep._room() == pytest.approx((1000 << 20) + weights, rel=0.01)
 
 
 def test_other_errors_are_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ import math
 import time
 from typing import Any
 
-import psutil
-
 from bench.errors import OUT_OF_MEMORY, describe
 from bench.meters.allocator import nbytes
-from bench.meters.memory import peak_of, tensors_in
+from bench.meters.memory import peak_of, tensors_in, tensors_of
+from bench.meters.process import resident_bytes
 from bench.meters.time import Limits, Timing, measure
+from bench.process.limits import room_bytes
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
 from bench.scenarios.writing import START, STATELESS, Writer
@@ -35,8 +35,6 @@ def run(context: Context) -> dict[str, Any]:
     sweep = _Sweep(context, model)
     points = [sweep.point(length) for length in lengths]
     done = [point for point in points if point["status"] == "ok"]
-    if not done:
-        raise RuntimeError(points[0]["reason"])
     longest = done[-1]
     failed = [point["at"] for point in points if point["status"] == "failed"]
     slack = [point["at"] for point in done if not point["valid"]]
@@ -68,6 +66,7 @@ class _Sweep:
         self.deadline = time.monotonic() + float(context.scenario["max_seconds"])
         self.done: list[Point] = []
         self.failure: str | None = None
+        self.others = resident_bytes() - nbytes(tensors_of(model))  # held by no tensor
 
     def point(self, length: int) -> Point:
         """What was measured at `length`, or why nothing was."""
@@ -77,8 +76,8 @@ class _Sweep:
             found = self._measured(length)
         except (MemoryError, RuntimeError) as error:
             reason = describe(error)
-            if not reason.startswith(OUT_OF_MEMORY):
-                raise
+            if not reason.startswith(OUT_OF_MEMORY) or not self.done:
+                raise  # a defect, or a model of which not even the shortest fits
             self.failure = f"{length} symbols ran out of memory"
             return {"at": length, "status": "failed", "reason": reason}
         finally:
@@ -96,10 +95,14 @@ class _Sweep:
         seconds = self._expected("prefill_s", length) * calls
         if seconds > left:
             return f"about {seconds:.0f} s needed, {max(left, 0):.0f} s left of max_seconds"
-        needed, free = self._expected("peak_bytes", length), psutil.virtual_memory().available
+        needed, free = self._expected("peak_bytes", length), self._room()
         if self.context.device.type == "cpu" and needed > ROOM * free:
             return f"about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
         return None
+
+    def _room(self) -> int:
+        """Bytes that the tensors of a point may take: freed ones stay in the heap for the next."""
+        return room_bytes() + resident_bytes() - self.others
 
     def _expected(self, name: str, length: int) -> float:
         """A figure at a longer length, by the power law through the last two, at least a line."""
