@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from bench.meters.flops import count
 from bench.meters.time import Limits
 from bench.scenarios import decode, prefill, quality, sample, train, tune
 from bench.scenarios.base import Context, Unsupported
@@ -231,6 +232,35 @@ def test_the_record_of_quality_tells_the_optimizers(tmp_path: Path) -> None:
 def test_a_record_with_other_types_there_is_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"quality\..* where float belongs"):
         validate(make_record(quality=wrong))
+
+
+@torch.library.custom_op("archbench_tests::touched", mutates_args=())
+def touched(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+def test_the_cost_of_training_is_that_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which begins without gradients, and whose optimizers nobody may be able to count."""
+    made = context("resnet", "classify", "train", tmp_path)
+    model = made.build().train()
+    trainer = Trainer(model, made.recipe, steps=10)
+    batch = made.task.example(2)
+    trainer.step(batch)
+    model.zero_grad(set_to_none=True)
+    step = [count(lambda: trainer.loss(batch).backward()), count(trainer.update)]
+    update = Trainer.update
+
+    def watched(self: Trainer) -> None:
+        update(self)
+        touched(torch.ones(1))
+
+    monkeypatch.setattr(Trainer, "update", watched)
+    cost = train.run(made)["cost"]
+    more = 3 * torch.float32.itemsize  # the number written, then read and written once more
+    assert cost["bytes_moved"] == sum(part.bytes_moved for part in step) + more
+    assert cost["uncounted"] == ["archbench_tests::touched"]
 
 
 class Silent(nn.Module):

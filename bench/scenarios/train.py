@@ -68,6 +68,7 @@ def step_memory(trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
 
 def _cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
     """Forward and backward against the model's formula, then what the optimizer adds."""
+    trainer.model.zero_grad(set_to_none=True)  # as in a step: nothing to add the gradients to
     gradients = count(lambda: trainer.loss(batch).backward())
     forward = stated_flops(context, trainer.model, batch)
     passes = PASSES * getattr(trainer.model, "train_draws", 1)
@@ -75,6 +76,7 @@ def _cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[
     update: Counted = count(trainer.update)
     cost["counted"] += update.flops
     cost["bytes_moved"] += update.bytes_moved
+    cost["uncounted"] = [*dict.fromkeys([*cost["uncounted"], *update.unknown])]
     for name in ("flops", "formula"):
         if cost[name] is not None:
             cost[name] += update.flops
