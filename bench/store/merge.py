@@ -1,7 +1,9 @@
 """Stores into one: each id once, with its artefacts.
 
-Nothing is overwritten. An artefact appears by a rename once its hash is that of its record, the
-record last, so a merge that was killed is simply run again: it leaves out what is there already.
+What the target has is not overwritten, but for an artefact that differs from the hash in its
+record: a sound copy takes its place. An artefact appears by a rename once its hash is that of its
+record, the record last, so a merge that was killed is simply run again: it leaves out what is there
+already.
 """
 
 import hashlib
