@@ -39,7 +39,7 @@ def impossible(folder: Path, **trials: Callable[[Path], Trial]) -> list[str]:
     """Which trials cannot be made here, and why; the others leave no fault."""
     rows = campaign.execute(list(trials.items()), folder)
     assert not [(row.fault, row.faults) for row in rows if row.faults]
-    return [f"{row.fault}: {row.skipped}" for row in rows if row.skipped]
+    return [f"{row.fault}: {'; '.join(row.reasons)}" for row in rows if row.skipped]
 
 
 def test_kills(folder: Path) -> None:
@@ -85,6 +85,13 @@ def test_a_temporary_folder_too_long_for_sockets(folder: Path) -> None:
     short = folder / ("x" * (SOCKET_FOLDER - len(str(folder)) - 1))
     short.mkdir()
     assert sweep.run(TMPDIR=str(short)).code == 0
+
+
+def test_a_trial_that_could_not_be_made_hides_no_other() -> None:
+    row = campaign.Row("fault", [Trial(before=3, lost=["x"]), Trial()], ["no mount", "no mount"])
+    assert row.cells() == ["fault", "2", "3", "1", "0", "0 of 0", "1 FAULTS (2 skipped)"]
+    none = campaign.Row("fault", [], ["no mount", "no mount"])
+    assert none.cells() == ["fault", "0", "", "", "", "", "skipped: no mount"]
 
 
 def test_the_account_finds_what_it_is_for(folder: Path) -> None:

@@ -19,20 +19,25 @@ AT_ONCE = 2
 
 @dataclass
 class Row:
-    """A fault and what its trials came to; `skipped` says why there were none."""
+    """A fault and what its trials came to; `skipped` says why some could not be made."""
 
     fault: str
     trials: list[Trial] = field(default_factory=list)
-    skipped: str | None = None
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def faults(self) -> list[str]:
         return [sentence for trial in self.trials for sentence in trial.faults]
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why trials were skipped, each once."""
+        return [*dict.fromkeys(self.skipped)]
+
     def cells(self) -> list[str]:
         """Columns of the table."""
-        if self.skipped:
-            return [self.fault, "0", "", "", "", "", f"skipped: {self.skipped}"]
+        if not self.trials:
+            return [self.fault, "0", "", "", "", "", f"skipped: {'; '.join(self.reasons)}"]
         named = sum(trial.to_name for trial in self.trials)
         unnamed = sum(len(trial.unnamed) for trial in self.trials)
         counts = [
@@ -41,6 +46,7 @@ class Row:
             )),
         ]  # fmt: skip
         verdict = "ok" if not self.faults else f"{len(self.faults)} FAULTS"
+        verdict += f" ({len(self.skipped)} skipped)" if self.skipped else ""
         return [self.fault, *map(str, counts), f"{named - unnamed} of {named}", verdict]
 
 
@@ -95,7 +101,7 @@ def execute(trials: Plan, folder: Path, told: Callable[[str], None] | None = Non
         try:
             found = trial(Path(tempfile.mkdtemp(dir=folder)))
         except Unavailable as error:
-            rows[name].skipped = str(error)
+            rows[name].skipped.append(str(error))
             return
         rows[name].trials.append(found)
         if told is not None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,14 +220,12 @@ def finish(sweep: Sweep, trial: Trial, *words: str, **options: Any) -> None:
 
 def survivors(session: int) -> list[int]:
     """Processes of a session that still run; one that waits to be reaped does not."""
-    return list(_members(session))
-
-
-def _members(session: int) -> Iterator[int]:
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                yield process.pid
+                found.append(process.pid)
+    return found
 
 
 def no_orphans(session: int, trial: Trial, seconds: float = 20.0) -> None:
