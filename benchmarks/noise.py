@@ -21,6 +21,7 @@ from typing import Any
 from bench.ab.duel import timed_in
 from bench.ab.sample import Side, plan, take_pair
 from bench.console import make_console
+from bench.machine.processor import cores
 from bench.machine.variables import ALLOCATOR
 from bench.report.sheet import Entry, Sheet, show
 from bench.selftest.pool import Pair
@@ -78,16 +79,10 @@ def variants() -> list[Variant]:
             lambda: dict.fromkeys(THREAD_VARIABLES),
         ),
         Variant("twice as many threads as cores", _threads_free,
-                lambda: dict.fromkeys(THREAD_VARIABLES, str(2 * _threads()))),
+                lambda: dict.fromkeys(THREAD_VARIABLES, str(2 * cores()))),
         Variant("layout left to chance", variables=_any_layout),
         Variant("no warm-up", _without_warm_up),
     ]  # fmt: skip
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 def main() -> None:
