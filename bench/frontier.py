@@ -21,7 +21,7 @@ from bench.process.outcome import TIME_OUT, Outcome
 FRONTIER = "frontier"
 MEMORY, POINT, TOTAL, MOST = "memory", "point_seconds", "max_seconds", "max"
 # What every point of a cell says alike, taken from the first that was measured.
-COMMON = ("data", "parameters", "shape", "kernel")
+COMMON = ("data", "parameters", "shape", "kernel", "environment")
 ABOUT = ("model", "task", "device", "dtype", "threads", "compile", "backend", "overrides")
 
 Point = dict[str, Any]

@@ -26,4 +26,7 @@ def point(cell: dict[str, Any]) -> dict[str, Any]:
     size = ITEM + (MORE if config["size"]["name"] == "tiny" else 0)
     held = bytearray(value * size)
     found = {"start_bytes": start, "peak_bytes": start + len(held), "method": "known"}
-    return {"status": "ok", "point": found, "parameters": {"total": 7}}
+    environment = {"frequency_mhz": 2000.0, "torch": {"threads": 1}}
+    return {
+        "status": "ok", "point": found, "parameters": {"total": 7}, "environment": environment,
+    }  # fmt: skip

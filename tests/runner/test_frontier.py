@@ -129,6 +129,8 @@ def test_the_frontier_is_where_arithmetic_puts_it(bench: Command, results: Path)
     assert record["figures"] == {"largest_batch": sweep["largest"]}
     assert record["validity"] == {"valid": True, "reason": None}
     assert record["parameters"] == {"total": 7}
+    assert record["environment"]["torch"] == {"threads": 1}, "as in other scenarios' records"
+    assert record["environment"]["frequency_mhz"] == 2000.0
     first = next(p for p in sweep["points"] if p["status"] == "failed")
     assert first["reason"] == "out of memory: needed more than memory_limit_gib=0.25; MemoryError"
     assert f"batch up to {sweep['largest']}, limited by memory" in done.out
