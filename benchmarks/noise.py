@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.ab.duel import timed_in
-from bench.ab.sample import Side, plan, take_pair
+from bench.ab.sample import SPIN, Side, plan, take_pair
 from bench.console import make_console
 from bench.machine.processor import cores
 from bench.machine.variables import ALLOCATOR
@@ -80,6 +80,7 @@ def variants() -> list[Variant]:
         ),
         Variant("twice as many threads as cores", _threads_free,
                 lambda: dict.fromkeys(THREAD_VARIABLES, str(2 * cores()))),
+        Variant("OpenMP's threads spin on", variables=lambda: dict.fromkeys(SPIN)),
         Variant("layout left to chance", variables=_any_layout),
         Variant("no warm-up", _without_warm_up),
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import recording
-from bench.ab.sample import Sample, Side
+from bench.ab.sample import SPIN, Sample, Side
 from bench.identity import digest
 from bench.machine.environment import load
 from bench.process.launch import FRESH
@@ -27,7 +27,9 @@ def record_of(side: Side, request: Mapping[str, Any], sample: Sample) -> Record:
         config_hash=digest(config),
         code={"commit": side.commit, "dirty": side.dirty, "source_sha256": side.source},
     )
-    around = {"load_after": load(), "isolation": FRESH, "layout": secrets.token_hex(8)}
+    around = {
+        "load_after": load(), "isolation": FRESH, "layout": secrets.token_hex(8), "spin": SPIN,
+    }  # fmt: skip
     return recording.record_of(
         asked,
         sample.payload,

@@ -57,6 +57,12 @@ def variation(
     return float(logs[:, 0].std(ddof=1)), float((logs[:, 1] - logs[:, 0]).std(ddof=1) / 2**0.5)
 
 
+def measured(pairs: Sequence[Pair]) -> float:
+    """The median relative change over pairs: what a slowdown that was injected comes to."""
+    changes = [np.median(pair.other) / np.median(pair.plain) - 1 for pair in pairs]
+    return float(np.median(changes))
+
+
 def loud(pool: Pool, limit: float) -> dict[str, float]:
     """Metrics whose plain processes vary by more than `limit` in turns, by the medians."""
     median = REDUCTIONS["median"]
@@ -87,20 +93,23 @@ def power(pool: Pool, outcomes: Sequence[Outcome], seconds_a_pair: float) -> She
         cost = statistics.fmean(outcome.processes) * seconds_a_pair
         together = [share(outcome.any_called, n), Entry(""), Entry(""), Entry("")]
         if len(outcome.verdicts) > 1:
-            rows.append([head, Entry("any metric"), Entry(n), *together, seconds(cost)])
+            rows.append([head, Entry("any metric"), Entry(""), Entry(n), *together, seconds(cost)])
         for metric, verdicts in outcome.verdicts.items():
             changed = verdicts["slower"] + verdicts["faster"]
+            seen = measured(pool.of(metric, outcome.slowdown))
             counts = [verdicts["slower"], verdicts["same"], verdicts["ambiguous"]]
             cells = [share(changed, n), *(percent(count / n) for count in counts)]
-            rows.append([head, Entry(metric), Entry(n), *cells, seconds(cost)])
+            row = [head, Entry(metric), Entry(seen, f"{seen:+.1%}"), Entry(n), *cells]
+            rows.append([*row, seconds(cost)])
     available = min(len(pool.of(metric, 0.0)) for metric in pool.pairs)
     return Sheet(
         "The sequential rule on comparisons drawn from the pool",
-        ["head", "metric", "comparisons", "called, 95 % interval", "slower", "same", "ambiguous",
+        ["head", "metric", "measured", "comparisons", "called, 95 % interval", "slower", "same", "ambiguous",
          "machine time s"],
         rows,
         [
-            f"Looks at {', '.join(map(str, LOOKS))} processes a side; machine time of one metric.",
+            f"Looks at {', '.join(map(str, LOOKS))} processes a side; machine time of one metric. "
+            "Measured: the median change over all pairs of the pool.",
             f"Equals are judged with a floor of {FLOOR:.0%}, the others with those above.",
             "The intervals (Clopper and Pearson) are of the drawing alone: comparisons share "
             f"processes, of which the pool has {available} pairs of a kind.",

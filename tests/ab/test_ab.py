@@ -34,7 +34,9 @@ def test_a_slower_head_is_told(repo: Path, capsys: pytest.CaptureFixture[str]) -
     assert "slower" in said
     assert "fake · nano · text · train" in said
     assert [len(records(side)) for side in ("base", "head")] == [11, 11]  # one warms up
-    assert {r["environment"]["isolation"] for r in records("head")} == {"fresh interpreter"}
+    around = [r["environment"] for r in records("head")]
+    assert {part["isolation"] for part in around} == {"fresh interpreter"}
+    assert {part["spin"]["GOMP_SPINCOUNT"] for part in around} == {"10000"}
 
 
 def test_what_is_not_committed_is_compared_too(
@@ -117,4 +119,6 @@ def test_both_sides_get_the_same_environment() -> None:
     found = sample.environment(2)
     assert found["OMP_NUM_THREADS"] == "2"
     assert found["PYTHONHASHSEED"] == "0"
-    assert set(found) <= {*sample.INHERITED, *sample.worker_environment(2), "PYTHONHASHSEED"}
+    assert found.items() >= sample.SPIN.items()
+    fixed = {*sample.worker_environment(2), *sample.SPIN, "PYTHONHASHSEED"}
+    assert set(found) <= {*sample.INHERITED, *fixed}

@@ -9,6 +9,7 @@ from scipy import stats
 from bench.report.compare.statistics import ALPHA, LOOKS
 from bench.selftest import summary
 from bench.selftest.floors import floors, two_stretches
+from bench.selftest.pool import SLOWDOWNS
 from bench.selftest.rehearse import BLOCK, blocks, pairs, rehearse
 from tests.selftest.pools import pool
 
@@ -71,6 +72,13 @@ def test_variation_is_the_noise_that_was_put_in() -> None:
     apart, turns = summary.variation(made, summary.REDUCTIONS["median"])
     assert turns == pytest.approx(0.02, rel=0.05)
     assert apart == pytest.approx(np.hypot(0.02, 0.1), rel=0.05)
+
+
+def test_what_was_injected_is_what_is_measured() -> None:
+    made = pool(0.02, count=2000)
+    for slowdown in SLOWDOWNS:
+        found = summary.measured(made.of("step", slowdown))
+        assert found == pytest.approx(slowdown, abs=0.002)
 
 
 def test_floors_are_the_99th_percentile_of_what_equals_differ_by() -> None:
