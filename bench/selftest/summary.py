@@ -104,8 +104,8 @@ def power(pool: Pool, outcomes: Sequence[Outcome], seconds_a_pair: float) -> She
     available = min(len(pool.of(metric, 0.0)) for metric in pool.pairs)
     return Sheet(
         "The sequential rule on comparisons drawn from the pool",
-        ["head", "metric", "measured", "comparisons", "called, 95 % interval", "slower", "same", "ambiguous",
-         "machine time s"],
+        ["head", "metric", "measured", "comparisons", "called, 95 % interval", "slower", "same",
+         "ambiguous", "machine time s"],
         rows,
         [
             f"Looks at {', '.join(map(str, LOOKS))} processes a side; machine time of one metric. "
