@@ -1,6 +1,5 @@
 """Columns of the index as Arrow arrays, and tables of different columns put together."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +18,7 @@ OWN = {
 MOMENT = pyarrow.timestamp("us", "UTC")
 INTEGERS = (-(2**63), 2**63 - 1)
 
-# A record has no cycles, and looking for them takes time. What JSON reads as infinite stays so.
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-
-Row = tuple[str, int, int, Record]  # STAMP and the brief
+Row = tuple[str, int, int, Record, bytes]  # STAMP, the brief, its text
 
 
 def table_of(rows: Sequence[Row]) -> pyarrow.Table:
@@ -30,13 +26,14 @@ def table_of(rows: Sequence[Row]) -> pyarrow.Table:
     found: Columns = {}
     for place, row in enumerate(rows):
         collect(row[3], place, found)
-    files, sizes, times, briefs = zip(*rows, strict=True) if rows else ([], [], [], [])
-    own = zip(OWN.items(), (files, sizes, times, map(_encode, briefs)), strict=True)
+    files, sizes, times, briefs, texts = zip(*rows, strict=True) if rows else ([],) * 5
+    own = zip(OWN.items(), (files, sizes, times, texts), strict=True)
     arrays = {name: pyarrow.array(values, kind) for (name, kind), values in own}
+    scalars: dict[str, dict[int, Any]] = {}
     for prefix, columns in found.items():
-        for name, values in columns.items():
-            if prefix + name not in OWN:
-                arrays[_sound(prefix + name)] = _array(values, len(rows))
+        for name, values in columns.items():  # a name with a dot in it may be that of another part
+            scalars.setdefault(_sound(prefix + name), {}).update(values)
+    arrays |= {n: _array(values, len(rows)) for n, values in scalars.items() if n not in OWN}
     if "created" in arrays:
         moments = [created(record) for record in briefs]
         arrays["created"] = pyarrow.array(moments, MOMENT)

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import gc
 import hashlib
-import json
 import os
 import secrets
 import stat
@@ -23,6 +22,7 @@ import pyarrow
 import pyarrow.parquet
 
 from bench.store.arrays import BRIEF, STAMP, table_of, together
+from bench.store.codec import decode
 from bench.store.parse import Problem
 from bench.store.record import Record
 from bench.store.rows import Stamp, read_rows
@@ -31,7 +31,8 @@ NAME = "index.parquet"
 MARK, SEAL = b"archbench.index", b"archbench.seal"
 PREFIX, BLANK = b"archbench-sha256:", b"0" * 64
 MADE_BY = (
-    "arrays.py", "brief.py", "check.py", "index.py", "parse.py", "record.py", "rows.py",
+    "arrays.py", "brief.py", "check.py", "codec.py", "index.py", "parse.py",
+    "record.py", "rows.py",
 )  # fmt: skip
 
 
@@ -55,8 +56,9 @@ class Index:
         """Every readable record in brief, in order of ids, and what could not be read."""
         table, problems = self.table([*STAMP, BRIEF])
         with _no_collector():
-            whole = "[" + ",".join(table.column(BRIEF).to_pylist()) + "]"
-            return cast(list[Record], json.loads(whole)), problems
+            texts = table.column(BRIEF).cast(pyarrow.binary()).to_pylist()
+            whole, _ = decode(b"[" + b",".join(texts) + b"]")
+            return cast(list[Record], whole), problems
 
     def table(self, names: Sequence[str] | None = None) -> tuple[pyarrow.Table, list[Problem]]:
         """Columns (all without `names`) of every readable record, in order of ids."""

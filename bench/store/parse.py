@@ -1,10 +1,10 @@
 """From a file to a record, or to the sentence that says why it is none."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.store.codec import Encode, decode
 from bench.store.record import Record, validate
 
 
@@ -27,7 +27,7 @@ def read_record(path: Path) -> Record:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from error
-    return parse(content)
+    return parse(content)[0]
 
 
 def read_named(folder: Path, name: str) -> Record:
@@ -35,14 +35,18 @@ def read_named(folder: Path, name: str) -> Record:
     return _of_name(read_record(folder / name), name)
 
 
-def read_regular(folder: Path, name: str) -> Record:
-    """As `read_named`, of what is known to be a file: thousands are read so."""
+def read_regular(folder: Path, name: str) -> tuple[Record, Encode]:
+    """As `read_named`, of what is known to be a file: thousands are read so.
+
+    Also what writes parts of it as JSON again.
+    """
     try:
         with open(f"{folder}/{name}", "rb", buffering=0) as stream:
             content = stream.read()
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from error
-    return _of_name(parse(content), name)
+    record, encode = parse(content)
+    return _of_name(record, name), encode
 
 
 def _of_name(record: Record, name: str) -> Record:
@@ -51,17 +55,17 @@ def _of_name(record: Record, name: str) -> Record:
     return record
 
 
-def parse(content: bytes) -> Record:
-    """The record in a file's content; ValueError with one sentence where there is none."""
+def parse(content: bytes) -> tuple[Record, Encode]:
+    """The record in a file's content, and what writes parts of it; ValueError as a sentence."""
     if not content.strip():
         raise ValueError("is empty")
     try:
-        value = json.loads(content, parse_constant=_refuse_constant)
+        value, encode = decode(content, _refuse_constant)
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8 text") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not valid JSON, perhaps truncated ({error})") from None
-    return validate(value)
+    return validate(value), encode
 
 
 def _refuse_constant(name: str) -> Any:

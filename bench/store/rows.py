@@ -54,7 +54,10 @@ def _read_chunk(folder: Path, chunk: Sequence[tuple[str, Stamp]]) -> Part:
     problems: list[Problem] = []
     for name, (size, changed) in chunk:
         try:
-            rows.append((name, size, changed, brief(read_regular(folder, name))))
+            record, encode = read_regular(folder, name)
         except ValueError as error:
             problems.append(Problem(folder / name, str(error)))
+            continue
+        kept = brief(record)
+        rows.append((name, size, changed, kept, encode(kept)))
     return table_of(rows), problems

@@ -58,7 +58,7 @@ def read_table(paths: Iterable[Path]) -> tuple[pyarrow.Table, list[Problem]]:
 
 def _single(path: Path) -> tuple[pyarrow.Table, list[Problem]]:
     try:
-        return table_of([(path.name, 0, 0, read_record(path))]), []
+        return table_of([(path.name, 0, 0, read_record(path), b"")]), []
     except ValueError as error:
         return table_of([]), [Problem(path, str(error))]
 

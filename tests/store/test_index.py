@@ -238,6 +238,24 @@ def test_columns_of_several_types(tmp_path: Path) -> None:
     assert [r["figures"]["x"] for r in briefs] == values
 
 
+def test_parts_of_different_shape_share_their_columns(tmp_path: Path) -> None:
+    """The same name for a scalar, a part, a list or nothing; a dot within a name."""
+    store = Store(tmp_path)
+    shapes: list[dict[str, Any]] = [
+        {"x": 1, "y": "a"}, {"y": "b", "x": 2}, {"x": {"z": 3}}, {"x": [4]}, {"x": None}, {},
+        {"x.z": 5},
+    ]  # fmt: skip
+    for shape in shapes:
+        store.write(make_record(figures=shape))
+    table, _ = Index(tmp_path).table()
+    found = {name: table.column(f"figures.{name}").to_pylist() for name in ("x", "y", "x.z")}
+    assert found == {
+        "x": [1, 2, None, None, None, None, None],
+        "y": ["a", "b", None, None, None, None, None],
+        "x.z": [None, None, 3, None, None, None, 5],
+    }
+
+
 def test_numbers_and_texts_that_files_of_others_hold(store: Store) -> None:
     """JSON reads 1e999 as infinity, and half a surrogate pair as a text that UTF-8 cannot hold."""
     path = min(store.records.glob("*.json"))
