@@ -2,8 +2,8 @@
 
 `python driver.py ROOT OPTIONS < cell.json` leaves `result.json` in the working directory. It is
 started as a file from this checkout and imports `bench` from ROOT, so that any revision whose
-`bench.worker.run_cell` takes a cell can be measured. OPTIONS is a JSON object: `inbox`, `outbox`
-and `leads` of `bench.ab.turns`, and `slowdown`, which is 0 but in tests of the instrument.
+`bench.worker.run_cell` takes a cell can be measured. OPTIONS is a JSON object: `inbox`, `outbox`,
+`flag` and `leads` of `bench.ab.turns`, and `slowdown`, which is 0 but in tests of the instrument.
 """
 
 import importlib
@@ -35,7 +35,9 @@ def main() -> int:
     if not hasattr(meter, "turn"):
         return _leave({"status": "bad_input", "reason": NO_TURNS})
     turns = _of_this_checkout("turns", HERE.with_name("turns.py"))
-    meter.turn = turns.Turns(options["inbox"], options["outbox"], leads=options["leads"])  # type: ignore[attr-defined]
+    meter.turn = turns.Turns(  # type: ignore[attr-defined]
+        options["inbox"], options["outbox"], options["flag"], leads=options["leads"]
+    )
     if options["slowdown"]:
         slowdown = HERE.parents[1] / "selftest" / "slowdown.py"
         _of_this_checkout("slowdown", slowdown).slow_down(meter, options["slowdown"])

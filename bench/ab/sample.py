@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.ab.turns import SLICE_S
 from bench.errors import BadInput, one_line
 from bench.machine.variables import worker_environment
 from bench.process.child import LOG
@@ -19,6 +21,8 @@ from bench.process.child import LOG
 DRIVER = Path(__file__).with_name("driver.py")
 TIMEOUT_S = 900.0  # of one process, set-up and all
 WINDOW_S = 2.0  # in which the two processes of a pair take turns
+LOOK_S = WINDOW_S  # past the deadline, until it is clear which of two processes the other waits for
+GRACE_S = 3 * WINDOW_S  # in which that other one, which is not to blame, may finish alone
 # What a process of the user's carries along and what a measured one may not: the environment lies
 # on the stack, and its size shifts addresses (Mytkowicz et al. 2009, "Producing wrong data without
 # doing anything obviously wrong!"), so both sides get the same few variables.
@@ -70,7 +74,8 @@ def take_pair(
 
     The two processes set up at the same time and then time their calls in turns, never at once;
     `second_leads` says who begins. Raises BadInput where a checkout refuses its input; whatever
-    else goes wrong is a sample whose status is "failed", with the reason.
+    else goes wrong is a sample whose status is "failed", with the reason. A time-out is that of
+    the side which the other one waits for.
     """
     begin = time.monotonic()
     first, second = os.pipe(), os.pipe()
@@ -82,31 +87,48 @@ def take_pair(
         ]
         for descriptor in (*first, *second):
             os.close(descriptor)  # the children's copies are theirs: one that dies is noticed
-        samples = [
-            Sample(child.wait(begin + timeout, timeout), time.monotonic() - begin)
-            for child in children
-        ]
+        _finish(children, begin + timeout, f"not finished after {timeout:g} s")
+        samples = [Sample(child.result(), child.end - begin) for child in children]
     for side, sample in zip(sides, samples, strict=True):
         if sample.payload["status"] == "bad_input":
             raise BadInput(one_line(f"{side.name}: {sample.payload['reason']}"))
     return samples[0], samples[1]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Child:
-    """A running driver and the folder that it works in."""
+    """A running driver, the folder that it works in, and the flag that is up while it waits."""
 
     process: subprocess.Popen[bytes]
     folder: Path
+    flag: int
+    end: float = 0.0
+    stopped: str | None = None
 
-    def wait(self, deadline: float, timeout: float) -> dict[str, Any]:
-        """What it left when it ended, or why there is nothing."""
+    def wait(self, deadline: float) -> bool:
+        """Whether it ended by then."""
         try:
-            code = self.process.wait(max(deadline - time.monotonic(), 0.0))
+            self.process.wait(max(deadline - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            return _failed(f"time-out: not finished after {timeout:g} s")
-        path = self.folder / "result.json"
+            return False
+        self.end = self.end or time.monotonic()
+        return True
+
+    def waits(self) -> bool:
+        """Whether it sleeps until its partner is ready or hands the baton over."""
+        return bool(select.select([self.flag], [], [], 0.0)[0])
+
+    def stop(self, reason: str) -> None:
+        self.stopped = reason
+        self.process.kill()
+        self.process.wait()
+        self.end = time.monotonic()
+
+    def result(self) -> dict[str, Any]:
+        """What it left when it ended, or why there is nothing."""
+        if self.stopped is not None:
+            return _failed(self.stopped)
+        code, path = self.process.returncode, self.folder / "result.json"
         if code == 0 and path.exists():
             return dict(json.loads(path.read_text(encoding="utf-8")))
         text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
@@ -114,25 +136,62 @@ class _Child:
         return _failed(f"crash: exit code {code}" + (f": {said[-1]}" if said else ""))
 
 
+def _finish(children: Sequence[_Child], deadline: float, overdue: str) -> None:
+    """Until both have ended, by themselves or because they are overdue."""
+    reason = f"time-out: {overdue}"
+    late = [child for child in children if not child.wait(deadline)]
+    if len(late) == 2 and (holder := _holder(late)) is not None:
+        holder.stop(reason)
+        late.remove(holder)
+        reason = f"stopped: it waited for the other side, which was {overdue}"
+        late = [child for child in late if not child.wait(time.monotonic() + GRACE_S)]
+    for child in late:
+        if not child.wait(time.monotonic()):
+            child.stop(reason)
+
+
+def _holder(children: Sequence[_Child]) -> _Child | None:
+    """The one of two that the other one waits for all the time; None where there is none.
+
+    Then both take turns still, or neither has come so far.
+    """
+    waited: set[int] = set()
+    until = time.monotonic() + LOOK_S
+    while time.monotonic() < until:
+        now = [place for place, child in enumerate(children) if child.waits()]
+        if len(now) == 1:  # both, or neither: the baton is on its way
+            waited.update(now)
+        if len(waited) == 2 or any(child.wait(time.monotonic()) for child in children):
+            return None
+        time.sleep(SLICE_S)
+    return children[1 - waited.pop()] if waited else None
+
+
 @contextlib.contextmanager
 def _child(
     side: Side, request: Mapping[str, Any], ends: tuple[int, int], *, leads: bool
 ) -> Iterator[_Child]:
-    options = {"inbox": ends[0], "outbox": ends[1], "leads": leads, "slowdown": side.slowdown}
+    flag = os.pipe()
+    options = {
+        "inbox": ends[0], "outbox": ends[1], "flag": flag, "leads": leads,
+        "slowdown": side.slowdown,
+    }  # fmt: skip
     command = [sys.executable, "-P", str(DRIVER), str(side.root), json.dumps(options)]
     with tempfile.TemporaryDirectory(prefix="archbench-") as name:
         folder = Path(name)
         (folder / "cell.json").write_text(json.dumps(request), encoding="utf-8")
         with open(folder / "cell.json", "rb") as asked, open(folder / LOG, "wb") as log:
             process = subprocess.Popen(
-                command, stdin=asked, stdout=log, stderr=log, cwd=folder, pass_fds=ends,
+                command, stdin=asked, stdout=log, stderr=log, cwd=folder, pass_fds=(*ends, *flag),
                 env=environment(int(request["threads"]), side.variables),
             )  # fmt: skip
         try:
-            yield _Child(process, folder)
+            yield _Child(process, folder, flag[0])
         finally:
             process.kill()
             process.wait()
+            for descriptor in flag:
+                os.close(descriptor)
 
 
 def environment(threads: int, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:

@@ -16,6 +16,7 @@ ERRORS = "class BadInput(ValueError): pass\n"
 TIME = "def turn(): pass\n"
 WORKER = """
 import random
+from time import sleep
 from bench.errors import BadInput
 from bench.meters import time
 def run_cell(cell, workdir):
@@ -29,8 +30,14 @@ def run_cell(cell, workdir):
         return {{"status": "failed", "reason": "NaN"}}
     level = mean * random.gauss(1, 0.005)
     samples = []
-    for _ in range(9):
+    if behaviour == "sleep in set-up":
+        sleep(60)
+    for _ in range(9 if behaviour != "endless" else 100_000):
         time.turn()
+        if behaviour == "endless":
+            sleep(0.01)
+        if behaviour == "sleep":
+            sleep(60)
         samples.append(level * random.gauss(1, 0.002))
     return {{"status": "ok", "timing": {{"samples_s": samples, "unit": "tokens"}}}}
 """
