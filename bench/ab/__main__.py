@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.ab.duel import Cell, Duel
 from bench.ab.keep import make_stores, record_of
-from bench.ab.sample import TIMEOUT_S, Sample, Side, plan
+from bench.ab.sample import SCORED, TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
 from bench.checks import parse_duration
 from bench.console import make_console
@@ -30,7 +30,6 @@ from bench.report.compare.verdict import Finding, gravest_first
 from bench.store import Record, StoreError
 
 DEFAULT = ("model=transformer", "task=text", "scenario=train")
-SCORED = "quality"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from bench.machine.variables import worker_environment
 from bench.process.child import LOG
 
 DRIVER = Path(__file__).with_name("driver.py")
+SCORED = "quality"  # the scenario that times nothing
 TIMEOUT_S = 900.0  # of one process, set-up and all
 WINDOW_S = 2.0  # in which the two processes of a pair take turns
 LOOK_S = WINDOW_S  # past the deadline, until it is clear which of two processes the other waits for
@@ -73,26 +74,42 @@ def take_pair(
     """Measure a request (a cell as the runner hands it to a worker) once on each side.
 
     The two processes set up at the same time and then time their calls in turns, never at once;
-    `second_leads` says who begins. Raises BadInput where a checkout refuses its input; whatever
-    else goes wrong is a sample whose status is "failed", with the reason. A time-out is that of
-    the side which the other one waits for.
+    `second_leads` says who begins. Trainings for a score time nothing and would only fight for the
+    cores: they run one after the other. Raises BadInput where a checkout refuses its input;
+    whatever else goes wrong is a sample whose status is "failed", with the reason. A time-out is
+    that of the side which the other one waits for.
     """
+    scored = all(request.get("scenario") == SCORED for request in requests)
+    samples: list[Sample] = []
+    for places in ((0,), (1,)) if scored else ((0, 1),):
+        samples += _take(sides, requests, places, timeout, leader=int(second_leads))
+    for side, sample in zip(sides, samples, strict=True):
+        if sample.payload["status"] == "bad_input":
+            raise BadInput(one_line(f"{side.name}: {sample.payload['reason']}"))
+    return samples[0], samples[1]
+
+
+def _take(
+    sides: Sequence[Side],
+    requests: Sequence[Mapping[str, Any]],
+    places: Sequence[int],
+    timeout: float,
+    *,
+    leader: int,
+) -> list[Sample]:
+    """The processes of the sides at `places`, side by side."""
     begin = time.monotonic()
     first, second = os.pipe(), os.pipe()
     ends = ((first[0], second[1]), (second[0], first[1]))  # inbox and outbox of each side
     with contextlib.ExitStack() as stack:
         children = [
-            stack.enter_context(_child(side, request, end, leads=(place == 1) == second_leads))
-            for place, (side, request, end) in enumerate(zip(sides, requests, ends, strict=True))
+            stack.enter_context(_child(sides[k], requests[k], ends[k], leads=k == leader))
+            for k in places
         ]
         for descriptor in (*first, *second):
             os.close(descriptor)  # the children's copies are theirs: one that dies is noticed
         _finish(children, begin + timeout, f"not finished after {timeout:g} s")
-        samples = [Sample(child.result(), child.end - begin) for child in children]
-    for side, sample in zip(sides, samples, strict=True):
-        if sample.payload["status"] == "bad_input":
-            raise BadInput(one_line(f"{side.name}: {sample.payload['reason']}"))
-    return samples[0], samples[1]
+        return [Sample(child.result(), child.end - begin) for child in children]
 
 
 @dataclass

@@ -12,7 +12,7 @@ where processes differ by no more than 1.5 %); 1: one is missed; 2: bad input; 1
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.console import make_console
@@ -20,7 +20,7 @@ from bench.constants import ROOT
 from bench.errors import BadInput, one_line
 from bench.machine.environment import describe
 from bench.report.compare.floors import FLOORS, IN_TURNS, read, write
-from bench.report.sheet import show, to_markdown
+from bench.report.sheet import Sheet, show, to_markdown
 from bench.selftest import floors, live, quality, summary
 from bench.selftest import pool as pools
 from bench.selftest.rehearse import Outcome, rehearse
@@ -83,31 +83,40 @@ def _run(options: argparse.Namespace) -> int:
                  found[IN_TURNS] if slowdown else None)
         for slowdown in TARGETS
     ]  # fmt: skip
-    taken = [pair.wall_s for found in pool.pairs.values() for pair in found]
-    sheets = [
-        summary.noise(pool),
-        summary.floors(found),
-        summary.power(pool, outcomes, sum(taken) / len(taken)),
-        summary.rivals(pool, options.comparisons, options.seed),
-    ]
-    if options.live:
-        sheets.append(live.compare(CELLS[0], options.live, found[IN_TURNS], _say))
-    if options.seeds:
-        ((name, request),) = live.requests([QUALITY]).items()
-        taught = quality.collect(ROOT, request, options.seeds, _say)
-        sheets.append(summary.scores(taught, name, options.comparisons, options.seed))
-    missed = _missed(pool, outcomes)
     console = make_console()
-    for sheet in sheets:
+    told = []
+    for sheet in _sheets(options, pool, found, outcomes):
         show(sheet, console)
         console.print()
+        told.append(to_markdown(sheet))
+    missed = _missed(pool, outcomes)
     said = "; ".join(missed) or "every target is met"
     console.print(f"{said}. {time.monotonic() - begin:.0f} s in all.", soft_wrap=True)
-    text = "\n".join([*(to_markdown(sheet) for sheet in sheets), said + "."])
+    text = "\n".join([*told, said + "."])
     (options.output / "selftest.md").write_text(text + "\n", encoding="utf-8")
     if machine := pool.about["environment"].get("machine_key"):
         write(options.noise, machine, found)
     return 1 if missed else 0
+
+
+def _sheets(
+    options: argparse.Namespace,
+    pool: pools.Pool,
+    found: Mapping[str, Mapping[str, float]],
+    outcomes: Sequence[Outcome],
+) -> Iterator[Sheet]:
+    """Every sheet of the report as soon as it is known; the last ones are measured for it."""
+    taken = [pair.wall_s for pairs in pool.pairs.values() for pair in pairs]
+    yield summary.noise(pool)
+    yield summary.floors(found)
+    yield summary.power(pool, outcomes, sum(taken) / len(taken))
+    yield summary.rivals(pool, options.comparisons, options.seed)
+    if options.live:
+        yield live.compare(CELLS[0], options.live, found[IN_TURNS], _say)
+    if options.seeds:
+        ((name, request),) = live.requests([QUALITY]).items()
+        taught = quality.collect(ROOT, request, options.seeds, _say)
+        yield summary.scores(taught, name, options.comparisons, options.seed)
 
 
 def _check(options: argparse.Namespace) -> None:

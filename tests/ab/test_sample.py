@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.ab import sample
-from bench.ab.sample import Side, take_pair
+from bench.ab.sample import Sample, Side, take_pair
 from tests.ab.checkout import write
 
 REQUEST: dict[str, Any] = {"threads": 1}
@@ -58,3 +58,30 @@ def test_a_side_that_waited_and_does_not_finish_is_not_blamed(
 
 def test_two_that_take_turns_are_late_together(tmp_path: Path) -> None:
     assert pair(tmp_path, "endless", "endless") == (LATE, LATE)
+
+
+@pytest.mark.parametrize(("scenario", "groups"), [("quality", [(0,), (1,)]), ("train", [(0, 1)])])
+def test_trainings_for_a_score_run_one_after_the_other(
+    scenario: str, groups: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def take(sides: Any, requests: Any, places: Any, timeout: float, *, leader: int) -> Any:
+        seen.append(places)
+        return [Sample({"status": "ok", "side": sides[k].name}, 1.0) for k in places]
+
+    monkeypatch.setattr(sample, "_take", take)
+    sides, request = (Side("base", Path()), Side("head", Path())), {"scenario": scenario}
+    found = take_pair(sides, (request, request), 1.0)
+    assert seen == groups
+    assert [one.payload["side"] for one in found] == ["base", "head"]
+
+
+def test_a_process_alone_waits_for_nobody(tmp_path: Path) -> None:
+    sides = (Side("base", tmp_path / "base"), Side("head", tmp_path / "head"))
+    for side in sides:
+        write(side.root)
+    request = {"threads": 1, "scenario": "quality"}
+    assert [one.payload["status"] for one in take_pair(sides, (request, request), 20.0)] == [
+        "ok"
+    ] * 2
