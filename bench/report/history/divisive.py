@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 Array = NDArray[np.float64]
 
@@ -133,6 +132,8 @@ def t_test(left: Array, right: Array) -> float:
     error = np.sqrt(squares / (n + m - 2) * (1 / n + 1 / m))
     if error == 0.0:
         return 0.0 if step else 1.0
+    from scipy.special import stdtr  # slow to load, and of no use to a table
+
     return 2 * float(stdtr(n + m - 2, -step / error))
 
 

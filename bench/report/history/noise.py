@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from bench.report.history.divisive import Array
 
@@ -32,6 +31,8 @@ class Noise:
         error = self.s * math.sqrt(1 / n + 1 / m)
         if error == 0.0:
             return (0.0 if step else 1.0), 0.0
+        from scipy import stats  # slow to load, and of no use to a table
+
         p = 2 * float(stats.t.sf(abs(step) / error, self.df))
         return p, float(stats.t.isf((1 - level) / 2, self.df)) * error
 
