@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.ab.duel import Cell, Duel
+from bench.ab.duel import Contest, Duel
 from bench.ab.keep import make_stores, record_of
 from bench.ab.sample import SCORED, TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
         stores = make_stores(options.results, both)
         kept: tuple[list[Record], list[Record]] = ([], [])
 
-        def keep(place: int, cell: Cell, sample: Sample) -> None:
+        def keep(place: int, cell: Contest, sample: Sample) -> None:
             record = record_of(both[place], cell.requests[place], sample)
             stores[place].write(record)
             kept[place].append(record)
@@ -103,13 +103,13 @@ def _run(options: argparse.Namespace) -> int:
     return emit(found, options, make_console(), notes)
 
 
-def _cells(both: tuple[Side, Side], words: Sequence[str]) -> tuple[list[Cell], list[Finding]]:
+def _cells(both: tuple[Side, Side], words: Sequence[str]) -> tuple[list[Contest], list[Finding]]:
     """The cells that both sides have, and what is to be said of those that one side has alone."""
     found = [_named(plan(side, words)) for side in both]
     common = [name for name in found[0] if name in found[1]]
     if not common:
         raise BadInput("no cell is there on both sides; see `python -m bench plan=true` of each.")
-    cells = [Cell(name, (found[0][name], found[1][name])) for name in common]
+    cells = [Contest(name, (found[0][name], found[1][name])) for name in common]
     gone = [
         Finding(name, "result", "not comparable", f"{name} is gone: head has no such cell")
         for name in found[0] if name not in found[1]

@@ -17,7 +17,7 @@ Request = Mapping[str, Any]
 
 
 @dataclass
-class Cell:
+class Contest:
     """A cell under comparison: how it is asked of each side, and what went wrong."""
 
     name: str
@@ -39,11 +39,11 @@ class Duel:
     """One process a side and cell each round; `seen` is told of every sample as it comes."""
 
     sides: tuple[Side, Side]
-    cells: Sequence[Cell]
+    cells: Sequence[Contest]
     floor: Callable[[str], float] = lambda _: 0.0  # by metric
     timeout: float = TIMEOUT_S
     budget: float | None = None
-    seen: Callable[[int, Cell, Sample], None] = lambda *_: None
+    seen: Callable[[int, Contest, Sample], None] = lambda *_: None
     say: Callable[[str], None] = lambda _: None
 
     def run(self) -> tuple[Sequential, Ending]:
@@ -87,7 +87,7 @@ class Duel:
             metrics += [name for name in pair[0] if name in pair[1]] if pair else []
         return metrics
 
-    def _running(self, rule: Sequential) -> list[Cell]:
+    def _running(self, rule: Sequential) -> list[Contest]:
         """Cells with a metric that needs more samples."""
         waiting = {metric.rpartition(SEPARATOR)[0] for metric in rule.open}
         return [cell for cell in self.cells if cell.failure is None and cell.name in waiting]
@@ -102,7 +102,7 @@ class Duel:
                     rule.add(metric, pair[0][metric], pair[1][metric])
 
     def _pair(
-        self, cell: Cell, *, swapped: bool
+        self, cell: Contest, *, swapped: bool
     ) -> tuple[dict[str, list[float]], dict[str, list[float]]] | None:
         """What a process of each side timed; None, and why in the cell, where one failed."""
         samples = take_pair(self.sides, cell.requests, self.timeout, second_leads=swapped)

@@ -23,7 +23,7 @@ from bench.report.compare.floors import FLOORS, IN_TURNS, read, write
 from bench.report.sheet import Sheet, show, to_markdown
 from bench.selftest import floors, live, quality, summary
 from bench.selftest import pool as pools
-from bench.selftest.rehearse import Outcome, rehearse
+from bench.selftest.rehearse import Rehearsal, rehearse
 
 CELLS = (("transformer", "train"), ("mamba", "decode"))
 QUALITY = ("transformer", "quality")
@@ -103,7 +103,7 @@ def _sheets(
     options: argparse.Namespace,
     pool: pools.Pool,
     found: Mapping[str, Mapping[str, float]],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Rehearsal],
 ) -> Iterator[Sheet]:
     """Every sheet of the report as soon as it is known; the last ones are measured for it."""
     taken = [pair.wall_s for pairs in pool.pairs.values() for pair in pairs]
@@ -146,7 +146,7 @@ def _collect(options: argparse.Namespace) -> pools.Pool:
     return pool
 
 
-def _missed(pool: pools.Pool, outcomes: Sequence[Outcome]) -> list[str]:
+def _missed(pool: pools.Pool, outcomes: Sequence[Rehearsal]) -> list[str]:
     """Targets that were promised and not met."""
     loud = summary.loud(pool, QUIET)
     for metric, noise in loud.items():

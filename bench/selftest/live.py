@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.ab.duel import Cell, Duel
+from bench.ab.duel import Contest, Duel
 from bench.ab.sample import Side, plan
 from bench.constants import ROOT
 from bench.report.compare.cells import name_of
@@ -37,7 +37,7 @@ def compare(
     for slowdown in SLOWDOWNS:
         for _ in range(times):
             sides = (Side("base", ROOT), Side("head", ROOT, slowdown=slowdown))
-            rule, ending = Duel(sides, [Cell(name, (request, request))], floor, say=say).run()
+            rule, ending = Duel(sides, [Contest(name, (request, request))], floor, say=say).run()
             for metric, judgement in rule.verdicts().items():
                 rows.append(
                     [kind(slowdown), Entry(metric), Entry(judgement.verdict),

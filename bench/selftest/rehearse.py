@@ -14,7 +14,7 @@ Drawn = tuple[Sequence[float], Sequence[float]]
 
 
 @dataclass
-class Outcome:
+class Rehearsal:
     """Verdicts of many comparisons of one kind."""
 
     slowdown: float
@@ -34,7 +34,7 @@ def rehearse(
     comparisons: int,
     seed: int,
     floors: Mapping[str, float] | None = None,
-) -> Outcome:
+) -> Rehearsal:
     """Run `comparisons` of plain against slowed-down processes; slowdown 0 is A/A.
 
     All metrics of the pool form one comparison. `floors` are those of `bench.ab`, none for the
@@ -42,7 +42,7 @@ def rehearse(
     """
     draw = np.random.default_rng(seed)
     metrics = list(pool.pairs)
-    outcome = Outcome(slowdown)
+    outcome = Rehearsal(slowdown)
     for _ in range(comparisons):
         rule = Sequential(metrics, floors or {})
         streams = {name: pairs(pool, name, slowdown, draw, rule.looks[-1]) for name in metrics}

@@ -11,7 +11,7 @@ from bench.report.compare.statistics import FLOOR, LOOKS
 from bench.report.sheet import Entry, Sheet
 from bench.selftest import quality
 from bench.selftest.pool import SLOWDOWNS, Pair, Pool
-from bench.selftest.rehearse import Outcome
+from bench.selftest.rehearse import Rehearsal
 from bench.selftest.rivals import RULES, called
 
 REDUCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
@@ -85,7 +85,7 @@ def floors(found: Mapping[str, Mapping[str, float]]) -> Sheet:
     )
 
 
-def power(pool: Pool, outcomes: Sequence[Outcome], seconds_a_pair: float) -> Sheet:
+def power(pool: Pool, outcomes: Sequence[Rehearsal], seconds_a_pair: float) -> Sheet:
     """False positives and power of the whole sequential rule."""
     rows = []
     for outcome in outcomes:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.ab import duel as duels
-from bench.ab.duel import Cell, Duel
+from bench.ab.duel import Contest, Duel
 from bench.ab.sample import Sample, Side
 
 SIDES = (Side("base", Path()), Side("head", Path()))
@@ -38,7 +38,7 @@ class Machine:
 
 
 def run(budget: float | None = None, floor: float = 0.0) -> tuple[Any, duels.Ending]:
-    return Duel(SIDES, [Cell("cell", ({}, {}))], lambda _: floor, budget=budget).run()
+    return Duel(SIDES, [Contest("cell", ({}, {}))], lambda _: floor, budget=budget).run()
 
 
 @pytest.mark.parametrize("budget", [11.5, 12.5, 13.5])

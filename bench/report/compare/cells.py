@@ -38,7 +38,7 @@ class Side:
 
 
 @dataclass
-class Cell:
+class Matched:
     """One cell on both sides; a side may be empty. Seeds are repetitions."""
 
     name: str
@@ -46,7 +46,7 @@ class Cell:
     head: Side
 
 
-def match(base: Sequence[Record], head: Sequence[Record]) -> list[Cell]:
+def match(base: Sequence[Record], head: Sequence[Record]) -> list[Matched]:
     """Cells of both sides by what was asked: model, size, task, scenario, axes and overrides.
 
     The device, the dtype and the like are part of the name, so that a cell that ran elsewhere is
@@ -54,7 +54,7 @@ def match(base: Sequence[Record], head: Sequence[Record]) -> list[Cell]:
     """
     sides = [_by_name(base), _by_name(head)]
     names = sorted(sides[0].keys() | sides[1].keys())
-    return [Cell(name, *(side.get(name, Side()) for side in sides)) for name in names]
+    return [Matched(name, *(side.get(name, Side()) for side in sides)) for name in names]
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
@@ -85,7 +85,7 @@ def name_of(record: Mapping[str, Any]) -> str:
     return SEPARATOR.join(words) + f" ({' '.join([*axes, *overrides(record)])})"  # type: ignore[arg-type]
 
 
-def obstacle(cell: Cell) -> str | None:
+def obstacle(cell: Matched) -> str | None:
     """Why figures of the two sides must not be set against each other, or None.
 
     Another version of a package or of the source is what a comparison is for, and no obstacle.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from bench.report.compare.cells import Cell, Side, by_process, match, obstacle
+from bench.report.compare.cells import Matched, Side, by_process, match, obstacle
 from bench.report.compare.floors import Floors
 from bench.report.compare.metrics import exact, of_cell, score, timed
 from bench.report.compare.scores import BySeed, judge_scores
@@ -42,7 +42,7 @@ def compare(
     return gravest_first(found)
 
 
-def _times(cells: Iterable[Cell], floors: Floors, within: float) -> Judged:
+def _times(cells: Iterable[Matched], floors: Floors, within: float) -> Judged:
     """All times of all cells, judged together so that the error is that of the whole comparison."""
     pairs, known = {}, {}
     names: dict[str, tuple[str, str]] = {}
@@ -57,7 +57,7 @@ def _times(cells: Iterable[Cell], floors: Floors, within: float) -> Judged:
     return {names[name]: judgement for name, judgement in judged.items()}
 
 
-def _without_figures(cell: Cell) -> Finding | None:
+def _without_figures(cell: Matched) -> Finding | None:
     """The finding on a cell that one side has alone, that failed, or that was measured otherwise.
 
     None where both sides say alike that there is no such cell.
@@ -87,7 +87,7 @@ def _ended(side: Side) -> str:
     return f"{word}: {side.records[0].get('reason')}"
 
 
-def _failures(cell: Cell) -> list[Finding]:
+def _failures(cell: Matched) -> list[Finding]:
     """A head of which some processes fail, where none of base does, has got worse."""
     base, head = cell.base.failed, cell.head.failed
     if base or not head:
@@ -96,7 +96,7 @@ def _failures(cell: Cell) -> list[Finding]:
     return [Finding(cell.name, "result", "worse", f"{cell.name} {said}")]
 
 
-def _of_cell(cell: Cell, times: Judged, scores: Judged) -> list[Finding]:
+def _of_cell(cell: Matched, times: Judged, scores: Judged) -> list[Finding]:
     """What both sides state, by metric, and what one of them states alone."""
     found = [
         _finding(cell, metric, judgement, "s")
@@ -109,7 +109,7 @@ def _of_cell(cell: Cell, times: Judged, scores: Judged) -> list[Finding]:
     return [*found, *_exact(cell), *_alone(cell)]
 
 
-def _alone(cell: Cell) -> list[Finding]:
+def _alone(cell: Matched) -> list[Finding]:
     """Metrics of one side: what vanished cannot be compared, what came is new."""
     base, head = (_metrics(side) for side in (cell.base, cell.head))
     gone = [
@@ -135,7 +135,7 @@ def _metrics(side: Side) -> dict[str, None]:
     return found
 
 
-def _exact(cell: Cell) -> list[Finding]:
+def _exact(cell: Matched) -> list[Finding]:
     base, head = (exact(side.good[0]) for side in (cell.base, cell.head))
     return [
         _finding(cell, metric, judge_exact(base[metric], head[metric]), "exact")
@@ -144,7 +144,7 @@ def _exact(cell: Cell) -> list[Finding]:
     ]
 
 
-def _scores(cells: Iterable[Cell]) -> Judged:
+def _scores(cells: Iterable[Matched]) -> Judged:
     """The scores of all cells by paired seeds, judged together."""
     pairs: dict[str, tuple[BySeed, BySeed, str]] = {}
     names: dict[str, tuple[str, str]] = {}
@@ -168,7 +168,7 @@ def _by_seed(side: Side) -> dict[str, tuple[str, dict[int, float]]]:
     return found
 
 
-def _finding(cell: Cell, metric: str, found: Judgement, unit: str) -> Finding:
+def _finding(cell: Matched, metric: str, found: Judgement, unit: str) -> Finding:
     return Finding(
         cell.name, metric, found.verdict, f"{cell.name}, {metric}: {found.why}", unit, found.base,
         found.head, found.ratio, found.low, found.high, found.p, found.n_base, found.n_head,
