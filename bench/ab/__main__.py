@@ -21,6 +21,7 @@ from bench.checks import parse_duration
 from bench.console import make_console
 from bench.errors import BadInput, one_line
 from bench.machine.key import machine_key
+from bench.process.interrupt import polite_kills
 from bench.report.compare.cells import name_of
 from bench.report.compare.compare import compare
 from bench.report.compare.floors import FLOORS, IN_TURNS, floors_in
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare; returns the exit code of the gravest verdict."""
     options = parser().parse_args(arguments)
     try:
-        return _run(options)
+        with polite_kills():
+            return _run(options)
     except (BadInput, StoreError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """Work trees of two revisions, side by side in a temporary folder."""
 
 import contextlib
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,17 +22,15 @@ def sides(base: str, head: str) -> Iterator[tuple[Side, Side]]:
     "." is a copy of this checkout as it stands. Raises BadInput for an unknown revision.
     """
     with tempfile.TemporaryDirectory(prefix="archbench-ab-") as folder:
-        made: list[Path] = []
         try:
-            found = []
-            for name, revision in (("base", base), ("head", head)):
-                root = Path(folder, name)
-                found.append(_check_out(name, revision, root))
-                made.append(root)
-            yield found[0], found[1]
+            yield (
+                _check_out("base", base, Path(folder, "base")),
+                _check_out("head", head, Path(folder, "head")),
+            )
         finally:
-            for root in made:
-                _git("worktree", "remove", "--force", str(root))
+            for root in Path(folder).iterdir():
+                shutil.rmtree(root)
+            _git("worktree", "prune")
 
 
 def _check_out(name: str, revision: str, root: Path) -> Side:

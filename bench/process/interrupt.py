@@ -1,6 +1,8 @@
 """An interrupt, or a polite kill, ends the running cell and then the run."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 from bench.process.launch import Launcher
@@ -39,3 +41,17 @@ class Interrupts:
         self.asked = True
         self.launcher.kill()
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def polite_kills() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt meanwhile, so that what was begun is tidied up."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -19,6 +19,7 @@ from bench.console import make_console
 from bench.constants import ROOT
 from bench.errors import BadInput, one_line
 from bench.machine.environment import describe
+from bench.process.interrupt import polite_kills
 from bench.report.compare.floors import FLOORS, IN_TURNS, read, write
 from bench.report.sheet import Sheet, show, to_markdown
 from bench.selftest import floors, live, quality, summary
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the selftest; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        return _run(options)
+        with polite_kills():
+            return _run(options)
     except (BadInput, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2

@@ -1,6 +1,10 @@
 """`python -m bench.ab` from end to end, on revisions of a bench that costs nothing."""
 
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +74,39 @@ def test_nothing_changed(repo: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_no_work_tree_is_left(repo: Path) -> None:
     main(["--base=one", "--head=one"])
+    listed = subprocess.run(
+        ["git", "-C", str(repo), "worktree", "list"], capture_output=True, text=True, check=True
+    )
+    assert len(listed.stdout.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_kill_leaves_nothing_behind(repo: Path, tmp_path: Path, number: int) -> None:
+    write(repo, "sleep")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = f"""
+import sys
+from pathlib import Path
+from bench.ab import trees
+from bench.ab.__main__ import main
+trees.ROOT = Path({str(repo)!r})
+sys.exit(main(["--base=one"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not list(temporary.glob("archbench-*/cell.json")):  # a process is measured
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said.strip()) == (
+        130, "interrupted; every finished sample is kept",
+    )  # fmt: skip
+    assert not list(temporary.iterdir())
     listed = subprocess.run(
         ["git", "-C", str(repo), "worktree", "list"], capture_output=True, text=True, check=True
     )
