@@ -16,6 +16,7 @@ ISOLATIONS = ("server", "fresh")
 BUSY_GPU = ("record", "refuse")
 AXES = ("batch", "context")
 MODES = ("train", "prefill", "decode")
+MOST_REPEATS = 10_000  # processes a cell
 LONGEST_S = 2_000_000  # 23 days: the system waits for 2^31 milliseconds at most
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
@@ -57,8 +58,10 @@ def check_runner(config: "DictConfig") -> None:
         raise BadInput(f"memory_limit_gib={limit} is out of range; allowed: GiB above 0, or null.")
     if config.isolation not in ISOLATIONS:
         raise unknown("isolation", config.isolation, ISOLATIONS)
-    if not config.repeats > 0:
-        raise BadInput(f"repeats={config.repeats} is too small; allowed: integers from 1.")
+    if not 0 < config.repeats <= MOST_REPEATS:
+        raise BadInput(
+            f"repeats={config.repeats} is out of range; allowed: integers from 1 to {MOST_REPEATS}."
+        )
     if config.busy_gpu not in BUSY_GPU:
         raise unknown("busy_gpu", config.busy_gpu, BUSY_GPU)
     if not config.results.strip():

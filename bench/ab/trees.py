@@ -12,6 +12,11 @@ from bench.constants import ROOT
 from bench.errors import BadInput, one_line
 from bench.identity import project_hash
 
+
+class NoGit(BadInput):
+    """There is no git to ask."""
+
+
 HERE = "."  # this checkout as it stands, with what is not committed
 
 
@@ -29,8 +34,7 @@ def sides(base: str, head: str) -> Iterator[tuple[Side, Side]]:
             )
         finally:
             for root in Path(folder).iterdir():
-                shutil.rmtree(root)
-            _git("worktree", "prune")
+                _remove(root)
 
 
 def _check_out(name: str, revision: str, root: Path) -> Side:
@@ -40,9 +44,18 @@ def _check_out(name: str, revision: str, root: Path) -> Side:
     return Side(name, root, commit, dirty, project_hash(root))
 
 
+def _remove(root: Path) -> None:
+    """Also a tree that git was still making, which it has locked: hence the second --force."""
+    command = ["git", "-C", str(ROOT), "worktree", "remove", "--force", "--force", str(root)]
+    subprocess.run(command, capture_output=True)
+    shutil.rmtree(root, ignore_errors=True)
+
+
 def _commit(revision: str, given: str) -> str:
     try:
         return _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    except NoGit:
+        raise
     except BadInput as error:
         raise BadInput(
             f"{given} names no commit of this repository; allowed: a commit, branch or tag, or . "
@@ -68,7 +81,7 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     except OSError as error:
-        raise BadInput(f"git cannot be run ({error.strerror}); bench.ab needs it.") from error
+        raise NoGit(f"git cannot be run ({error.strerror}); bench.ab needs it.") from error
     if done.returncode != 0:
         raise BadInput(f"git {arguments[0]}: {one_line(done.stderr) or 'failed'}.")
     return done.stdout.strip()

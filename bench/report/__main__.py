@@ -1,8 +1,8 @@
 """`python -m bench.report COMMAND`: what reads records and measures nothing.
 
 Exit code 0: done, also where some files could not be read (they are named on stderr). Exit code 2:
-a path is missing, nothing in it is readable, or the output cannot be written. A command that gives
-other codes says so in its --help.
+a path is missing, nothing in it is readable, or the output cannot be written. 130: interrupted. A
+command that gives other codes says so in its --help.
 """
 
 import argparse
@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BadInput, StoreError, OSError) as error:
         complain(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
 
 
 if __name__ == "__main__":

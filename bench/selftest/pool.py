@@ -1,7 +1,6 @@
 """A pool of pairs of fresh processes: plain against plain, and against slowed-down ones."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from bench.ab.duel import timed_in
 from bench.ab.sample import TIMEOUT_S, Side, take_pair
 from bench.errors import BadInput
 
+LONGEST_S = 1e6  # that a call, or a pair of processes, can have taken
 LEAST = 2  # pairs of a kind, for noise to be seen at all
 SLOWDOWNS = (0.0, 0.05, 0.10)  # of the second of a pair
 
@@ -49,6 +49,8 @@ class Pool:
             pairs = {
                 metric: [Pair(**pair) for pair in found] for metric, found in raw["pairs"].items()
             }
+            if not isinstance(raw["about"]["environment"], dict):
+                raise ValueError("about.environment is no object")
             return Pool(_checked(pairs), raw["about"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadInput(f"--pool={path} holds no pool of samples ({error!r}).") from error
@@ -64,8 +66,10 @@ def _checked(pairs: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
                 raise ValueError(f"{metric} has fewer than {LEAST} pairs of slowdown {slowdown}")
         for pair in found:
             for samples in (pair.plain, pair.other):
-                if not samples or not all(0 < value < math.inf for value in samples):
+                if not samples or not all(0 < value < LONGEST_S for value in samples):
                     raise ValueError(f"{metric} has a process without samples above 0")
+            if not 0 <= pair.wall_s < LONGEST_S:
+                raise ValueError(f"{metric} has a pair of {pair.wall_s} seconds")
     return pairs
 
 

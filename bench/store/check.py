@@ -1,6 +1,8 @@
 """Whether a value read from JSON is of a type: a scalar, a list, a dictionary, a TypedDict.
 
-Null fits every type, and keys that a TypedDict does not have are let through.
+Null fits every type, though not as an item of a list, and keys that a TypedDict does not have are
+let through. A whole number has 64 bits, and a fraction is one that a float can hold: what is larger
+is no measurement, and no table could show it.
 """
 
 import functools
@@ -12,13 +14,20 @@ from typing import Any
 Check = Callable[[object, str], None]
 
 
+MOST = 2**63 - 1  # whole numbers
+
+
 @functools.cache
 def _plain(kind: Any) -> frozenset[type]:
     """The types that fit `kind` as they stand, so that most values need no call of a check."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return frozenset().union(*map(_plain, typing.get_args(kind)))
-    scalars = {str: (str,), bool: (bool,), int: (int,), float: (float, int)}
-    return frozenset((*scalars.get(kind, ()), type(None)))
+    return frozenset((kind,) if kind in (str, bool, float, type(None)) else ())
+
+
+@functools.cache
+def _plain_or_null(kind: Any) -> frozenset[type]:
+    return _plain(kind) | {type(None)}
 
 
 @functools.cache
@@ -29,12 +38,12 @@ def checker(kind: Any) -> Check:
         return lambda value, where: None
     if typing.is_typeddict(kind):
         hints = typing.get_type_hints(kind).items()
-        fields = {name: (_plain(hint), checker(hint)) for name, hint in hints}
+        fields = {name: (_plain_or_null(hint), checker(hint)) for name, hint in hints}
         return functools.partial(_check_fields, fields)
     if origin is list:
         return functools.partial(_check_list, _plain(arguments[0]), checker(arguments[0]))
     if origin is dict:
-        return functools.partial(_check_dict, _plain(arguments[1]), checker(arguments[1]))
+        return functools.partial(_check_dict, _plain_or_null(arguments[1]), checker(arguments[1]))
     if origin in (typing.Union, types.UnionType):
         return functools.partial(_check_scalar, tuple(a for a in arguments if a is not type(None)))
     return functools.partial(_check_scalar, (kind,))
@@ -60,6 +69,8 @@ def _check_list(plain: frozenset[type], check: Check, value: object, where: str)
     if plain.issuperset(map(type, value)):
         return
     for index, item in enumerate(value):
+        if item is None:
+            raise ValueError(f"has {where}[{index}] = null, where a value belongs")
         check(item, f"{where}[{index}]")
 
 
@@ -82,6 +93,8 @@ def _check_scalar(kinds: tuple[type, ...], value: object, where: str) -> None:
     else:
         fits = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
         fits = fits or (int in kinds and isinstance(value, float) and value.is_integer())
+        if isinstance(value, int) or (isinstance(value, float) and float not in kinds):
+            fits = fits and -MOST <= value <= MOST
     if not fits:
         names = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"has {where} = {str(value)[:40]!r} where {names} belongs")

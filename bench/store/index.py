@@ -109,6 +109,8 @@ class Index:
     def _stored(self, names: Sequence[str] | None) -> pyarrow.Table | None:
         """The index as it lies there, or None where it cannot be used."""
         try:
+            if not self.path.is_file():  # a pipe would never end
+                return None
             content = self.path.read_bytes()
             if not _is_whole(content):
                 return None

@@ -8,6 +8,7 @@ already.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +32,9 @@ class Merged:
 def merge(sources: Sequence[Store], target: Store) -> Merged:
     """Copy what `sources` hold and `target` lacks.
 
-    StoreError before anything is written where an id stands for different contents. Records that
-    cannot be read, and artefacts that no source holds as their record states, are problems.
+    StoreError before anything is written where an id stands for different contents, or where a
+    folder cannot be listed. Records that cannot be read, and artefacts that no source holds as
+    their record states, are problems.
     """
     done = Merged()
     found = _collect([target, *sources], done)
@@ -55,7 +57,12 @@ def _collect(stores: Sequence[Store], done: Merged) -> Found:
     for store in stores:
         if not store.records.is_dir():
             continue  # a target that is yet to be made
-        for path in sorted(store.records.glob("*.json")):
+        try:
+            names = sorted(e.name for e in os.scandir(store.records) if e.name.endswith(".json"))
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"'{store.records}' cannot be listed ({reason})") from error
+        for path in (store.records / name for name in names):
             try:
                 record = read_named(store.records, path.name)
             except ValueError as error:

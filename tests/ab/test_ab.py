@@ -113,6 +113,25 @@ sys.exit(main(["--base=one"]))
     assert len(listed.stdout.strip().splitlines()) == 1
 
 
+def test_a_tree_that_git_was_still_making_is_removed(repo: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    git(repo, "worktree", "add", "--detach", "--lock", str(root), "one")
+    trees._remove(root)
+    assert not root.exists()
+    listed = subprocess.run(
+        ["git", "-C", str(repo), "worktree", "list"], capture_output=True, text=True, check=True
+    )
+    assert len(listed.stdout.strip().splitlines()) == 1
+
+
+def test_without_git_it_says_so(
+    repo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["--base=one"]) == 2
+    assert "git cannot be run" in capsys.readouterr().err
+
+
 def test_a_budget_ends_it(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--base=one", "--head=one", "--budget=0.2s"]) in (0, 14)
     assert "budget" in capsys.readouterr().out

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from bench.report.__main__ import main
 from bench.report.markdown import to_markdown
 from bench.report.table import build, to_json
 from bench.report.terminal import WIDTH, show, to_rich
@@ -108,3 +110,14 @@ def test_the_document_is_json(tmp_path: Path) -> None:
     assert [block["identity"]["task"] for block in document["blocks"]] == [
         "text", "digits", "generate",
     ]  # fmt: skip
+
+
+def test_an_interrupt_of_a_report_is_one_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.report.commands.table.read", interrupted)
+    assert main(["table"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

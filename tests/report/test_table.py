@@ -238,7 +238,6 @@ def test_a_search_for_a_rate_is_told_in_a_note() -> None:
         {"figures": None},
         {"tuning": None},
         {"tuning": {"trials": None}},
-        {"tuning": {"trials": [None]}},
         {"figures": {"best_lr": "unknown"}},
         {"tuning": {"trials": [{"lr": None, "value": None}]}},
     ],

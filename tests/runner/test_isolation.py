@@ -63,6 +63,7 @@ def test_repeats_are_records_in_rounds_and_are_counted(bench: Command, results: 
         ("isolation=thread", "fresh, server"),
         ("busy_gpu=kill", "record, refuse"),
         ("repeats=0", "integers from 1"),
+        ("repeats=99999999999999999999", "from 1 to 10000"),
         ("repeats=two", "repeats=two"),
         ("energy=much", "energy=much"),
     ],

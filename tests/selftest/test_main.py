@@ -114,6 +114,10 @@ POOLS = {
     ),
     "no samples": (raw(pairs={"step": [*PAIR, {**PAIR[0], "plain": []}]}), "without samples"),
     "time 0": (raw(pairs={"step": [*PAIR, {**PAIR[0], "other": [0.0]}]}), "samples above 0"),
+    "no environment": (raw(about={}), "environment"),
+    "nothing about it": (raw(about=None), "holds no pool"),
+    "no wall time": (raw(pairs={"step": [*PAIR, {**PAIR[0], "wall_s": None}]}), "holds no pool"),
+    "endless": (raw(pairs={"step": [*PAIR, {**PAIR[0], "other": [1e308]}]}), "samples above 0"),
     "words": (raw(pairs={"step": [*PAIR, {**PAIR[0], "other": ["x"]}]}), "holds no pool"),
 }  # fmt: skip
 

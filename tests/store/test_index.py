@@ -268,6 +268,14 @@ def test_numbers_and_texts_that_files_of_others_hold(store: Store) -> None:
     assert table.column("figures.train_per_s").to_pylist()[0] == float("inf")
 
 
+def test_an_index_that_is_a_pipe_is_passed_over(store: Store) -> None:
+    store.briefs()
+    path = store.root / "index.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    agrees(store)
+
+
 def test_a_store_that_cannot_be_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may write anywhere, so the system call is what refuses."""
 

@@ -174,6 +174,22 @@ def test_merge_takes_each_once(store: Store, tmp_path: Path, capsys: Captured) -
     assert Store(target).verify() == []
 
 
+def test_merge_refuses_a_folder_that_cannot_be_listed(
+    store: Store, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may list anything, so the system call is what refuses."""
+    listed = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == store.records:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    error = words(capsys, "merge", store.root, tmp_path / "target", code=2)
+    assert f"'{store.records}' cannot be listed (Permission denied)" in error
+
+
 def test_merge_refuses_one_id_for_two(store: Store, tmp_path: Path, capsys: Captured) -> None:
     other = Store(tmp_path / "other")
     record = store.read_all()[0][0]

@@ -156,6 +156,27 @@ def test_what_is_read_is_checked(change: dict, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value", "words"),
+    [
+        ("timing", "samples_s", [0.1, None], "timing.samples_s[1] = null"),
+        ("timing", "n", 2**63, "timing.n = '9223372036854775808'"),
+        ("versions", "suite", 1e20, "versions.suite = '1e+20'"),
+        (None, "wall_s", 10**400, "wall_s = '1000"),
+        (None, "baselines", [None], "baselines[0] = null"),
+        (None, "artefacts", [None], "artefacts[0] = null"),
+    ],
+)
+def test_what_no_table_could_show_is_refused(
+    section: str | None, name: str, value: object, words: str
+) -> None:
+    record = json.loads(json.dumps(make_record(timing={"samples_s": [0.1, 0.2]})))
+    (record[section] if section else record)[name] = value
+    with pytest.raises(ValueError, match=r"where .* belongs") as caught:
+        validate(record)
+    assert words in str(caught.value)
+
+
 def test_unknown_keys_and_nulls_are_kept() -> None:
     record = validate({**make_record(), "later": {"x": 1}, "quality": None})
     assert record["later"] == {"x": 1}  # type: ignore[typeddict-item]

@@ -25,12 +25,12 @@ def of_cell(cell: str, metric: str) -> str:
 
 
 def timed(record: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Raw samples in seconds of what was timed; less is better."""
+    """Raw samples in seconds of what was timed; less is better. A time of nothing is no sample."""
     found = {
         CALL: (record.get("timing") or {}).get("samples_s"),
         FIRST_TOKEN: (record.get("latency") or {}).get("ttft_samples_s"),
     }
-    return {name: samples for name, samples in found.items() if samples}
+    return {name: samples for name, samples in found.items() if samples and min(samples) > 0}
 
 
 def exact(record: Mapping[str, Any]) -> dict[str, float]:

@@ -144,6 +144,14 @@ def test_metrics_of_one_side_are_told() -> None:
     assert (came.verdict, exit_code([came])) == ("new", 0)
 
 
+def test_a_time_of_nothing_is_no_sample() -> None:
+    head = steps(10, draw=1)
+    for record in head:
+        record["timing"]["samples_s"][0] = 0.0
+    found = by_metric(compare(steps(10), head))[STEP]
+    assert (found.verdict, found.head) == ("not comparable", None)
+
+
 def test_machines_are_not_mixed_on_a_side() -> None:
     older = {"created": "2026-11-01T00:00:00+00:00"}
     mixed = steps(10, 0.05, machine="other", **older) + steps(10)
