@@ -13,7 +13,7 @@ from bench.conclude import conclude, counted, show_plan
 from bench.errors import BadInput
 from bench.frontier import FRONTIER, search
 from bench.identity import cell_key, code, made_here
-from bench.machine.surroundings import Surroundings, check_gpu, occupied
+from bench.machine.surroundings import Surroundings, check_gpu, disturbed, occupied
 from bench.precheck import check_paths
 from bench.predict import predict
 from bench.process.child import LOG
@@ -79,6 +79,8 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
         run.each(left.todo)
     if left.left_out:
         run.display.say(f"left out by budget {counted(left.left_out)}")
+    if (said := disturbed(run.made)) is not None:
+        run.display.say(said)
     place = {cell.key: number for number, cell in enumerate(cells)}
     done = sorted([*found, *run.made], key=lambda record: place[record["key"]])
     exit_code = run.exit_code()

@@ -1,7 +1,7 @@
 """What went on around a cell, for the environment part of its record."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.errors import BadInput
@@ -9,6 +9,7 @@ from bench.machine import gpus, watch
 from bench.machine.environment import load
 
 Seen = dict[str, Any]
+MUCH = 0.5  # cores that others use, from which on times are worth a warning
 
 
 class Surroundings:
@@ -45,6 +46,23 @@ class Surroundings:
             "busy": watch.busy(self._begin, end),
             "throttled": watch.throttled(self._begin, end),
         }
+
+
+def disturbed(records: Iterable[Mapping[str, Any]]) -> str | None:
+    """One sentence on the cells beside which others kept half a core or more busy."""
+    names: dict[str, None] = {}
+    cells = 0
+    for record in records:
+        others = (record.get("environment") or {}).get("busy") or []
+        if sum(other["cores"] for other in others) >= MUCH:
+            cells += 1
+            names |= dict.fromkeys(str(other["name"]) for other in others)
+    if not cells:
+        return None
+    return (
+        f"other processes ({', '.join(names)}) kept half a core or more busy during {cells} cells: "
+        "their times say little; run them again with force=true on an idle machine"
+    )
 
 
 def check_gpu(policy: str, devices: Iterable[str]) -> None:
