@@ -10,7 +10,8 @@ from bench.report.heads import SECONDARY, lookup
 from bench.report.layout import Cell, Column, Measure, Row
 from bench.report.noise import Z
 from bench.report.select import Selection
-from bench.store.record import BaselinePart, Record
+from bench.store.parts import BaselinePart
+from bench.store.record import Record
 
 
 def baseline_rows(selection: Selection, columns: tuple[Column, ...], made: Cells) -> list[Row]:

@@ -8,7 +8,8 @@ from bench.report.fits import ContextFit, Power, fit_context, fit_power
 from bench.report.heading import context
 from bench.report.labels import label
 from bench.report.select import select
-from bench.store.record import PointPart, Record
+from bench.store.parts import PointPart
+from bench.store.record import Record
 
 SCENARIO = "context"
 

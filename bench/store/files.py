@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.store.record import ArtefactPart
+from bench.store.parts import ArtefactPart
 
 CHUNK = 1 << 20
 

@@ -30,18 +30,14 @@ from bench.store.rows import Stamp, read_rows
 NAME = "index.parquet"
 MARK, SEAL = b"archbench.index", b"archbench.seal"
 PREFIX, BLANK = b"archbench-sha256:", b"0" * 64
-MADE_BY = (
-    "arrays.py", "brief.py", "check.py", "codec.py", "index.py", "parse.py",
-    "record.py", "rows.py",
-)  # fmt: skip
 
 
 @functools.cache
 def mark() -> bytes:
     """The hash of the source that makes an index: what other source made is made again."""
     total = hashlib.sha256()
-    for name in MADE_BY:
-        total.update(Path(__file__).with_name(name).read_bytes())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        total.update(path.read_bytes())
     return total.hexdigest().encode()
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bench.store.files import difference, pieces, put
 from bench.store.parse import Problem, read_named
-from bench.store.record import ArtefactPart, Record
+from bench.store.parts import ArtefactPart
+from bench.store.record import Record
 from bench.store.store import Store, StoreError
 
 

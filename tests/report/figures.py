@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.store import Record, Store
 from tests.factories import make_record, quality, timing
+from tests.report.contexts import point, swept
 
 # model and size: family, bits per byte, tokens/s in training, MiB, state of a token or sequence
 MODELS: dict[tuple[str, str], tuple[str, float, float, float, int]] = {
@@ -82,18 +83,10 @@ def _swept(same: dict[str, Any], speed: float, state: int, rng: np.random.Genera
         noise, other = np.exp(rng.normal(0, 0.04, 2))
         read = (1e-3 + T / speed / 4 + attends * T * T * 1e-8) * noise
         step = (1e-3 + attends * T * 1e-7) * other * 3e4 / speed
-        points.append({
-            "at": T, "status": "ok", "valid": True,
-            "prefill_s": read, "prefill_ci_low_s": read * 0.95, "prefill_ci_high_s": read * 1.06,
-            "step_s": step, "step_ci_low_s": step * 0.93, "step_ci_high_s": step * 1.06,
-            "state_bytes": state * T if attends else state, "peak_bytes": 1 << 20,
-        })  # fmt: skip
+        points.append(point(T, read, step, state * T if attends else state, spread=0.06))
     if same["model"] == "transformer":
         points[-1] = {"at": LENGTHS[-1], "status": "failed", "reason": "out of memory"}
-    made = make_record(**same, scenario="context")
-    sweep: Any = {"axis": "context", "batch": 1, "largest": LENGTHS[-1], "points": points}
-    made["sweep"] = sweep
-    return made
+    return swept(points, **same)
 
 
 def _commits(same: dict[str, Any], speed: float, rng: np.random.Generator) -> list[Record]:

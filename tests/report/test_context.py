@@ -11,33 +11,26 @@ from bench.report.plots.palette import FAMILIES
 from bench.report.plots.placing import spread
 from bench.store import Store
 from tests.factories import make_record
+from tests.report.contexts import point, swept
 
 LENGTHS = [128 * 2**k for k in range(6)]
 
 
-def swept(
+def context(
     model: str, b: float, c: float, state: int, grows: bool, size: str = "nano"
 ) -> Any:  # fmt: skip
     points = []
     for T in LENGTHS:
         read, step = 1e-3 + b * T + c * T * T, 1e-3
-        points.append({
-            "at": T, "status": "ok", "valid": True,
-            "prefill_s": read, "prefill_ci_low_s": read * 0.98, "prefill_ci_high_s": read * 1.02,
-            "step_s": step, "step_ci_low_s": step * 0.98, "step_ci_high_s": step * 1.02,
-            "state_bytes": state * T if grows else state, "peak_bytes": 1 << 20,
-        })  # fmt: skip
+        points.append(point(T, read, step, state * T if grows else state, spread=0.02))
     points.append({"at": 8192, "status": "skipped", "reason": "about 60 s needed, 3 s left"})
-    made = make_record(model=model, size=size, scenario="context")
-    sweep: Any = {"axis": "context", "batch": 1, "largest": LENGTHS[-1], "points": points}
-    made["sweep"] = sweep
-    return made
+    return swept(points, model=model, size=size)
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     for record in (
-        swept("transformer", 1e-6, 1e-8, 96, True), swept("mamba", 1e-5, 0, 4096, False)
+        context("transformer", 1e-6, 1e-8, 96, True), context("mamba", 1e-5, 0, 4096, False)
     ):  # fmt: skip
         Store(tmp_path).write(record)
     return tmp_path
@@ -96,7 +89,7 @@ def test_two_sizes_of_a_model_are_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for size, b in (("nano", 1e-6), ("tiny", 1e-5)):
-        Store(tmp_path).write(swept("mamba", b, 0, 4096, False, size=size))
+        Store(tmp_path).write(context("mamba", b, 0, 4096, False, size=size))
     assert main(["context", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "mamba/nano, mamba/tiny" in out or "mamba/tiny, mamba/nano" in out
@@ -129,7 +122,7 @@ def test_figures_have_an_exponent_for_time_and_state(results: Path) -> None:
 
 
 def test_a_sweep_without_a_point_is_no_figure(results: Path) -> None:
-    empty = swept("rwkv", 1e-6, 0, 1, False)
+    empty = context("rwkv", 1e-6, 0, 1, False)
     empty["sweep"]["points"] = empty["sweep"]["points"][-1:]
     Store(results).write(empty)
     assert main(["plot", str(results), "--kind=context", "--format=svg"]) == 0

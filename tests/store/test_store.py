@@ -177,6 +177,12 @@ def test_what_no_table_could_show_is_refused(
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-12:00"])
+def test_moments_that_are_none_in_utc_are_refused(moment: str) -> None:
+    with pytest.raises(ValueError, match="no moment of measuring"):
+        validate(json.loads(json.dumps(make_record(created=moment))))
+
+
 def test_unknown_keys_and_nulls_are_kept() -> None:
     record = validate({**make_record(), "later": {"x": 1}, "quality": None})
     assert record["later"] == {"x": 1}  # type: ignore[typeddict-item]

@@ -16,7 +16,7 @@ from bench.report.formats import MISSING, significant
 from bench.report.sheet import Entry, Sheet, show
 from bench.report.sweeps import Sweep, SweepBlock, sweep_blocks
 from bench.store import Record
-from bench.store.record import PointPart
+from bench.store.parts import PointPart
 
 HEADS = ["model", "context", "read ms", "± %", "written ms/token", "± %", "state KiB", "peak MiB"]
 EVEN = 1.05  # ratio of two times up to which neither is called faster

@@ -17,7 +17,7 @@ from bench.report.heading import context
 from bench.report.select import select
 from bench.report.sheet import Entry, Sheet, show, to_csv
 from bench.store import Record
-from bench.store.record import PointPart, SweepPart
+from bench.store.parts import PointPart, SweepPart
 
 SCENARIO = "frontier"
 KIB, MIB = 2**10, 2**20
