@@ -3,6 +3,7 @@
 Hydra's grammar stands in `overrides`, its errors here; the worker alone instantiates.
 """
 
+import errno
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 from bench.constants import ROOT
 from bench.errors import BadInput, describe, hint, one_line, unknown
+from bench.process.interrupt import polite_kills
 
 CONFIGS = ROOT / "configs"
 WORKER = "bench.worker:run_cell"
@@ -51,7 +53,10 @@ def main(argv: Sequence[str] | None = None, *, worker: str = WORKER) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        return _dispatch([a for a in arguments if a != "--debug"], worker)
+        with polite_kills():
+            code = _dispatch([a for a in arguments if a != "--debug"], worker)
+            sys.stdout.flush()  # what cannot be printed is told here, not when Python ends
+            return code
     except KeyboardInterrupt:
         print("interrupted; every finished record is kept", file=sys.stderr)
         return 130
@@ -64,7 +69,13 @@ def main(argv: Sequence[str] | None = None, *, worker: str = WORKER) -> int:
         # The reader of a pipe has gone, as `| head` does: not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except Exception as error:  # a defect of ours: one line all the same, and never success
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more can be printed there
+            where = f"'{error.filename}'" if error.filename else "the output"
+            print(f"error: {where} cannot be written ({error.strerror})", file=sys.stderr)
+            return 2
+        # A defect of ours: one line all the same, and never success.
         if debug:
             traceback.print_exc()
         print(f"error: unexpected {describe(error)} (--debug shows where)", file=sys.stderr)

@@ -120,3 +120,12 @@ class Costed(Protocol):
     def flops(self, batch: int, length: int) -> int:
         """FLOPs of one forward pass over a batch of items of `length` symbols."""
         ...
+
+
+@runtime_checkable
+class TrainCosted(Protocol):
+    """A model whose forward pass with labels is another one than that without."""
+
+    def train_flops(self, batch: int, length: int) -> int:
+        """FLOPs of the forward pass of a training step."""
+        ...

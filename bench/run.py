@@ -13,7 +13,13 @@ from bench.conclude import conclude, counted, show_plan
 from bench.errors import BadInput
 from bench.frontier import FRONTIER, search
 from bench.identity import cell_key, code, made_here
-from bench.machine.surroundings import Surroundings, check_gpu, disturbed, occupied
+from bench.machine.surroundings import (
+    Surroundings,
+    check_gpu,
+    crowded,
+    disturbed,
+    occupied,
+)
 from bench.precheck import check_paths
 from bench.predict import predict
 from bench.process.child import LOG
@@ -250,7 +256,7 @@ class _Run:
 
     def _record(self, cell: Cell, outcome: Outcome, seen: Mapping[str, Any]) -> Record:
         source = code(tuple(self.settings.allow_targets))
-        return record_of(
+        record = record_of(
             Asked(cell.part, cell.key, cell.versions, cell.config, cell.config_hash, source),
             outcome.payload,
             status=outcome.status,
@@ -258,6 +264,12 @@ class _Run:
             wall_s=outcome.wall_s,
             environment={**seen, **outcome.process()},
         )
+        crowd = crowded(dict(seen), cell.part["threads"], record["environment"]["cores"])
+        if crowd and "timing" in record and cell.part["device"] == "cpu":
+            known = (record.get("validity") or {}).get("reason")
+            reason = "; ".join(part for part in (known, crowd) if part)
+            record["validity"] = {"valid": False, "reason": reason}
+        return record
 
     def exit_code(self) -> int:
         """2 where input was bad, 1 where a process failed, else 0."""

@@ -15,6 +15,8 @@ from bench.machine.key import machine_key
 from bench.machine.processor import cores, cpu_name
 from bench.machine.variables import ALLOCATOR, worker_environment
 
+# What a measured process may run. Not peft, rwkv and datasets, which no cell computes with (of data
+# from the hub the hash counts): installing them for the tests would make every result a stale one.
 PACKAGES = (
     "torch",
     "numpy",
@@ -26,14 +28,11 @@ PACKAGES = (
     "numba",
     "safetensors",
     "hydra-core",
-    "rwkv",
     "mamba-ssm",
     "causal-conv1d",
     "flash-attn",
     "flash-linear-attention",
     "triton",
-    "peft",
-    "datasets",
     "torchvision",
 )
 

@@ -9,7 +9,8 @@ from bench.machine import gpus, watch
 from bench.machine.environment import load
 
 Seen = dict[str, Any]
-MUCH = 0.5  # cores that others use, from which on times are worth a warning
+MUCH = 0.5  # cores that others use, from which on they can spoil a time
+CROWDED = "crowded: "
 
 
 class Surroundings:
@@ -48,20 +49,25 @@ class Surroundings:
         }
 
 
+def crowded(seen: Seen, threads: int, cores: int) -> str | None:
+    """Why times say little that `threads` took beside others; None where there was room for all."""
+    others = seen.get("busy") or []
+    used = sum(other["cores"] for other in others)
+    if used < MUCH or threads + used <= cores:
+        return None
+    names = ", ".join(dict.fromkeys(str(other["name"]) for other in others))
+    return f"{CROWDED}other processes ({names}) used {used:.1f} of {cores} cores meanwhile"
+
+
 def disturbed(records: Iterable[Mapping[str, Any]]) -> str | None:
-    """One sentence on the cells beside which others kept half a core or more busy."""
-    names: dict[str, None] = {}
-    cells = 0
-    for record in records:
-        others = (record.get("environment") or {}).get("busy") or []
-        if sum(other["cores"] for other in others) >= MUCH:
-            cells += 1
-            names |= dict.fromkeys(str(other["name"]) for other in others)
+    """One sentence on how many cells were crowded."""
+    reasons = [str((record.get("validity") or {}).get("reason")) for record in records]
+    cells = sum(CROWDED in reason for reason in reasons)
     if not cells:
         return None
     return (
-        f"other processes ({', '.join(names)}) kept half a core or more busy during {cells} cells: "
-        "their times say little; run them again with force=true on an idle machine"
+        f"other processes took cores away from {cells} cells, whose times say little: run them "
+        "again with force=true on an idle machine; `python -m bench doctor` says what is busy now"
     )
 
 

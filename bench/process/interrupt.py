@@ -2,10 +2,13 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
-from bench.process.launch import Launcher
+if TYPE_CHECKING:
+    from bench.process.launch import Launcher  # slow to load, and of no use to most commands
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,7 +21,7 @@ class Interrupts:
     once more.
     """
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: "Launcher") -> None:
         self.launcher = launcher
         self.asked = False
 
@@ -45,7 +48,13 @@ class Interrupts:
 
 @contextlib.contextmanager
 def polite_kills() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt meanwhile, so that what was begun is tidied up."""
+    """SIGTERM raises KeyboardInterrupt meanwhile, so that what was begun is tidied up.
+
+    Only the main thread can take signals; in another one this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

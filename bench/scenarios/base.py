@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.meters.time import Limits
-from bench.protocol import Costed
+from bench.protocol import Costed, TrainCosted
 from bench.tasks.base import Quality, Task
 from bench.training import Recipe, autocast
 
@@ -112,14 +112,19 @@ class Context:
         return self.build().to(self.dtype).eval().requires_grad_(False)
 
 
-def stated_flops(context: Context, model: nn.Module, batch: dict[str, Tensor]) -> int | None:
+def stated_flops(
+    context: Context, model: nn.Module, batch: dict[str, Tensor], *, training: bool = False
+) -> int | None:
     """What the model says of one forward pass over `batch`, where it states a formula."""
     if not isinstance(model, Costed):
         return None
+    formula = model.flops
+    if training and isinstance(model, TrainCosted):
+        formula = model.train_flops
     size = count_units(context, batch)
     length = batch["tokens"].shape[1] if context.kind == "language" else None
     items = size // length if length else size
-    return model.flops(items, length or context.task.symbols_per_item)
+    return formula(items, length or context.task.symbols_per_item)
 
 
 def count_units(context: Context, batch: dict[str, Tensor]) -> int:

@@ -70,9 +70,8 @@ def _cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[
     """Forward and backward against the model's formula, then what the optimizer adds."""
     trainer.model.zero_grad(set_to_none=True)  # as in a step: nothing to add the gradients to
     gradients = count(lambda: trainer.loss(batch).backward())
-    forward = stated_flops(context, trainer.model, batch)
-    passes = PASSES * getattr(trainer.model, "train_draws", 1)
-    cost = settle(gradients, None if forward is None else passes * forward)
+    forward = stated_flops(context, trainer.model, batch, training=True)
+    cost = settle(gradients, None if forward is None else PASSES * forward)
     update: Counted = count(trainer.update)
     cost["counted"] += update.flops
     cost["bytes_moved"] += update.bytes_moved

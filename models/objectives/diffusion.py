@@ -227,3 +227,7 @@ class Diffusion(nn.Module):
         """FLOPs of one evaluation of the network on `batch` images."""
         check_pixels(length, self.height, self.width)
         return self.network.flops(batch, self.height, self.width)
+
+    def train_flops(self, batch: int, length: int) -> int:
+        """FLOPs of the forward pass of a training step, which draws several times an image."""
+        return self.train_draws * self.flops(batch, length)

@@ -58,3 +58,7 @@ class DiffusionClassifier(nn.Module):
     def flops(self, batch: int, length: int) -> int:
         """FLOPs of classifying `batch` images."""
         return self.forwards_per_image * self.diffusion.flops(batch, length)
+
+    def train_flops(self, batch: int, length: int) -> int:
+        """FLOPs of the forward pass of a training step: the right class alone, no scores."""
+        return self.diffusion.train_flops(batch, length)

@@ -177,3 +177,7 @@ class MaskedDiffusion(nn.Module):
         """FLOPs of one evaluation on `batch` sequences of `length`, all positions read out."""
         head = 2 * self.backbone.d_model * self.vocab_size
         return self.backbone.flops(batch, length) + batch * length * head
+
+    def train_flops(self, batch: int, length: int) -> int:
+        """FLOPs of the forward pass of a training step, which draws several sets a sequence."""
+        return self.train_draws * self.flops(batch, length)

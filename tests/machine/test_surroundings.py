@@ -2,18 +2,43 @@
 
 from typing import Any
 
-from bench.machine.surroundings import disturbed
+import pytest
+
+from bench.machine.surroundings import crowded, disturbed
 
 
-def record(*others: tuple[str, float]) -> dict[str, Any]:
-    return {"environment": {"busy": [{"name": name, "cores": cores} for name, cores in others]}}
+def seen(*others: tuple[str, float]) -> dict[str, Any]:
+    return {"busy": [{"name": name, "cores": cores} for name, cores in others]}
 
 
-def test_cells_beside_busy_processes_are_counted() -> None:
-    said = disturbed([record(("git", 0.3), ("make", 0.3)), record(("cc", 0.4)), record(("x", 1.9))])
+@pytest.mark.parametrize(
+    ("others", "threads", "cores", "words"),
+    [
+        ((("git", 0.3), ("make", 0.3)), 2, 2, "(git, make) used 0.6 of 2 cores"),
+        ((("cc", 1.9),), 1, 2, "(cc) used 1.9 of 2 cores"),
+        ((("cc", 0.4),), 2, 2, None),  # too little
+        ((("cc", 1.0),), 1, 2, None),  # there is room for both
+        ((("cc", 6.0),), 2, 8, None),
+        ((), 2, 2, None),
+    ],
+)
+def test_others_spoil_times_where_there_is_no_room(
+    others: tuple[tuple[str, float], ...], threads: int, cores: int, words: str | None
+) -> None:
+    found = crowded(seen(*others), threads, cores)
+    assert (found is None) == (words is None)
+    assert words is None or words in str(found)
+
+
+def test_what_was_not_looked_at_spoils_nothing() -> None:
+    assert crowded({}, 2, 2) is None
+    assert crowded({"busy": None}, 2, 2) is None
+
+
+def test_crowded_cells_are_counted() -> None:
+    reason = crowded(seen(("cc", 2.0)), 2, 2)
+    bad = {"validity": {"valid": False, "reason": f"3 of 5 samples; {reason}"}}
+    said = disturbed([bad, bad, {}, {"validity": {"valid": True, "reason": None}}])
     assert said is not None
-    assert said.startswith("other processes (git, make, x) kept half a core or more busy during 2 ")
-
-
-def test_nothing_is_said_of_an_idle_machine() -> None:
-    assert disturbed([record(), record(("cc", 0.4)), {}, {"environment": {"busy": None}}]) is None
+    assert "took cores away from 2 cells" in said
+    assert disturbed([{}, {"validity": {"valid": False, "reason": "3 of 5 samples"}}]) is None

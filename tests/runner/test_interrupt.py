@@ -2,11 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from bench import cli
 from bench.process.interrupt import Interrupts
 from bench.process.launch import Launcher
 
@@ -57,3 +61,32 @@ def test_kill_touches_no_process_that_has_ended(tmp_path: Path) -> None:
     process.join(60)
     launcher.kill()
     assert process.exitcode == 0
+
+
+def test_a_polite_kill_before_the_first_cell_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "_dispatch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert cli.main(["plan=true"]) == 130
+    assert capsys.readouterr().err == "interrupted; every finished record is kept\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_in_another_thread_kills_are_left_alone() -> None:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(cli.main(["--help"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("word", ["list", "--help"])
+def test_an_output_without_room_is_one_sentence(word: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", word], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    said = "error: the output cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (2, said)
