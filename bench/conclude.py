@@ -84,11 +84,12 @@ def counted(processes: Sequence[Cell]) -> str:
 
 def conclude(
     records: Sequence[Record], store: Store, stream: TextIO, exit_code: int, *,
-    as_json: bool, repeated: bool = False,
+    as_json: bool, took: str = "", repeated: bool = False,
 ) -> None:  # fmt: skip
     """The table, what failed, and the JSON document where it was asked for.
 
-    Of a cell with several records the last one is shown; `repeated` says so.
+    `took` says what the run did and how long it took. Of a cell with several records the last one
+    is shown; `repeated` says so.
     """
     from bench.report.commands import context, frontier
     from bench.report.table import build, to_json
@@ -108,7 +109,7 @@ def conclude(
             file=stream,
         )
     _show_failures(records, "cells" if len(shown) == len(records) else "processes", stream)
-    print(f"records: {store.root}", file=stream)
+    print(f"records: {store.root}{took and f' ({took})'}", file=stream)
     if as_json:
         document = {
             "records": [_summary(record) for record in records],

@@ -27,7 +27,7 @@ from bench.process.interrupt import Interrupts
 from bench.process.launch import Launcher
 from bench.process.outcome import Outcome
 from bench.process.preload import preloads
-from bench.progress import Display, main_figure
+from bench.progress import Display, duration, main_figure
 from bench.recording import Asked, not_finite, record_of
 from bench.remaining import remaining
 from bench.store import Record, Store, StoreError
@@ -55,6 +55,7 @@ class Settings:
 
 def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     """Run `cells`; returns the exit code."""
+    started = time.monotonic()
     as_json = settings.output == "json"
     stream = sys.stderr if as_json else sys.stdout
     check_paths(cells)
@@ -90,7 +91,10 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     place = {cell.key: number for number, cell in enumerate(cells)}
     done = sorted([*found, *run.made], key=lambda record: place[record["key"]])
     exit_code = run.exit_code()
-    conclude(done, store, stream, exit_code, as_json=as_json, repeated=settings.repeats > 1)
+    took = f"{len(run.made)} made in {duration(time.monotonic() - started)}" if run.made else ""
+    conclude(
+        done, store, stream, exit_code, as_json=as_json, took=took, repeated=settings.repeats > 1
+    )
     return exit_code
 
 

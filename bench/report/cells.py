@@ -109,7 +109,7 @@ class Cells:
         self.notes.add(f"Peak memory is that of {where} ({', '.join(sorted(methods))}).")
         peak = sum(peaks) / len(peaks)
         measure = Measure("peak_bytes", peak, unit="bytes", better="lower", n=len(peaks))
-        return self.finish(Cell(significant(peak / 2**20), (measure,)), records)
+        return self.finish(Cell(significant(peak / 2**20), (measure,)), records, timed=False)
 
     def state(self, variant: Variant, context: int | None) -> Cell:
         """Bytes carried from symbol to symbol at a stated context."""
@@ -124,7 +124,7 @@ class Cells:
                         text += f" @{own}"
                     label = None if own is None else f"context {own}"
                     measure = Measure("state_bytes", size, label, "bytes", better="lower")
-                    return self.finish(Cell(text, (measure,)), [record])
+                    return self.finish(Cell(text, (measure,)), [record], timed=False)
         return ABSENT
 
     def parameters(self, variant: Variant) -> Cell:
@@ -179,13 +179,13 @@ class Cells:
         status = "missing" if record["status"] == "ok" else record["status"]
         return self.finish(Cell(text, marks=(mark,), status=status, reason=reason), records)
 
-    def finish(self, cell: Cell, records: Sequence[Record]) -> Cell:
-        """Add what the records say against a figure: failed seeds, invalid measurement."""
+    def finish(self, cell: Cell, records: Sequence[Record], *, timed: bool = True) -> Cell:
+        """Add what the records say against a figure: failed seeds, and against times: invalid."""
         marks = list(cell.marks)
         valid = True
         for record in records:
             validity = record.get("validity") or {}
-            if record["status"] == "ok" and validity.get("valid") is False:
+            if timed and record["status"] == "ok" and validity.get("valid") is False:
                 valid = False
                 why = limit(validity.get("reason") or "no reason recorded")
                 marks.append(self.notes.number(f"invalid: {why}"))

@@ -7,6 +7,7 @@ numbers while terminal, Markdown and LaTeX hold the same words.
 from dataclasses import dataclass, field
 from typing import Any
 
+BOLD = "Bold"  # how notes call what stands in bold
 DIGITS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bench.report.heads import SPEEDS
-from bench.report.layout import Cell, Column, Measure, Notes, Row
+from bench.report.layout import BOLD, Cell, Column, Measure, Notes, Row
 from bench.report.noise import Score, leaders
 
 RULES = {
@@ -59,7 +59,7 @@ def _bold(
             best, rules = leaders(found)
             for rule in sorted(rules):
                 notes.add(
-                    f"Bold: the best of its objective with those inside the noise, "
+                    f"{BOLD}: the best of its objective with those inside the noise, "
                     f"{RULES[rule]}; a row alone in its objective is not ranked."
                 )
         elif column.key in (*SPEEDS["language"], "sample", "memory", "state"):

@@ -43,6 +43,11 @@ class RooflinePoint:
     def share(self) -> float:
         return self.rate / self.attainable
 
+    @property
+    def valid(self) -> bool:
+        """Whether the record stands by its time."""
+        return (self.record.get("validity") or {}).get("valid") is not False
+
 
 def where(record: Mapping[str, Any]) -> Where:
     """What a cell and its ceilings have in common."""

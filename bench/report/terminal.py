@@ -1,14 +1,17 @@
 """The table on a terminal, 120 columns wide."""
 
+from dataclasses import replace
+
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.layout import Block, Cell, Table
+from bench.report.layout import BOLD, Block, Cell, Row, Table
 
 WIDTH = 120
+STAR = "*"  # before a figure that would be bold, where nothing can be: a file, a pipe
 
 
 def show(table: Table, console: Console) -> None:
@@ -31,14 +34,18 @@ def _show_block(block: Block, console: Console) -> None:
     console.print(Text(block.title, style="bold"))
     if block.context:
         console.print(Text(block.context, style="dim"))
-    console.print(to_rich(block))
+    star = "" if console.is_terminal else STAR
+    console.print(to_rich(block, star))
     for note in block.notes:
-        mark = f"{note.mark}: " if note.mark else ""
-        console.print(Text(mark + note.text, style="dim"))
+        text = f"{note.mark}: {note.text}" if note.mark else note.text
+        if star and text.startswith(f"{BOLD}:"):
+            text = star + text.removeprefix(BOLD)
+        console.print(Text(text, style="dim"))
 
 
-def to_rich(block: Block) -> RichTable:
-    """The block as a table of rich; only the first column may wrap."""
+def to_rich(block: Block, star: str = "") -> RichTable:
+    """The block as a table of rich; only the first column may wrap. `star` precedes the best."""
+    block = replace(block, rows=tuple(_starred(row, star) for row in block.rows)) if star else block
     heads = [max(map(cell_len, column.head)) for column in block.columns]
     widths = [
         max([head, *(cell_len(row.cells[place].text + row.cells[place].superscript)
@@ -71,6 +78,11 @@ def to_rich(block: Block) -> RichTable:
             end_section=end,
         )
     return drawn
+
+
+def _starred(row: Row, star: str) -> Row:
+    cells = (replace(cell, text=star + cell.text) if cell.bold else cell for cell in row.cells)
+    return replace(row, cells=tuple(cells))
 
 
 def _text(cell: Cell) -> Text:

@@ -76,6 +76,22 @@ def test_emphasis_reaches_the_terminal() -> None:
     assert "\x1b[2mplain" in plain
 
 
+def test_a_star_marks_the_best_where_nothing_can_be_bold() -> None:
+    made = [
+        make_record(model="fast", figures={"train_per_s": 2e3}),
+        make_record(model="fast", scenario="quality", quality=quality(value=2.0)),
+        make_record(model="slow", figures={"train_per_s": 1e3}),
+        make_record(model="slow", scenario="quality", quality=quality(value=3.0)),
+    ]
+    text = shown(build(made))
+    (fast,) = [line for line in text.splitlines() if line.startswith("fast")]
+    (slow,) = [line for line in text.splitlines() if line.startswith("slow")]
+    assert "*2.00" in fast
+    assert "*" not in slow
+    assert "\n*: the best of its objective" in text
+    assert "Bold" not in text
+
+
 def test_whatever_a_record_lacks_the_table_is_printed() -> None:
     """Every section and every key of it in turn is null: valid, so it must be readable."""
     shown_models = ("rwkv", "baseline")

@@ -1,6 +1,7 @@
 """A run that is killed or interrupted loses no record (`test_faults.py` has more of it)."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def test_killing_the_parent_loses_no_record(bench: Command, results: Path, short
     # The same command again goes on where it was.
     done = bench(*words, "timeout=1")
     assert "1 of 2 cells are finished already" in done.out
+    assert re.search(r"^records: .* \(1 made in \d+(\.\d)? s\)$", done.out, re.MULTILINE)
     assert sorted(r["status"] for r in records(results)) == ["failed", "ok"]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bench.report.cell_rows import NAMES, TIMED, names, scaled
+from bench.report.cell_rows import NAMES, TIMED, flaws, names, scaled
 from bench.report.commands.cell_sheets import CellSheets
 from bench.report.roofline import Ceilings, Where, find_ceilings, place, where
 from bench.report.sheet import Entry, Sheet
@@ -25,10 +25,11 @@ def build(records: Sequence[Record], every: Sequence[Record]) -> Sheet:
     if not roofs:
         notes.append("No ceilings are known here; run `python -m bench scenario=ceilings`.")
     notes.append(
-        "Bytes: read and written by all operators, as if nothing stayed in a cache; a share above "
-        "100 % means that much did."
+        "Bytes: read and written by all operators, as if nothing stayed in a cache: what did stay "
+        "lifts a cell above a roof of memory. Above one of compute, the ceiling was taken too low."
     )
-    return Sheet("Roofline", HEADS, rows, notes)
+    roofed = [roof.record for roof in roofs.values()]
+    return Sheet("Roofline", HEADS, rows, [*notes, *flaws([*records, *roofed], invalid=True)])
 
 
 def _row(record: Record, ceilings: Mapping[Where, Ceilings]) -> list[Entry]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from bench.report.compare.sentences import sentences
 from bench.report.compare.sheet import INTERVALS, sheet
 from bench.report.compare.verdict import EXIT_CODES, Finding
 from bench.report.sheet import Sheet
@@ -30,7 +31,7 @@ def to_markdown(findings: Sequence[Finding], fail_on: Collection[str], notes: Se
     parts = ["## Archbench", "", f"**{headline(findings, fail_on)}**", ""]
     if loud:
         parts += [table(sheet("What changed or cannot be told", loud)), ""]
-        parts += [f"- {finding.reason}" for finding in loud]
+        parts += [f"- {line}" for line in sentences(loud)]
         parts.append("")
     for verdict, title, said in (
         (NEW, "New", "that base has no result of"), (SAME, "The same", "without a change"),
@@ -51,5 +52,6 @@ def from_sheets(
     parts = ["## Archbench", "", f"**{headline(findings, fail_on)}**", ""]
     for one in sheets:
         parts += [table(one), ""]
-    parts += [f"- {finding.reason}" for finding in findings if finding.verdict not in quiet]
+    loud = [finding for finding in findings if finding.verdict not in quiet]
+    parts += [f"- {line}" for line in sentences(loud)]
     return "\n".join(parts).rstrip() + "\n"

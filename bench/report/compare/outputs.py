@@ -15,6 +15,7 @@ from bench.report.compare.exchange import bencher, benchmark_action, document
 from bench.report.compare.github import SUMMARY, add_summary, annotations
 from bench.report.compare.junit import to_junit
 from bench.report.compare.markdown import QUIET, from_sheets, headline, to_markdown
+from bench.report.compare.sentences import sentences
 from bench.report.compare.sheet import INTERVALS, sheet
 from bench.report.compare.verdict import EXIT_CODES, FAIL_ON, FAILABLE, Finding, exit_code
 from bench.report.sheet import Sheet, show
@@ -113,9 +114,8 @@ def emit(
     for one in view.sheets if view else [sheet("Base against head", findings, [INTERVALS, *notes])]:
         show(one, console)
     quiet = view.quiet if view else QUIET
-    for finding in findings:
-        if finding.verdict not in quiet:
-            console.print(f"{finding.verdict}: {finding.reason}", soft_wrap=True)
+    for line in sentences(finding for finding in findings if finding.verdict not in quiet):
+        console.print(line, soft_wrap=True)
     console.print(headline(findings, fail_on), soft_wrap=True)
     _write(findings, options, fail_on, notes, code, view)
     if options.github:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from bench.report.cell_rows import TIMED
-from bench.report.formats import significant
 from bench.report.heading import context
 from bench.report.labels import label
 from bench.report.plots.figure import Request
@@ -80,7 +79,8 @@ def _draw(axes: Any, points: Sequence[Found], roof: Ceilings, looks: dict[str, L
         )  # fmt: skip
         lines.append((np.full(2, point.intensity), np.array([low, high])))
         if name not in named:  # seeds of a row stand side by side
-            text = f"{name} {significant(100 * point.share, 2)} %"
+            flaw = "" if point.valid else " (invalid)"
+            text = f"{name} {100 * point.share:.0f} %{flaw}"
             labels.append(Label(point.intensity, rate, text, looks[name].ink))
         named.add(name)
     axes.set_xlim(*ends)

@@ -14,6 +14,7 @@ from bench.report.compare.exchange import bencher, benchmark_action, document
 from bench.report.compare.github import annotations
 from bench.report.compare.junit import to_junit
 from bench.report.compare.markdown import to_markdown
+from bench.report.compare.sentences import sentences
 from bench.report.compare.sheet import sheet
 from bench.report.compare.verdict import Finding
 from bench.store import Store
@@ -59,6 +60,29 @@ def test_markdown_tells_new_cells_from_unchanged_ones() -> None:
     assert ("moe" in first, "rwkv" in first) == (True, False)
     assert "<summary>1 without a change</summary>" in second
     assert ("moe" in second, "rwkv" in second) == (False, True)
+
+
+def test_a_reason_that_many_cells_share_is_said_once() -> None:
+    def machines(count: int) -> list[Finding]:
+        cells = [f"mamba · {task}" for task in "abcde"[:count]]
+        why = "was not measured alike (machine: a and b)"
+        return [Finding(cell, "result", "not comparable", f"{cell} {why}") for cell in cells]
+
+    assert sentences(machines(3)) == [f"not comparable: {one.reason}" for one in machines(3)]
+    (line,) = sentences(machines(5))
+    assert line == (
+        "not comparable: 5 times, from mamba · a to mamba · e: "
+        "was not measured alike (machine: a and b)"
+    )
+    times = [
+        Finding(f"{n}", "time of a call", "ambiguous", f"{n}, time of a call: 1 process a side")
+        for n in range(4)
+    ]
+    assert sentences([times[0], *machines(1), *times[1:]]) == [
+        "ambiguous: 4 times, from 0, time of a call to 3, time of a call: 1 process a side",
+        f"not comparable: {machines(1)[0].reason}",
+    ]
+    assert to_markdown(machines(5), FAIL_ON, []).count("machine: a and b") == 1
 
 
 def test_junit_counts_what_it_holds() -> None:
