@@ -10,6 +10,7 @@ by side): the gain of turns is the one over the other, in every row.
 """
 
 import copy
+import math
 import secrets
 import statistics
 import sys
@@ -115,13 +116,20 @@ def _sheet(found: list[Variant]) -> Sheet:
         typical = 1e3 * statistics.median(medians)
         rows.append(
             [Entry(variant.name), Entry(len(variant.pairs)), Entry(typical, f"{typical:.2f}"),
-             percent(alone), percent(turns), Entry(alone / turns, f"{alone / turns:.1f}")]
+             percent(alone), percent(turns), percent(_robust(variant.pairs))]
         )  # fmt: skip
     return Sheet(
         "Noise between fresh processes, with each control off",
-        ["controls", "pairs", "ms a step", "CV of processes", "CV in turns", "gain of turns"],
+        ["controls", "pairs", "ms a step", "CV of processes", "CV in turns", "MAD in turns"],
         rows,
     )
+
+
+def _robust(pairs: list[Pair]) -> float:
+    """The spread of a process in turns, by what a single pair cannot rule."""
+    changes = [math.log(statistics.median(p.other) / statistics.median(p.plain)) for p in pairs]
+    middle = statistics.median(changes)
+    return 1.4826 * statistics.median(abs(change - middle) for change in changes) / 2**0.5
 
 
 if __name__ == "__main__":
