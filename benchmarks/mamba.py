@@ -26,13 +26,14 @@ from transformers import (
 )
 
 from benchmarks.ab import THREADS, compare, seconds_of, train_step
-from models.backbones.mamba import Mamba, numba_problem
+from models.backbones.mamba import Mamba
 from models.backbones.mamba2 import Mamba2
 from models.backbones.selective_scan import (
     recurrence_chunked,
     recurrence_loop,
     selective_scan_torch,
 )
+from models.kernels.available import numba_problem
 from models.objectives.autoregressive import LanguageModel
 
 VOCABULARY, WIDTH, LAYERS, BATCH = 256, 256, 4, 4
@@ -155,9 +156,9 @@ def scan_forms(batch: int, length: int, channels: int, states: int, device: str)
         "torch, chunked": partial(selective_scan_torch, recurrence=recurrence_chunked),
     }
     if device == "cpu" and numba_problem() is None:
-        from models.backbones.selective_scan_numba import selective_scan_numba
+        from models.kernels.selective_scan import selective_scan_fused
 
-        forms["numba, fused"] = selective_scan_numba
+        forms["numba, fused"] = selective_scan_fused
     inputs = [
         torch.randn(batch, length, channels),
         torch.rand(batch, length, channels) * 0.1,

@@ -41,6 +41,7 @@ def build() -> nn.ModuleDict:
         value_rank=32,
         gate_rank=96,
         chunk=32,
+        kernel="auto",
     )
     for parameter in backbone.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))

@@ -10,13 +10,12 @@ width of the causal convolution, delta -> Δ, A = -exp(A_log) -> A, B, C, D, z -
 Deviations: the expanded width is free instead of twice the model's; the scan is computed by one of
 two portable forms (see `kernel`), both held to `selective_scan_reference`:
 - "torch": all states in one buffer, chunks side by side (selective_scan.py), any device and dtype;
-- "numba": a fused kernel (selective_scan_numba.py), CPU alone, in fp32;
+- "numba": a fused kernel (models/kernels/selective_scan.py), CPU alone;
 - "auto": numba where it is installed and applies, else torch. `kernel_used` says which.
 
 Shapes: B batch, T time, D width, E d_inner, N d_state, R dt_rank, K d_conv.
 """
 
-import functools
 import math
 from typing import Any, cast
 
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from models.backbones.causal_conv import CausalConv
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
+    Block,
     MambaStack,
     Mixer,
     MixerState,
@@ -35,41 +35,9 @@ from models.backbones.mamba_stack import (
     scan_dtype,
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
+from models.kernels.available import MAX_STATES, check_kernel, choose_kernel
 
-__all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer", "numba_problem", "warm"]
-
-KERNELS = ("auto", "torch", "numba")
-
-
-@functools.cache
-def numba_problem() -> str | None:
-    """Why the fused kernel cannot run here; None where it can."""
-    try:
-        import models.backbones.selective_scan_numba  # noqa: F401
-    except ImportError as error:  # numba is absent, or refuses the installed numpy
-        return f"numba cannot be imported ({error}); pip install numba"
-    return None
-
-
-def warm() -> None:
-    """Compile the fused kernel (or load it from numba's cache), so that no training step does."""
-    if numba_problem() is None:
-        from models.backbones.selective_scan_numba import warm as warm_numba
-
-        warm_numba()
-
-
-def choose_kernel(kernel: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The form that runs: "numba" or "torch"."""
-    if kernel == "torch":
-        return "torch"
-    fits = device.type == "cpu" and scan_dtype(dtype) == torch.float32
-    if kernel == "numba" and not fits:
-        raise ValueError(
-            f"kernel=numba runs on a CPU in fp32 or narrower, not on {device} in {dtype}; "
-            "set kernel=auto or kernel=torch"
-        )
-    return "numba" if fits and numba_problem() is None else "torch"
+__all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer"]
 
 
 class MambaMixer(Mixer):
@@ -149,6 +117,11 @@ class MambaMixer(Mixer):
         projections = 2 * (3 * D * E + E * (R + 2 * N) + R * E)
         return projections + 2 * self.conv1d.width * E + 7 * E * N + 8 * E
 
+    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """What computes the scan there, for a model of that type."""
+        fits = self.d_state <= MAX_STATES
+        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
+
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Section 3.2: delta, B and C as functions of the input, (..., E) -> E, N and N values."""
         sizes = [self.dt_rank, self.d_state, self.d_state]
@@ -161,10 +134,10 @@ class MambaMixer(Mixer):
         wide = scan_dtype(u.dtype)
         u, delta, B, C, z = (t.to(wide) for t in (u, delta, B, C, z))
         A, D = -torch.exp(self.A_log.to(wide)), self.D.to(wide)
-        if choose_kernel(self.kernel, u.device, u.dtype) == "numba":
-            from models.backbones.selective_scan_numba import selective_scan_numba
+        if self.kernel_on(u.device, u.dtype) == "numba":
+            from models.kernels.selective_scan import selective_scan_fused
 
-            return selective_scan_numba(u, delta, A, B, C, D, z, state)
+            return selective_scan_fused(u, delta, A, B, C, D, z, state)
         return selective_scan_torch(u, delta, A, B, C, D, z, state, recurrence_chunked)
 
 
@@ -190,10 +163,7 @@ class Mamba(MambaStack):
                 raise ValueError(f"{name} is {value}; it has to be at least 1")
         if dt_rank is not None and dt_rank < 1:
             raise ValueError(f"dt_rank is {dt_rank}; it has to be at least 1, or null for D / 16")
-        if kernel not in KERNELS:
-            raise ValueError(f"kernel is {kernel!r}; allowed are {', '.join(KERNELS)}")
-        if kernel == "numba" and (problem := numba_problem()) is not None:
-            raise ValueError(f"kernel=numba: {problem}, or set kernel=auto or kernel=torch")
+        check_kernel(kernel, "d_state", d_state, MAX_STATES)
         mixers = [
             MambaMixer(
                 d_model=d_model,
@@ -214,4 +184,5 @@ class Mamba(MambaStack):
     def kernel_used(self) -> str:
         """What computes the scan on the device where the parameters are."""
         weight = self.norm_f.weight
-        return choose_kernel(self.kernel, weight.device, weight.dtype)
+        mixer = cast(MambaMixer, cast(Block, self.layers[0]).mixer)
+        return mixer.kernel_on(weight.device, weight.dtype)

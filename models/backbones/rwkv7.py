@@ -25,6 +25,7 @@ from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.rwkv7_time_mix import TimeMix
 from models.backbones.wkv7 import MAX_CHUNK
+from models.kernels.available import MAX_HEAD, check_kernel
 
 CHECKPOINT_NAMES: dict[str, str] = {"embedding.": "emb.", "backbone.": "", "lm_head.": "head."}
 
@@ -79,6 +80,7 @@ class RWKV7(nn.Module):
         value_rank: int,
         gate_rank: int,
         chunk: int,
+        kernel: str,
     ) -> None:
         super().__init__()
         sizes = {
@@ -99,7 +101,8 @@ class RWKV7(nn.Module):
         if not 1 <= chunk <= MAX_CHUNK:
             raise ValueError(f"chunk is {chunk}; allowed are 1 to {MAX_CHUNK}")
         self.d_model, self.n_heads, self.head_size = d_model, d_model // head_size, head_size
-        self.chunk = chunk
+        check_kernel(kernel, "head_size", head_size, MAX_HEAD)
+        self.chunk, self.kernel = chunk, kernel
         self.blocks = nn.ModuleList(
             Block(
                 first=layer == 0,
@@ -114,6 +117,7 @@ class RWKV7(nn.Module):
                     value_rank=value_rank,
                     gate_rank=gate_rank,
                     chunk=chunk,
+                    kernel=kernel,
                 ),
                 channel_mix=ChannelMix(d_model=d_model, d_ff=d_ff, layer=layer, n_layers=n_layers),
             )
@@ -203,13 +207,20 @@ class RWKV7(nn.Module):
         matrix = self.d_model * self.head_size * wkv.itemsize
         return batch * len(self.blocks) * (2 * self.d_model * dtype.itemsize + matrix)
 
+    @property
+    def kernel_used(self) -> str:
+        """What computes the recurrence on the device where the parameters are."""
+        weight = self.ln_out.weight
+        return self._first.att.kernel_on(weight.device, weight.dtype)
+
     def flops(self, batch: int, length: int) -> int:
         """Matrix products: projections, and per head what the recurrence takes.
 
-        In chunks that is the pairwise products (8 C^2 N a chunk), the solve (C^3 / 3), what the
-        solved rows and the outputs take (10 C^2 N), the transition and its input (8 C N^2), and the
-        state's own product (2 N^3). A single symbol is no chunk: it reads the state at the removal
-        key and at the receptance (4 N^2), which decays (N^2) and takes two outer products (4 N^2).
+        Step by step, as the fused kernel and a single symbol go, that is: the state is read at the
+        removal key and at the receptance (4 N^2), decays (N^2) and takes two outer products
+        (4 N^2). In chunks that is the pairwise products (8 C^2 N a chunk), the solve (C^3 / 3),
+        what the solved rows and the outputs take (10 C^2 N), the transition and its input
+        (8 C N^2), and the state's own product (2 N^3).
         """
         N = self.head_size
         total = 0
@@ -217,8 +228,8 @@ class RWKV7(nn.Module):
             if p.ndim == 2 and not name.endswith("r_k"):
                 total += 2 * batch * length * p.numel()
         heads = batch * len(self.blocks) * self.n_heads
-        if length == 1:
-            return total + heads * 9 * N * N
+        if length == 1 or self.kernel_used == "numba":
+            return total + heads * length * 9 * N * N
         C = min(self.chunk, length)
         chunks = -(-length // C)
         per_chunk = 18 * C * C * N + C**3 // 3 + 8 * C * N * N + 2 * N**3

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.backbones.rwkv7_token_shift import token_shift
 from models.backbones.wkv7 import wkv7_chunked, wkv7_reference
+from models.kernels.available import MAX_HEAD, choose_kernel
 
 # Decay w = exp(-exp(-1/2) sigmoid(d)), so that a channel keeps at least 0.545 of its state a step.
 LOG_DECAY = -math.exp(-0.5)
@@ -43,10 +44,11 @@ class TimeMix(nn.Module):
         value_rank: int,
         gate_rank: int,
         chunk: int,
+        kernel: str,
     ) -> None:
         super().__init__()
         D, N = d_model, head_size
-        self.n_heads, self.head_size, self.chunk = D // N, N, chunk
+        self.n_heads, self.head_size, self.chunk, self.kernel = D // N, N, chunk, kernel
         # The authors' initial values: decay and mixing run from slow to fast over the channels, and
         # over the N channels of a head (zigzag), steeper in later layers.
         depth = layer / max(n_layers - 1, 1)
@@ -102,7 +104,7 @@ class TimeMix(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), the first block's values, the new matrix state.
 
-        One step goes through the plain recurrence, more through the chunks.
+        One step goes through the plain recurrence, more through the fused kernel or the chunks.
         """
         B, T, D = x.shape
         heads = (B, T, self.n_heads, self.head_size)
@@ -133,9 +135,18 @@ class TimeMix(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             if T == 1:
                 o, state = wkv7_reference(r_, w_, k_, v_, a_, b_, state)
+            elif self.kernel_on(x.device, x.dtype) == "numba":
+                from models.kernels.wkv7 import wkv7_fused
+
+                o, state = wkv7_fused(r_, w_, k_, v_, a_, b_, state)
             else:
                 o, state = wkv7_chunked(r_, w_, k_, v_, a_, b_, state, chunk=self.chunk)
         o = self.ln_x(o.to(x.dtype).reshape(B * T, D)).view(heads)
         # p_t = LayerNorm(S r) + (r (rho k)^T) v: what the present token says of itself
         o = torch.addcmul(o, (r * k * self.r_k).sum(-1, keepdim=True), v).view(B * T, D)
         return self.output(o * g).view(B, T, D), v_first, state
+
+    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """What computes the recurrence there, for a model of that type."""
+        wide = torch.promote_types(dtype, torch.float32)
+        return choose_kernel(self.kernel, device, wide, fits=self.head_size <= MAX_HEAD)

@@ -101,8 +101,8 @@ def test_counter_and_formula_are_settled(
 
 TOLERANCE = 0.01
 # The share of the formula that is elementwise, which the counter does not see: the scans of Mamba,
-# and the decay and the outer products of a step of RWKV.
-ELEMENTWISE = {"mamba": 0.17, "mamba2": 0.17, "rwkv": 0.05}
+# and the recurrence of RWKV, which a fused kernel computes.
+ELEMENTWISE = {"mamba": 0.17, "mamba2": 0.17, "rwkv": 0.15}
 
 
 def agree(name: str, counted: int, stated: int) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import MambaConfig, MambaForCausalLM
 
 from models.backbones.causal_conv import CausalConv, causal_conv_reference
-from models.backbones.mamba import CHECKPOINT_NAMES, Mamba, numba_problem, warm
+from models.backbones.mamba import CHECKPOINT_NAMES, Mamba
 from models.backbones.selective_scan import (
     recurrence_chunked,
     recurrence_loop,
@@ -20,14 +20,9 @@ from models.backbones.selective_scan import (
     selective_scan_torch,
 )
 from models.objectives.autoregressive import LanguageModel
+from tests.models.kernels import KERNELS
 
 Scan = Callable[..., tuple[Tensor, Tensor]]
-KERNELS = [
-    "torch",
-    pytest.param(
-        "numba", marks=pytest.mark.skipif(numba_problem() is not None, reason=str(numba_problem()))
-    ),
-]
 
 
 def scan_inputs(batch: int, length: int, channels: int, size: int, dtype: torch.dtype) -> list:
@@ -71,39 +66,6 @@ def test_torch_scan_equals_the_recurrence(recurrence: Callable, length: int, siz
     inputs = scan_inputs(2, length, 3, size, torch.float64)
     fast = values_and_grads(partial(selective_scan_torch, recurrence=recurrence), inputs)
     assert_equal(fast, values_and_grads(selective_scan_reference, inputs), 1e-10)
-
-
-@pytest.mark.skipif(numba_problem() is not None, reason=str(numba_problem()))
-@settings(max_examples=30, deadline=None)
-@given(length=st.integers(1, 70), channels=st.sampled_from([1, 16, 150]), size=st.integers(1, 17))
-def test_fused_scan_equals_the_recurrence(length: int, channels: int, size: int) -> None:
-    from models.backbones.selective_scan_numba import selective_scan_numba
-
-    inputs = scan_inputs(2, length, channels, size, torch.float32)
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    theirs = [t.float() for t in values_and_grads(selective_scan_reference, exact)]
-    assert_equal(values_and_grads(selective_scan_numba, inputs), theirs, 1e-5)
-
-
-@pytest.mark.skipif(numba_problem() is not None, reason=str(numba_problem()))
-def test_fused_scan_on_two_threads_and_extreme_steps() -> None:
-    from models.backbones.selective_scan_numba import selective_scan_numba
-
-    inputs = scan_inputs(3, 40, 300, 16, torch.float32)
-    with torch.no_grad():
-        inputs[1][:, ::7] *= 400  # exp(delta A) underflows
-        inputs[6][:, ::5] *= 100  # the gate saturates
-    alone = values_and_grads(selective_scan_numba, inputs)
-    torch.set_num_threads(2)
-    try:
-        together = values_and_grads(selective_scan_numba, inputs)
-    finally:
-        torch.set_num_threads(1)
-    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    theirs = [t.float() for t in values_and_grads(selective_scan_reference, exact)]
-    assert all(t.isfinite().all() for t in alone)
-    assert_equal(alone, theirs, 1e-5)
 
 
 @pytest.mark.parametrize("recurrence", [recurrence_loop, recurrence_chunked])
@@ -269,7 +231,6 @@ def test_half_precision_keeps_the_state_wide() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kernel": "cuda"}, "kernel is 'cuda'"),
         ({"d_state": 0}, "d_state is 0"),
         ({"d_conv": 1}, "d_conv is 1"),
     ],
@@ -277,18 +238,6 @@ def test_half_precision_keeps_the_state_wide() -> None:
 def test_bad_values_are_named(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**changes)
-
-
-def test_fused_kernel_refuses_what_it_cannot_run() -> None:
-    if numba_problem() is not None:
-        with pytest.raises(ValueError, match="pip install numba"):
-            small("numba")
-        return
-    with pytest.raises(ValueError, match="kernel=auto"):
-        small("numba").double()(torch.randn(1, 3, 16, dtype=torch.float64))
-    assert small("auto").kernel_used == "numba"
-    assert small("auto").double().kernel_used == "torch"
-    warm()
 
 
 def test_a_perfect_memory_decays_as_equation_2a_says() -> None:

@@ -17,6 +17,7 @@ from models.backbones.rwkv7_channel_mix import squared_relu
 from models.backbones.rwkv7_token_shift import token_shift
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 from models.objectives.autoregressive import LanguageModel
+from tests.models.kernels import KERNELS
 
 CPU = torch.device("cpu")
 VOCAB = 23
@@ -30,6 +31,7 @@ SIZES = {
     "value_rank": 3,
     "gate_rank": 6,
     "chunk": 16,
+    "kernel": "torch",
 }
 
 
@@ -40,10 +42,10 @@ def scattered(model: torch.nn.Module, seed: int = 0) -> None:
         p.data.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
 
 
-@pytest.fixture
-def backbone() -> RWKV7:
+@pytest.fixture(params=KERNELS)
+def backbone(request: pytest.FixtureRequest) -> RWKV7:
     torch.manual_seed(0)
-    model = RWKV7(**SIZES)
+    model = RWKV7(**(SIZES | {"kernel": request.param}))
     scattered(model)
     return model.eval()
 
@@ -328,10 +330,11 @@ def test_initial_values_are_the_authors() -> None:
         torch.testing.assert_close(gram, 0.01 * torch.eye(4), rtol=0, atol=1e-6)
 
 
-def test_flops_count_the_projections_exactly(backbone: RWKV7) -> None:
+def test_flops_count_the_projections_exactly() -> None:
     """Against torch's own counter, which knows every product of the forward pass but the solve."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    backbone = RWKV7(**SIZES)
     x = torch.randn(2, 64, 32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         backbone(x)

@@ -1,0 +1,5 @@
+"""Fused CPU kernels, compiled by numba (optional), as custom operators of torch.
+
+Each stands beside a plain torch form of models/backbones, which is its reference and what runs
+where numba is not installed.
+"""

@@ -1,0 +1,49 @@
+"""Whether the fused kernels can run here, and which form runs. Imports no numba by itself."""
+
+import functools
+
+import torch
+
+KERNELS = ("auto", "torch", "numba")
+# What the workspaces of the kernels hold: states a channel of Mamba-1, channels a head of RWKV-7.
+MAX_STATES, MAX_HEAD = 256, 64
+
+
+@functools.cache
+def numba_problem() -> str | None:
+    """Why no fused kernel can run here; None where they can."""
+    try:
+        import models.kernels.compiled  # noqa: F401
+    except ImportError as error:  # numba is absent, or refuses the installed numpy
+        return f"numba cannot be imported ({error}); pip install numba"
+    return None
+
+
+def check_kernel(kernel: str, name: str, size: int, limit: int) -> None:
+    """ValueError for a kernel that does not exist, is not installed or does not hold `size`."""
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel is {kernel!r}; allowed are {', '.join(KERNELS)}")
+    if kernel != "numba":
+        return
+    problem = numba_problem()
+    if problem is None and size > limit:
+        problem = f"{name} is {size}, and it holds at most {limit}"
+    if problem is not None:
+        raise ValueError(f"kernel=numba: {problem}, or set kernel=auto or kernel=torch")
+
+
+def choose_kernel(kernel: str, device: torch.device, dtype: torch.dtype, *, fits: bool) -> str:
+    """The form that runs: "numba" or "torch".
+
+    `dtype` is that of the recurrence; `fits` says whether the kernel holds the model's sizes.
+    ValueError where numba was asked for and cannot run.
+    """
+    if kernel == "torch":
+        return "torch"
+    runs = device.type == "cpu" and dtype in (torch.float32, torch.float64)
+    if kernel == "numba" and not runs:
+        raise ValueError(
+            f"kernel=numba runs on a CPU in fp32 or fp64, not on {device} in {dtype}; "
+            "set kernel=auto or kernel=torch"
+        )
+    return "numba" if runs and fits and numba_problem() is None else "torch"

@@ -1,0 +1,89 @@
+"""How the kernels are compiled, and the elementary functions that vectorise in them."""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba.extending import overload
+from torch import Tensor
+
+LOG2E = math.log2(math.e)
+# 2^f on [-1/2, 1/2]: the polynomial through it at the Chebyshev points, to a relative 1.1e-7.
+_P = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[-0.5, 0.5])
+_P0, _P1, _P2, _P3, _P4, _P5 = (
+    np.float32(c) for c in _P.convert(kind=np.polynomial.Polynomial).coef
+)
+_HALF, _LOWEST = np.float32(0.5), np.float32(-126)
+_BIAS, _MANTISSA = np.int32(127), np.int32(23)
+
+
+def jit(function: Any = None, *, parallel: bool = False) -> Any:
+    """numba.njit without the interpreter's lock, cached on disk where a folder is writable.
+
+    With `parallel` the function's `prange` is shared out among threads. numba's OpenMP layer, its
+    default where there is a libgomp, takes the threads that torch has: there are never more that
+    run than torch was allowed, and none spins while another one computes.
+    """
+    options = {
+        "nogil": True,
+        "fastmath": {"reassoc", "contract", "nsz"},  # no assumption on infinities or NaN
+        "error_model": "numpy",
+        "parallel": parallel,
+    }
+
+    def decorate(function: Any) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # numba found no writable folder: compile in every process
+            return numba.njit(**options)(function)
+
+    return decorate if function is None else decorate(function)
+
+
+def run(kernel: Any, *tensors: Tensor) -> None:
+    """Call a parallel kernel on contiguous tensors with as many threads as torch uses.
+
+    torch allocates what a kernel fills, so that its meters see every byte.
+    """
+    assert all(x.is_contiguous() for x in tensors)
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    kernel(*(x.detach().numpy() for x in tensors))
+
+
+def exp2(x):  # type: ignore[no-untyped-def]
+    """2^x for x <= 127, as the kernels call it."""
+    return 2.0**x
+
+
+@overload(exp2, inline="always")
+def _exp2(x):  # type: ignore[no-untyped-def]
+    if isinstance(x, numba.types.Float) and x.bitwidth == 64:
+        return lambda x: 2.0**x
+
+    def fp32(x):  # type: ignore[no-untyped-def]
+        # Integer power times polynomial, which vectorises without a library; in pairs, so that the
+        # chain of dependent operations is short.
+        x = max(x, _LOWEST)
+        whole = np.floor(x + _HALF)
+        f = x - whole
+        f2 = f * f
+        power = (_P0 + _P1 * f) + f2 * ((_P2 + _P3 * f) + f2 * (_P4 + _P5 * f))
+        return power * np.int32((np.int32(whole) + _BIAS) << _MANTISSA).view(np.float32)
+
+    return fp32
+
+
+@numba.njit(inline="always")
+def sigmoid(x):  # type: ignore[no-untyped-def]
+    """1 / (1 + e^-x); where e^-x would overflow the result is below 1e-34 and stays there."""
+    kind = type(x)
+    return kind(1) / (kind(1) + exp2(min(-x, kind(80)) * kind(LOG2E)))
+
+
+@numba.njit(inline="always")
+def flushed(x):  # type: ignore[no-untyped-def]
+    """Zero for what is on its way to the denormals, whose arithmetic is a hundred times slower."""
+    kind = type(x)
+    return x if abs(x) > kind(1e-30) else kind(0)

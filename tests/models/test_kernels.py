@@ -1,0 +1,263 @@
+"""The fused kernels against the plain recurrences, as operators of torch, and at their limits."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.backbones.mamba import Mamba
+from models.backbones.rwkv7 import RWKV7
+from models.backbones.selective_scan import selective_scan_reference
+from models.backbones.wkv7 import wkv7_reference
+from models.kernels.available import MAX_HEAD, MAX_STATES, numba_problem
+from tests.models.kernels import needs_numba
+
+Form = Callable[..., tuple[Tensor, Tensor]]
+MAMBA = {"d_model": 16, "n_layers": 2, "d_inner": 24, "d_conv": 4, "dt_rank": None,
+         "norm_eps": 1e-5, "residual_init": "scaled"}  # fmt: skip
+RWKV = {"n_layers": 2, "d_ff": 40, "decay_rank": 4, "rate_rank": 5, "value_rank": 3,
+        "gate_rank": 6, "chunk": 16}  # fmt: skip
+
+
+def scan_inputs(
+    length: int, channels: int, states: int, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """u, delta, A, B, C, D, z and state for two items."""
+    g = torch.Generator().manual_seed(length)
+    normal = partial(torch.randn, generator=g, dtype=dtype)
+    return [
+        normal(2, length, channels),
+        torch.rand(2, length, channels, generator=g, dtype=dtype) * 0.3,
+        -torch.arange(1, states + 1, dtype=dtype).repeat(channels, 1),
+        normal(2, length, states),
+        normal(2, length, states),
+        normal(channels),
+        normal(2, length, channels),
+        normal(2, channels, states),
+    ]
+
+
+def wkv_inputs(length: int, head_size: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """r, log_w, k, v, a, b and state for two items of three heads, as the model makes them."""
+    g = torch.Generator().manual_seed(length)
+    normal = partial(torch.randn, generator=g, dtype=dtype)
+    shape = (2, length, 3, head_size)
+    r, k, v, d = (normal(*shape) for _ in range(4))
+    kk = torch.nn.functional.normalize(normal(*shape), dim=-1)
+    rate = torch.rand(shape, generator=g, dtype=dtype)
+    state = normal(2, 3, head_size, head_size)
+    return [r, -0.6065 * torch.sigmoid(3 * d), k, v, -kk, kk * rate, state]
+
+
+def scan() -> Form:
+    from models.kernels.selective_scan import selective_scan_fused
+
+    return selective_scan_fused
+
+
+def wkv() -> Form:
+    from models.kernels.wkv7 import wkv7_fused
+
+    return wkv7_fused
+
+
+def values_and_gradients(form: Form, inputs: list[Tensor]) -> list[Tensor]:
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    out, last = form(*leaves)
+    # Weights of random sign, the same in either type: errors must not cancel.
+    normal = partial(torch.randn, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    loss = sum((x * normal(x.shape).to(x.dtype)).sum() for x in (out, last))
+    return [out, last, *torch.autograd.grad(loss, leaves)]
+
+
+def assert_equals(form: Form, reference: Form, inputs: list[Tensor], tolerance: float) -> None:
+    """Values and gradients are those of the reference in float64."""
+    expected = values_and_gradients(reference, [x.double() for x in inputs])
+    for ours, theirs in zip(values_and_gradients(form, inputs), expected, strict=True):
+        assert ours.isfinite().all()
+        atol = tolerance * max(1.0, theirs.abs().max().item())
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=atol)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@needs_numba
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(1, 70),
+    channels=st.sampled_from([1, 16, 130, 150]),
+    states=st.integers(1, 17),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_scan_equals_the_recurrence(
+    length: int, channels: int, states: int, dtype: torch.dtype
+) -> None:
+    inputs = scan_inputs(length, channels, states, dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    assert_equals(scan(), selective_scan_reference, inputs, tolerance)
+
+
+@needs_numba
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(1, 70),
+    head_size=st.sampled_from([1, 2, 7, 16, 33, MAX_HEAD]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_wkv7_equals_the_recurrence(length: int, head_size: int, dtype: torch.dtype) -> None:
+    inputs = wkv_inputs(length, head_size, dtype)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-12
+    assert_equals(wkv(), wkv7_reference, inputs, tolerance)
+
+
+@needs_numba
+def test_gradcheck() -> None:
+    inputs = [x.requires_grad_() for x in scan_inputs(5, 3, 2, torch.float64)]
+    assert torch.autograd.gradcheck(scan(), inputs)
+    inputs = [x.requires_grad_() for x in wkv_inputs(5, 3, torch.float64)]
+    assert torch.autograd.gradcheck(wkv(), inputs)
+
+
+@needs_numba
+@pytest.mark.parametrize("save", [True, False])
+def test_torch_finds_no_fault_with_the_operators(save: bool) -> None:
+    """torch.library.opcheck: schema, fake tensors, autograd registration, tracing."""
+    scan(), wkv()
+    tests = ["test_schema", "test_faketensor"]
+    if save:
+        tests += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
+    for inputs, operator in (
+        (scan_inputs(20, 3, 2), torch.ops.archbench.selective_scan.default),
+        (wkv_inputs(20, 4), torch.ops.archbench.wkv7.default),
+    ):
+        given = [x.requires_grad_(save) for x in inputs]
+        torch.library.opcheck(operator, (*given, save), test_utils=tests)
+
+
+@needs_numba
+def test_any_strides_are_taken() -> None:
+    def strided(x: Tensor) -> Tensor:
+        if x.ndim < 2:
+            return torch.stack([x, x], dim=-1)[..., 0]
+        return x.transpose(0, -1).contiguous().transpose(0, -1)
+
+    for form, inputs in ((scan(), scan_inputs(21, 20, 3)), (wkv(), wkv_inputs(21, 5))):
+        changed = [strided(x) for x in inputs]
+        assert not any(x.is_contiguous() for x in changed)
+        plain = values_and_gradients(form, inputs)
+        for ours, expected in zip(values_and_gradients(form, changed), plain, strict=True):
+            assert torch.equal(ours, expected)
+
+
+@needs_numba
+def test_threads_change_nothing(threads: int) -> None:
+    for form, inputs in ((scan(), scan_inputs(40, 300, 16)), (wkv(), wkv_inputs(40, 16))):
+        here = values_and_gradients(form, inputs)
+        torch.set_num_threads(1)
+        alone = values_and_gradients(form, inputs)
+        torch.set_num_threads(threads)
+        assert all(torch.equal(a, b) for a, b in zip(here, alone, strict=True))
+
+
+@needs_numba
+def test_extreme_steps_stay_exact() -> None:
+    inputs = scan_inputs(40, 300, 16)
+    inputs[1][:, ::7] *= 400  # exp(delta A) underflows
+    inputs[6][:, ::5] *= 100  # the gate saturates
+    assert_equals(scan(), selective_scan_reference, inputs, 1e-5)
+    for decay in (0.0, -0.6065):
+        inputs = wkv_inputs(200, 16)
+        inputs[1].fill_(decay)
+        assert_equals(wkv(), wkv7_reference, inputs, 1e-3)
+
+
+@needs_numba
+def test_what_fades_becomes_zero_before_it_is_denormal() -> None:
+    """A gradient at the last step alone fades over hundreds of steps: never through denormals."""
+    r, log_w, k, v, a, b, state = wkv_inputs(400, 8)
+    k.zero_(), a.zero_(), b.zero_()
+    log_w.fill_(-0.6)
+    _, last = wkv()(r, log_w, k, v, a, b, state)
+    exact = state * torch.exp(log_w.sum(1))[:, :, None]
+    assert exact.abs().max() < 1e-38
+    assert last.eq(0).all()
+    u, delta, A, B, C, D, z, h = scan_inputs(100, 8, 4)
+    u.zero_()
+    delta.fill_(1.0)
+    _, last = scan()(u, delta, A, B, C, D, z, h)
+    assert last.eq(0).all()
+
+
+@needs_numba
+def test_nothing_is_kept_without_a_gradient() -> None:
+    scan(), wkv()
+    inputs = scan_inputs(40, 20, 3)
+    assert torch.ops.archbench.selective_scan(*inputs, False)[2].numel() == 0
+    assert torch.ops.archbench.wkv7(*wkv_inputs(40, 4), False)[3].numel() == 0
+    leaf = inputs[0].requires_grad_()
+    with pytest.raises(RuntimeError, match="save=True"):
+        torch.ops.archbench.selective_scan(leaf, *inputs[1:], False)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("family", "sizes", "fits"),
+    [
+        (Mamba, MAMBA | {"d_state": 4}, True),
+        (Mamba, MAMBA | {"d_state": MAX_STATES + 1}, False),
+        (RWKV7, RWKV | {"d_model": 32, "head_size": 16}, True),
+        (RWKV7, RWKV | {"d_model": MAX_HEAD + 2, "head_size": MAX_HEAD + 2}, False),
+    ],
+)
+def test_a_model_runs_the_kernel_that_holds_it(family: type, sizes: dict, fits: bool) -> None:
+    if not fits:
+        with pytest.raises(ValueError, match=f"holds at most ({MAX_HEAD}|{MAX_STATES})"):
+            family(**sizes, kernel="numba")
+    torch.manual_seed(0)
+    model = family(**sizes, kernel="auto")
+    assert model.kernel_used == ("numba" if fits else "torch")
+    plain = family(**sizes, kernel="torch")
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(2, 37, sizes["d_model"])
+    ours, theirs = (m(x)[0] for m in (model, plain))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        scale = max(1.0, other.grad.abs().max().item())
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [(Mamba, MAMBA | {"d_state": 4}), (RWKV7, RWKV | {"d_model": 32, "head_size": 16})],
+)
+def test_a_kernel_that_cannot_run_is_refused(family: type, sizes: dict) -> None:
+    with pytest.raises(ValueError, match="kernel is 'cuda'; allowed are auto, torch, numba"):
+        family(**sizes, kernel="cuda")
+    if numba_problem() is not None:
+        with pytest.raises(ValueError, match="pip install numba"):
+            family(**sizes, kernel="numba")
+        return
+    model = family(**sizes, kernel="numba").to("meta")
+    with pytest.raises(ValueError, match="not on meta in torch"):
+        _ = model.kernel_used
+
+
+@needs_numba
+def test_the_fused_recurrence_costs_what_a_step_costs() -> None:
+    fused = RWKV7(**RWKV, d_model=32, head_size=16, kernel="numba")
+    chunked = RWKV7(**RWKV, d_model=32, head_size=16, kernel="torch")
+    assert fused.flops(2, 64) == 64 * fused.flops(2, 1)
+    assert fused.flops(2, 1) == chunked.flops(2, 1)
+    assert fused.flops(2, 64) < chunked.flops(2, 64)
