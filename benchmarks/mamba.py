@@ -68,6 +68,7 @@ def mamba2() -> LanguageModel:
         d_conv=4,
         chunk_size=64,
         norm_eps=1e-5,
+        kernel="auto",
         residual_init="scaled",
     )
     return LanguageModel(backbone=backbone, vocab_size=VOCABULARY, init="backbone")

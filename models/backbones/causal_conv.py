@@ -3,7 +3,8 @@
 Reference implementations: `causal_conv1d_fn` of causal-conv1d and `nn.Conv1d(groups=channels)` of
 mamba_ssm, whose parameter names and shapes are kept. Deviation: on a CPU the convolution is a sum
 of shifted products over (B, T, C), which spares the two transpositions of the channels-first form
-and needs no padded copy of the output.
+and needs no padded copy of the output; or, by `kernel`, the fused one of
+models/kernels/causal_conv.py.
 
 Shapes: B batch, T time, C channels, K kernel width.
 """
@@ -13,6 +14,8 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.kernels.available import choose_kernel
 
 
 def causal_conv_reference(x: Tensor, weight: Tensor, bias: Tensor, window: Tensor) -> Tensor:
@@ -72,18 +75,27 @@ class _CausalConvSilu(torch.autograd.Function):
 class CausalConv(nn.Module):
     """Depthwise causal convolution with SiLU; parameters as in `nn.Conv1d(C, C, K, groups=C)`."""
 
-    def __init__(self, *, channels: int, width: int) -> None:
+    def __init__(self, *, channels: int, width: int, kernel: str) -> None:
         super().__init__()
         if width < 2:
             raise ValueError(f"d_conv is {width}; a convolution needs a width of at least 2")
-        self.width = width
+        self.width, self.kernel = width, kernel
         like = nn.Conv1d(channels, channels, width, groups=channels)
         self.weight = like.weight  # (C, 1, K)
         self.bias = cast(nn.Parameter, like.bias)
 
     def forward(self, x: Tensor, window: Tensor | None = None) -> Tensor:
         """(B, T, C), and the inputs before it or zeros, (B, K - 1, C) -> (B, T, C)."""
+        if x.dtype == self.weight.dtype and self.kernel_on(x.device, x.dtype) == "numba":
+            from models.kernels.causal_conv import causal_conv_fused
+
+            return causal_conv_fused(x, self.weight, self.bias, window)
         return cast(Tensor, _CausalConvSilu.apply(x, self.weight, self.bias, window))
+
+    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """What computes the parallel form there."""
+        asked = "torch" if dtype.itemsize < 4 else self.kernel  # 16 bits are left to torch
+        return choose_kernel(asked, device, dtype, fits=True)
 
     def step(self, x: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
         """One symbol, (B, C) -> (B, C), and the window for the next."""

@@ -10,7 +10,7 @@ width of the causal convolution, delta -> Δ, A = -exp(A_log) -> A, B, C, D, z -
 Deviations: the expanded width is free instead of twice the model's; the scan is computed by one of
 two portable forms (see `kernel`), both held to `selective_scan_reference`:
 - "torch": all states in one buffer, chunks side by side (selective_scan.py), any device and dtype;
-- "numba": a fused kernel (models/kernels/selective_scan.py), CPU alone;
+- "numba": fused kernels (models/kernels, also for the convolution), CPU alone;
 - "auto": numba where it is installed and applies, else torch. `kernel_used` says which.
 
 Shapes: B batch, T time, D width, E d_inner, N d_state, R dt_rank, K d_conv.
@@ -59,7 +59,7 @@ class MambaMixer(Mixer):
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
         self.kernel = kernel
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
-        self.conv1d = CausalConv(channels=d_inner, width=d_conv)
+        self.conv1d = CausalConv(channels=d_inner, width=d_conv, kernel=kernel)
         self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(dt_rank, d_inner)
         # Section 3.6: S4D-Real, A_n = -(n + 1) in every channel.

@@ -9,7 +9,8 @@ Glossary (ours -> paper): nheads -> H, headdim -> P, d_inner = H P, ngroups -> G
 and C), d_state -> N, chunk_size -> Q, delta -> Δ, A = -exp(A_log) -> A, z -> the gate's branch.
 
 Deviations: heads times headdim is free instead of twice the model's width, and no part of the
-width is an MLP (`d_ssm` of the reference). See ssd.py for the scan.
+width is an MLP (`d_ssm` of the reference). The scan stands in ssd.py, and fused for a CPU in
+models/kernels/ssd.py; `kernel` chooses.
 
 Shapes: B batch, T time, D width, E d_inner, H, P, G, N as above, K d_conv.
 """
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from models.backbones.causal_conv import CausalConv
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
+    Block,
     MambaStack,
     Mixer,
     MixerState,
@@ -32,6 +34,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.ssd import ssd_chunked, ssd_step
+from models.kernels.available import MAX_STATES, check_kernel, choose_kernel
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
 
@@ -66,16 +69,18 @@ class Mamba2Mixer(Mixer):
         d_conv: int,
         chunk_size: int,
         norm_eps: float,
+        kernel: str,
         residual_init: str,
         n_layers: int,
     ) -> None:
         super().__init__()
-        self.nheads, self.headdim = nheads, headdim
+        self.nheads, self.headdim, self.kernel = nheads, headdim, kernel
         self.d_state, self.ngroups, self.chunk_size = d_state, ngroups, chunk_size
         d_inner = nheads * headdim
         self.d_inner, self.d_shared = d_inner, ngroups * d_state
         self.in_proj = nn.Linear(d_model, 2 * d_inner + 2 * self.d_shared + nheads, bias=False)
-        self.conv1d = CausalConv(channels=d_inner + 2 * self.d_shared, width=d_conv)
+        channels = d_inner + 2 * self.d_shared
+        self.conv1d = CausalConv(channels=channels, width=d_conv, kernel=kernel)
         self.dt_bias = nn.Parameter(inverse_softplus_steps(nheads))
         # Decay rates start uniform in [1, 16], as in mamba_ssm (`A_init_range`).
         self.A_log = nn.Parameter(torch.empty(nheads).uniform_(1, 16).log())
@@ -94,7 +99,12 @@ class Mamba2Mixer(Mixer):
         wide = scan_dtype(x.dtype)
         u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
         before = None if state is None else state.ssm
-        y, last = ssd_chunked(u, delta, A, B, C, D, before, self.chunk_size)
+        if self.kernel_on(x.device, x.dtype) == "numba":
+            from models.kernels.ssd import ssd_fused
+
+            y, last = ssd_fused(u, delta, A, B, C, D, before)
+        else:
+            y, last = ssd_chunked(u, delta, A, B, C, D, before, self.chunk_size)
         out = self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z))  # (B, T, D)
         return out, None if window is None else MixerState(window, last)
 
@@ -113,9 +123,10 @@ class Mamba2Mixer(Mixer):
         return window, (batch, self.nheads, self.headdim, self.d_state)
 
     def flops_per_symbol(self, length: int) -> int:
-        """Projections 2·D(3E + 2GN + H), convolution 2K(E + 2GN), SSD in chunks of Q, the rest 9E.
+        """Projections 2·D(3E + 2GN + H), convolution 2K(E + 2GN), SSD, the rest 9E.
 
-        SSD: scores 2QGN, decays and mask 4QH, their product with X 2QE, chunk states 2EN and their
+        SSD as a recurrence: a state decays, takes delta x B and is read by C, 5EN. In chunks of Q:
+        scores 2QGN, decays and mask 4QH, their product with X 2QE, chunk states 2EN and their
         read-out 2EN, the recurrence over chunks 2EN / Q.
         """
         E, N, H, shared = self.d_inner, self.d_state, self.nheads, self.d_shared
@@ -123,7 +134,14 @@ class Mamba2Mixer(Mixer):
         projections = 2 * D * (3 * E + 2 * shared + H)
         convolution = 2 * self.conv1d.width * (E + 2 * shared)
         ssd = 2 * Q * shared + 4 * Q * H + 2 * Q * E + 4 * E * N + 2 * E * N // Q
+        if length == 1 or self.kernel_on(self.D.device, self.D.dtype) == "numba":
+            ssd = 5 * E * N
         return projections + convolution + ssd + 9 * E
+
+    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """What computes the recurrence there, for a model of that type."""
+        fits = self.d_state <= MAX_STATES
+        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [self.d_inner, self.d_inner + 2 * self.d_shared, self.nheads]
@@ -154,6 +172,7 @@ class Mamba2(MambaStack):
         d_conv: int,
         chunk_size: int,
         norm_eps: float,
+        kernel: str,
         residual_init: str,
     ) -> None:
         sizes = {
@@ -170,6 +189,7 @@ class Mamba2(MambaStack):
                 raise ValueError(f"{name} is {value}; it has to be at least 1")
         if nheads % ngroups:
             raise ValueError(f"nheads is {nheads}; it has to be a multiple of ngroups, {ngroups}")
+        check_kernel(kernel, "d_state", d_state, MAX_STATES)
         mixers = [
             Mamba2Mixer(
                 d_model=d_model,
@@ -180,9 +200,17 @@ class Mamba2(MambaStack):
                 d_conv=d_conv,
                 chunk_size=chunk_size,
                 norm_eps=norm_eps,
+                kernel=kernel,
                 residual_init=residual_init,
                 n_layers=n_layers,
             )
             for _ in range(n_layers)
         ]
         super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
+
+    @property
+    def kernel_used(self) -> str:
+        """What computes the recurrence on the device where the parameters are."""
+        weight = self.norm_f.weight
+        mixer = cast(Mamba2Mixer, cast(Block, self.layers[0]).mixer)
+        return mixer.kernel_on(weight.device, weight.dtype)

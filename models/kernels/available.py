@@ -19,7 +19,7 @@ def numba_problem() -> str | None:
     return None
 
 
-def check_kernel(kernel: str, name: str, size: int, limit: int) -> None:
+def check_kernel(kernel: str, name: str = "", size: int = 0, limit: int = 0) -> None:
     """ValueError for a kernel that does not exist, is not installed or does not hold `size`."""
     if kernel not in KERNELS:
         raise ValueError(f"kernel is {kernel!r}; allowed are {', '.join(KERNELS)}")

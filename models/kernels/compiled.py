@@ -52,6 +52,13 @@ def run(kernel: Any, *tensors: Tensor) -> None:
     kernel(*(x.detach().numpy() for x in tensors))
 
 
+def blocks_of(channels: int, most: int) -> Tensor:
+    """Blocks [lo, hi) of at most `most` channels, of nearly equal size, whole cache lines each."""
+    count = math.ceil(channels / most)
+    size = 16 * math.ceil(channels / count / 16)
+    return torch.tensor([(lo, min(lo + size, channels)) for lo in range(0, channels, size)])
+
+
 def exp2(x):  # type: ignore[no-untyped-def]
     """2^x for x <= 127, as the kernels call it."""
     return 2.0**x

@@ -14,7 +14,6 @@ Shapes: B batch, T time, E channels, N state size, K = ceil(T / CHUNK), S channe
 The state is (B, N, E) here, channels last, so that the inner loops run over contiguous memory.
 """
 
-import math
 from typing import Any
 
 import numba
@@ -23,14 +22,14 @@ import torch
 from torch import Tensor
 
 from models.kernels.available import MAX_STATES
-from models.kernels.compiled import LOG2E, exp2, flushed, jit, run, sigmoid
+from models.kernels.compiled import LOG2E, blocks_of, exp2, flushed, jit, run, sigmoid
 
 CHUNK = 16
-BLOCK = 128  # channels of one work item: a chunk's states stay within the second-level cache
+BLOCK = 64  # channels of one work item: a chunk's states stay within the second-level cache
 # Rows of the workspace: A log2(e), the state or its adjoint, dA, vectors; then the decays of a
 # step, in the backward those of each step of a chunk, the states before each and after the last.
 STATE, DA = MAX_STATES, 2 * MAX_STATES
-DELTA, INPUT, SUM, DOUT, DINPUT, DDECAY, DD = range(3 * MAX_STATES, 3 * MAX_STATES + 7)
+DELTA, U, INPUT, SKIP, SUM, DOUT, DINPUT, DDECAY, DD = range(3 * MAX_STATES, 3 * MAX_STATES + 9)
 SUMS = DD + 1
 DECAYS = SUMS + CHUNK
 
@@ -42,26 +41,28 @@ def block_forward(  # type: ignore[no-untyped-def]
     """Channels lo..hi of item b. `h` (B, N, E) is the first state and becomes the last."""
     steps, N, width = u.shape[1], A2.shape[0], hi - lo
     save = bounds.shape[1] > 0
-    skip = D[lo:hi]
-    space = np.empty((DECAYS + N, BLOCK), u.dtype)
+    space = np.zeros((DECAYS + N, BLOCK), u.dtype)
     space[:N, :width] = A2[:, lo:hi]
     space[STATE : STATE + N, :width] = h[b, :, lo:hi]
+    space[SKIP, :width] = D[lo:hi]
     for t in range(steps):
         if save and t % CHUNK == 0:
             bounds[b, t // CHUNK, :, lo:hi] = space[STATE : STATE + N, :width]
-        ut, dt, zt, yt = u[b, t, lo:hi], delta[b, t, lo:hi], z[b, t, lo:hi], y[b, t, lo:hi]
-        for e in range(width):
-            space[DELTA, e], space[INPUT, e], space[SUM, e] = dt[e], dt[e] * ut[e], skip[e] * ut[e]
+        space[U, :width], space[DELTA, :width] = u[b, t, lo:hi], delta[b, t, lo:hi]
+        for e in range(BLOCK):
+            space[INPUT, e] = space[DELTA, e] * space[U, e]
+            space[SUM, e] = space[SKIP, e] * space[U, e]
         for n in range(N):
-            for e in range(width):
+            for e in range(BLOCK):
                 space[DECAYS + n, e] = exp2(space[DELTA, e] * space[n, e])
         for n in range(N):
             Bn, Cn = B[b, t, n], C[b, t, n]
-            for e in range(width):
+            for e in range(BLOCK):
                 # Equation 2a, 2b: h = exp(delta A) h + delta B u, y = C h.
                 value = flushed(space[DECAYS + n, e] * space[STATE + n, e]) + space[INPUT, e] * Bn
                 space[STATE + n, e] = value
                 space[SUM, e] += value * Cn
+        zt, yt = z[b, t, lo:hi], y[b, t, lo:hi]
         for e in range(width):
             yt[e] = space[SUM, e] * zt[e] * sigmoid(zt[e])
     h[b, :, lo:hi] = space[STATE : STATE + N, :width]
@@ -83,51 +84,48 @@ def block_backward(  # type: ignore[no-untyped-def]
     """Adjoint of `block_forward`; `g` (B, N, E) is that of the last state, then of the first."""
     steps, N, width = u.shape[1], A2.shape[0], hi - lo
     one, zero, log2e = u.dtype.type(1), u.dtype.type(0), u.dtype.type(LOG2E)
-    skip = D[lo:hi]
     states = DECAYS + CHUNK * N
-    space = np.empty((states + (CHUNK + 1) * N, BLOCK), u.dtype)
+    space = np.zeros((states + (CHUNK + 1) * N, BLOCK), u.dtype)
     space[:N, :width] = A2[:, lo:hi]
     space[STATE : STATE + N, :width] = g[b, :, lo:hi]
-    space[DA : DA + N, :width] = zero
-    space[DD, :width] = zero
+    space[SKIP, :width] = D[lo:hi]
     for chunk in range((steps - 1) // CHUNK, -1, -1):
         first = chunk * CHUNK
         count = min(CHUNK, steps - first)
         space[states : states + N, :width] = bounds[b, chunk, :, lo:hi]
         for k in range(count):
             t, before, decays = first + k, states + k * N, DECAYS + k * N
-            ut, dt = u[b, t, lo:hi], delta[b, t, lo:hi]
-            for e in range(width):
-                space[DELTA, e], space[INPUT, e] = dt[e], dt[e] * ut[e]
-                space[SUM, e] = skip[e] * ut[e]
+            space[U, :width], space[DELTA, :width] = u[b, t, lo:hi], delta[b, t, lo:hi]
+            for e in range(BLOCK):
+                space[INPUT, e] = space[DELTA, e] * space[U, e]
+                space[SUM, e] = space[SKIP, e] * space[U, e]
             for n in range(N):
-                for e in range(width):
+                for e in range(BLOCK):
                     space[decays + n, e] = exp2(space[DELTA, e] * space[n, e])
             for n in range(N):
                 Bn, Cn = B[b, t, n], C[b, t, n]
-                for e in range(width):
+                for e in range(BLOCK):
                     value = flushed(space[decays + n, e] * space[before + n, e])
                     value += space[INPUT, e] * Bn
                     space[before + N + n, e] = value
                     space[SUM, e] += value * Cn
-            space[SUMS + k, :width] = space[SUM, :width]
+            space[SUMS + k] = space[SUM]
         for k in range(count - 1, -1, -1):
             t, before, decays = first + k, states + k * N, DECAYS + k * N
-            ut, dt, zt, dyt = u[b, t, lo:hi], delta[b, t, lo:hi], z[b, t, lo:hi], dy[b, t, lo:hi]
-            dut, ddt, dzt = du[b, t, lo:hi], ddelta[b, t, lo:hi], dz[b, t, lo:hi]
+            zt, dyt, dzt = z[b, t, lo:hi], dy[b, t, lo:hi], dz[b, t, lo:hi]
             for e in range(width):
                 gate = sigmoid(zt[e])
-                dzt[e] = (
-                    dyt[e] * space[SUMS + k, e] * gate * (one + zt[e] * (one - gate))
-                )  # of silu
+                slope = gate * (one + zt[e] * (one - gate))  # of silu
+                dzt[e] = dyt[e] * space[SUMS + k, e] * slope
                 space[DOUT, e] = dyt[e] * zt[e] * gate
-            for e in range(width):
-                space[DELTA, e], space[INPUT, e] = dt[e], dt[e] * ut[e]
-                space[DD, e] += space[DOUT, e] * ut[e]
+            space[U, :width], space[DELTA, :width] = u[b, t, lo:hi], delta[b, t, lo:hi]
+            for e in range(BLOCK):
+                space[INPUT, e] = space[DELTA, e] * space[U, e]
+                space[DD, e] += space[DOUT, e] * space[U, e]
                 space[DINPUT, e], space[DDECAY, e] = zero, zero
             for n in range(N):
                 Bn, Cn, dBn, dCn = B[b, t, n], C[b, t, n], zero, zero
-                for e in range(width):
+                for e in range(BLOCK):
                     # g_t = C_t dy_t + a_{t+1} g_{t+1}; a's own gradient is g a h_{t-1}.
                     dout = space[DOUT, e]
                     value = space[STATE + n, e] + dout * Cn
@@ -141,11 +139,11 @@ def block_backward(  # type: ignore[no-untyped-def]
                     space[DA + n, e] += value * space[DELTA, e]
                 dB[s, b, t, n] = dBn
                 dC[s, b, t, n] = dCn
+            dut, ddt = du[b, t, lo:hi], ddelta[b, t, lo:hi]
             for e in range(width):
                 # A2 carries log2(e), so DDECAY has to be scaled back.
-                dinput = space[DINPUT, e]
-                ddt[e] = dinput * ut[e] + space[DDECAY, e] / log2e
-                dut[e] = dinput * dt[e] + space[DOUT, e] * skip[e]
+                ddt[e] = space[DINPUT, e] * space[U, e] + space[DDECAY, e] / log2e
+                dut[e] = space[DINPUT, e] * space[DELTA, e] + space[DOUT, e] * space[SKIP, e]
     g[b, :, lo:hi] = space[STATE : STATE + N, :width]
     dA[b, :, lo:hi] = space[DA : DA + N, :width]
     dD[b, lo:hi] = space[DD, :width]
@@ -177,13 +175,6 @@ library.define(
 )
 
 
-def _blocks(channels: int) -> Tensor:
-    """Channel blocks [lo, hi) of nearly equal size, whole cache lines each, (S, 2)."""
-    count = math.ceil(channels / BLOCK)
-    size = 16 * math.ceil(channels / count / 16)
-    return torch.tensor([(lo, min(lo + size, channels)) for lo in range(0, channels, size)])
-
-
 def _bounds(u: Tensor, states: int, save: bool) -> Tensor:
     """Room for one state every `CHUNK` steps, (B, K, N, E); none where nothing is saved."""
     batch, length, channels = u.shape
@@ -205,7 +196,7 @@ def _selective_scan(
     inputs = tuple(x.contiguous() for x in (u, delta, A.T * LOG2E, B, C, D, z))
     h = u.new_zeros(batch, states, channels) if state is None else _channels_last(state)
     y, bounds = torch.empty_like(inputs[0]), _bounds(u, states, save)
-    run(forward, *inputs, h, bounds, y, _blocks(channels))
+    run(forward, *inputs, h, bounds, y, blocks_of(channels, BLOCK))
     return y, h.transpose(1, 2).contiguous(), bounds  # (B, T, E), (B, E, N), (B, K, N, E)
 
 
@@ -226,7 +217,7 @@ def _selective_scan_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     batch, length, channels = u.shape
     states = A.shape[1]
-    blocks = _blocks(channels)
+    blocks = blocks_of(channels, BLOCK)
     inputs = [x.contiguous() for x in (u, delta, A.T * LOG2E, B, C, D, z, bounds, dy)]
     g = _channels_last(dlast)
     du, ddelta, dz = (torch.empty_like(inputs[0]) for _ in range(3))

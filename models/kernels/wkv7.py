@@ -13,7 +13,8 @@ The product S_t a_{t+1} that the next step needs is summed up while S_t is writt
 passes over the state once.
 
 Everything that a step reads or writes in its inner loops lies in one workspace whose rows have a
-length known to the compiler: it then sees that they do not overlap, and vectorises.
+length known to the compiler: it then sees that they do not overlap, and vectorises without a
+remainder. What a head leaves of a row is zero.
 
 Shapes: B batch, T time, H heads, N head size, K = ceil(T / CHUNK).
 """
@@ -44,34 +45,30 @@ def head_forward(r, w, k, v, a, b, state, bounds, o, n, h):  # type: ignore[no-u
     steps, N = r.shape[1], r.shape[3]
     save = bounds.shape[2] > 0
     zero = r.dtype.type(0)
-    space = np.empty((WIDTH + 4, WIDTH), r.dtype)
+    space = np.zeros((WIDTH + 4, WIDTH), r.dtype)
     space[:N, :N] = state[n, h].T
-    space[NEXT] = zero
     for j in range(N):
         aj = a[n, 0, h, j]
-        for i in range(N):
+        for i in range(WIDTH):
             space[NEXT, i] += space[j, i] * aj
     for t in range(steps):
         if t % CHUNK == 0:
             for j in range(N):
-                for i in range(N):
+                for i in range(WIDTH):
                     space[j, i] = flushed(space[j, i])
             if save:
                 bounds[n, h, t // CHUNK] = space[:N, :N]  # transposed
         following = min(t + 1, steps - 1)
         for i in range(N):
-            space[REMOVED, i], space[V, i] = space[NEXT, i], v[n, t, h, i]
+            space[V, i] = v[n, t, h, i]
+        for i in range(WIDTH):
+            space[REMOVED, i] = space[NEXT, i]
             space[OUT, i], space[NEXT, i] = zero, zero
         for j in range(0, N - 1, 2):
             w0, k0, b0, r0 = w[n, t, h, j], k[n, t, h, j], b[n, t, h, j], r[n, t, h, j]
-            w1, k1, b1, r1 = (
-                w[n, t, h, j + 1],
-                k[n, t, h, j + 1],
-                b[n, t, h, j + 1],
-                r[n, t, h, j + 1],
-            )
-            a0, a1 = a[n, following, h, j], a[n, following, h, j + 1]
-            for i in range(N):
+            w1, k1, b1 = w[n, t, h, j + 1], k[n, t, h, j + 1], b[n, t, h, j + 1]
+            r1, a0, a1 = r[n, t, h, j + 1], a[n, following, h, j], a[n, following, h, j + 1]
+            for i in range(WIDTH):
                 x, y = space[REMOVED, i], space[V, i]
                 s0 = space[j, i] * w0 + x * b0 + y * k0
                 s1 = space[j + 1, i] * w1 + x * b1 + y * k1
@@ -81,7 +78,7 @@ def head_forward(r, w, k, v, a, b, state, bounds, o, n, h):  # type: ignore[no-u
         for j in range(N // 2 * 2, N):
             wj, kj, bj, rj = w[n, t, h, j], k[n, t, h, j], b[n, t, h, j], r[n, t, h, j]
             aj = a[n, following, h, j]
-            for i in range(N):
+            for i in range(WIDTH):
                 s = space[j, i] * wj + space[REMOVED, i] * bj + space[V, i] * kj
                 space[j, i] = s
                 space[OUT, i] += s * rj
@@ -105,7 +102,7 @@ def head_backward(  # type: ignore[no-untyped-def]
     """Adjoint of `head_forward`. `g` is dL/d(last state) and becomes dL/d(first state)."""
     steps, N = r.shape[1], r.shape[3]
     zero = r.dtype.type(0)
-    space = np.empty((STATES + CHUNK * N, WIDTH), r.dtype)
+    space = np.zeros((STATES + CHUNK * N, WIDTH), r.dtype)
     removed = np.empty((CHUNK, N), r.dtype)  # S_{t-1} a_t
     dremoved = np.empty(N, r.dtype)
     space[:N, :N] = g[n, h]
@@ -114,7 +111,7 @@ def head_backward(  # type: ignore[no-untyped-def]
         count = min(CHUNK, steps - first)
         space[STATES : STATES + N, :N] = bounds[n, h, chunk].T
         for i in range(N):
-            for j in range(N):
+            for j in range(WIDTH):
                 space[i, j] = flushed(space[i, j])
         for i in range(N):
             total = zero
@@ -128,7 +125,7 @@ def head_backward(  # type: ignore[no-untyped-def]
                 space[B, j], space[A, j] = b[n, t, h, j], a[n, t + 1, h, j]
             for i in range(N):
                 x, y, product = removed[q, i], v[n, t, h, i], zero
-                for j in range(N):
+                for j in range(WIDTH):
                     s = space[base + i, j] * space[W, j] + x * space[B, j] + y * space[K, j]
                     space[base + N + i, j] = s
                     product += s * space[A, j]
@@ -147,7 +144,7 @@ def head_backward(  # type: ignore[no-untyped-def]
                 through_removed += d0 * removed[q, i] + d1 * removed[q, i + 1]
                 through_v += d0 * v[n, t, h, i] + d1 * v[n, t, h, i + 1]
                 dx0, dx1, dv0, dv1 = zero, zero, zero, zero
-                for j in range(N):
+                for j in range(WIDTH):
                     # o = S r reaches every step: G_t += do_t r_t^T.
                     g0 = space[i, j] + d0 * space[R, j]
                     g1 = space[i + 1, j] + d1 * space[R, j]
@@ -163,7 +160,7 @@ def head_backward(  # type: ignore[no-untyped-def]
                 through_removed += d * removed[q, i]
                 through_v += d * v[n, t, h, i]
                 dx, dy = zero, zero
-                for j in range(N):
+                for j in range(WIDTH):
                     gt = space[i, j] + d * space[R, j]
                     space[i, j] = gt
                     dx += gt * space[B, j]
@@ -173,7 +170,7 @@ def head_backward(  # type: ignore[no-untyped-def]
                 d0, x0, y0, dx0 = do[n, t, h, i], removed[q, i], v[n, t, h, i], dremoved[i]
                 d1, x1, y1 = do[n, t, h, i + 1], removed[q, i + 1], v[n, t, h, i + 1]
                 dx1 = dremoved[i + 1]
-                for j in range(N):
+                for j in range(WIDTH):
                     g0, g1 = space[i, j], space[i + 1, j]
                     s0, s1 = space[base + i, j], space[base + i + 1, j]
                     space[DR, j] += d0 * s0 + d1 * s1
@@ -186,7 +183,7 @@ def head_backward(  # type: ignore[no-untyped-def]
                     space[i + 1, j] = g1 * space[W, j] + dx1 * space[A, j]
             for i in range(N // 2 * 2, N):
                 d, x, y, dx = do[n, t, h, i], removed[q, i], v[n, t, h, i], dremoved[i]
-                for j in range(N):
+                for j in range(WIDTH):
                     gt, before = space[i, j], space[base + i, j]
                     space[DR, j] += d * before
                     space[DW, j] += gt * before

@@ -100,9 +100,9 @@ def test_counter_and_formula_are_settled(
 
 
 TOLERANCE = 0.01
-# The share of the formula that is elementwise, which the counter does not see: the scans of Mamba,
-# and the recurrence of RWKV, which a fused kernel computes.
-ELEMENTWISE = {"mamba": 0.17, "mamba2": 0.17, "rwkv": 0.15}
+# The share of the formula that the counter does not see: what is elementwise, the scans of Mamba
+# and the recurrence of RWKV, which fused kernels compute.
+ELEMENTWISE = {"mamba": 0.17, "mamba2": 0.23, "rwkv": 0.15}
 
 
 def agree(name: str, counted: int, stated: int) -> bool:

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from models.backbones.causal_conv import causal_conv_reference
 from models.backbones.mamba import Mamba
+from models.backbones.mamba2 import Mamba2
 from models.backbones.rwkv7 import RWKV7
 from models.backbones.selective_scan import selective_scan_reference
+from models.backbones.ssd import ssd_reference
 from models.backbones.wkv7 import wkv7_reference
 from models.kernels.available import MAX_HEAD, MAX_STATES, numba_problem
 from tests.models.kernels import needs_numba
@@ -19,6 +22,8 @@ from tests.models.kernels import needs_numba
 Form = Callable[..., tuple[Tensor, Tensor]]
 MAMBA = {"d_model": 16, "n_layers": 2, "d_inner": 24, "d_conv": 4, "dt_rank": None,
          "norm_eps": 1e-5, "residual_init": "scaled"}  # fmt: skip
+MAMBA2 = {"d_model": 16, "n_layers": 2, "nheads": 4, "headdim": 6, "d_state": 5, "ngroups": 1,
+          "d_conv": 4, "chunk_size": 8, "norm_eps": 1e-5, "residual_init": "scaled"}  # fmt: skip
 RWKV = {"n_layers": 2, "d_ff": 40, "decay_rank": 4, "rate_rank": 5, "value_rank": 3,
         "gate_rank": 6, "chunk": 16}  # fmt: skip
 
@@ -51,6 +56,49 @@ def wkv_inputs(length: int, head_size: int, dtype: torch.dtype = torch.float32) 
     rate = torch.rand(shape, generator=g, dtype=dtype)
     state = normal(2, 3, head_size, head_size)
     return [r, -0.6065 * torch.sigmoid(3 * d), k, v, -kk, kk * rate, state]
+
+
+def ssd_inputs(
+    length: int, headdim: int, states: int, groups: int = 1, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """x, delta, A, B, C, D and state for two items of four heads."""
+    g = torch.Generator().manual_seed(length)
+    normal = partial(torch.randn, generator=g, dtype=dtype)
+    return [
+        normal(2, length, 4, headdim),
+        torch.rand(2, length, 4, generator=g, dtype=dtype) * 0.3,
+        -torch.arange(1, 5, dtype=dtype),
+        normal(2, length, groups, states),
+        normal(2, length, groups, states),
+        normal(4),
+        normal(2, 4, headdim, states),
+    ]
+
+
+def ssd() -> Form:
+    from models.kernels.ssd import ssd_fused
+
+    return ssd_fused
+
+
+def conv_inputs(
+    length: int, channels: int, width: int, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """x, weight, bias and window for two items."""
+    g = torch.Generator().manual_seed(length)
+    normal = partial(torch.randn, generator=g, dtype=dtype)
+    shapes = [(2, length, channels), (channels, 1, width), (channels,), (2, width - 1, channels)]
+    return [normal(*shape) for shape in shapes]
+
+
+def conv() -> Form:
+    from models.kernels.causal_conv import causal_conv_fused
+
+    return lambda *inputs: (causal_conv_fused(*inputs), inputs[0])
+
+
+def conv_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+    return causal_conv_reference(*inputs), inputs[0]
 
 
 def scan() -> Form:
@@ -121,9 +169,45 @@ def test_wkv7_equals_the_recurrence(length: int, head_size: int, dtype: torch.dt
 
 
 @needs_numba
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    headdim=st.sampled_from([1, 6, 64, 100]),
+    states=st.sampled_from([1, 2, 7, 16]),
+    groups=st.sampled_from([1, 2, 4]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_ssd_equals_the_recurrence(
+    length: int, headdim: int, states: int, groups: int, dtype: torch.dtype
+) -> None:
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    inputs = ssd_inputs(length, headdim, states, groups, dtype)
+    assert_equals(ssd(), ssd_reference, inputs, tolerance)
+
+
+@needs_numba
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    channels=st.sampled_from([1, 16, 300]),
+    width=st.integers(2, 5),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_convolution_equals_that_of_torch(
+    length: int, channels: int, width: int, dtype: torch.dtype
+) -> None:
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    assert_equals(conv(), conv_reference, conv_inputs(length, channels, width, dtype), tolerance)
+
+
+@needs_numba
 def test_gradcheck() -> None:
+    inputs = [x.requires_grad_() for x in conv_inputs(5, 3, 4, torch.float64)]
+    assert torch.autograd.gradcheck(lambda *x: conv()(*x)[0], inputs)
     inputs = [x.requires_grad_() for x in scan_inputs(5, 3, 2, torch.float64)]
     assert torch.autograd.gradcheck(scan(), inputs)
+    inputs = [x.requires_grad_() for x in ssd_inputs(5, 3, 2, 2, torch.float64)]
+    assert torch.autograd.gradcheck(ssd(), inputs)
     inputs = [x.requires_grad_() for x in wkv_inputs(5, 3, torch.float64)]
     assert torch.autograd.gradcheck(wkv(), inputs)
 
@@ -132,16 +216,22 @@ def test_gradcheck() -> None:
 @pytest.mark.parametrize("save", [True, False])
 def test_torch_finds_no_fault_with_the_operators(save: bool) -> None:
     """torch.library.opcheck: schema, fake tensors, autograd registration, tracing."""
-    scan(), wkv()
+    scan(), wkv(), ssd()
     tests = ["test_schema", "test_faketensor"]
     if save:
         tests += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
     for inputs, operator in (
         (scan_inputs(20, 3, 2), torch.ops.archbench.selective_scan.default),
         (wkv_inputs(20, 4), torch.ops.archbench.wkv7.default),
+        (ssd_inputs(20, 5, 4, 2), torch.ops.archbench.ssd.default),
     ):
         given = [x.requires_grad_(save) for x in inputs]
         torch.library.opcheck(operator, (*given, save), test_utils=tests)
+    conv()
+    x, weight, bias, window = (x.requires_grad_(save) for x in conv_inputs(5, 3, 4))
+    taps = weight[:, 0].T.contiguous().detach().requires_grad_(save)
+    operator = torch.ops.archbench.causal_conv.default
+    torch.library.opcheck(operator, (x, taps, bias, window), test_utils=tests)
 
 
 @needs_numba
@@ -151,7 +241,10 @@ def test_any_strides_are_taken() -> None:
             return torch.stack([x, x], dim=-1)[..., 0]
         return x.transpose(0, -1).contiguous().transpose(0, -1)
 
-    for form, inputs in ((scan(), scan_inputs(21, 20, 3)), (wkv(), wkv_inputs(21, 5))):
+    for form, inputs in (
+        (scan(), scan_inputs(21, 20, 3)), (wkv(), wkv_inputs(21, 5)),
+        (conv(), conv_inputs(9, 5, 3)), (ssd(), ssd_inputs(21, 5, 3, 2)),
+    ):  # fmt: skip
         changed = [strided(x) for x in inputs]
         assert not any(x.is_contiguous() for x in changed)
         plain = values_and_gradients(form, inputs)
@@ -161,7 +254,10 @@ def test_any_strides_are_taken() -> None:
 
 @needs_numba
 def test_threads_change_nothing(threads: int) -> None:
-    for form, inputs in ((scan(), scan_inputs(40, 300, 16)), (wkv(), wkv_inputs(40, 16))):
+    for form, inputs in (
+        (scan(), scan_inputs(40, 300, 16)), (wkv(), wkv_inputs(40, 16)),
+        (conv(), conv_inputs(20, 300, 4)), (ssd(), ssd_inputs(40, 70, 16, 2)),
+    ):  # fmt: skip
         here = values_and_gradients(form, inputs)
         torch.set_num_threads(1)
         alone = values_and_gradients(form, inputs)
@@ -175,6 +271,9 @@ def test_extreme_steps_stay_exact() -> None:
     inputs[1][:, ::7] *= 400  # exp(delta A) underflows
     inputs[6][:, ::5] *= 100  # the gate saturates
     assert_equals(scan(), selective_scan_reference, inputs, 1e-5)
+    inputs = ssd_inputs(40, 70, 16)
+    inputs[1][:, ::7] *= 400
+    assert_equals(ssd(), ssd_reference, inputs, 1e-5)
     for decay in (0.0, -0.6065):
         inputs = wkv_inputs(200, 16)
         inputs[1].fill_(decay)
@@ -191,6 +290,11 @@ def test_what_fades_becomes_zero_before_it_is_denormal() -> None:
     exact = state * torch.exp(log_w.sum(1))[:, :, None]
     assert exact.abs().max() < 1e-38
     assert last.eq(0).all()
+    x, delta, A, B, C, D, h = ssd_inputs(200, 8, 4)
+    x.zero_()
+    delta.fill_(1.0)
+    _, last = ssd()(x, delta, A, B, C, D, h)
+    assert last.eq(0).all()
     u, delta, A, B, C, D, z, h = scan_inputs(100, 8, 4)
     u.zero_()
     delta.fill_(1.0)
@@ -200,7 +304,8 @@ def test_what_fades_becomes_zero_before_it_is_denormal() -> None:
 
 @needs_numba
 def test_nothing_is_kept_without_a_gradient() -> None:
-    scan(), wkv()
+    scan(), wkv(), ssd()
+    assert torch.ops.archbench.ssd(*ssd_inputs(40, 5, 3), False)[2].numel() == 0
     inputs = scan_inputs(40, 20, 3)
     assert torch.ops.archbench.selective_scan(*inputs, False)[2].numel() == 0
     assert torch.ops.archbench.wkv7(*wkv_inputs(40, 4), False)[3].numel() == 0
@@ -215,6 +320,8 @@ def test_nothing_is_kept_without_a_gradient() -> None:
     [
         (Mamba, MAMBA | {"d_state": 4}, True),
         (Mamba, MAMBA | {"d_state": MAX_STATES + 1}, False),
+        (Mamba2, MAMBA2, True),
+        (Mamba2, MAMBA2 | {"d_state": MAX_STATES + 1}, False),
         (RWKV7, RWKV | {"d_model": 32, "head_size": 16}, True),
         (RWKV7, RWKV | {"d_model": MAX_HEAD + 2, "head_size": MAX_HEAD + 2}, False),
     ],
@@ -240,7 +347,11 @@ def test_a_model_runs_the_kernel_that_holds_it(family: type, sizes: dict, fits: 
 
 @pytest.mark.parametrize(
     ("family", "sizes"),
-    [(Mamba, MAMBA | {"d_state": 4}), (RWKV7, RWKV | {"d_model": 32, "head_size": 16})],
+    [
+        (Mamba, MAMBA | {"d_state": 4}),
+        (Mamba2, MAMBA2),
+        (RWKV7, RWKV | {"d_model": 32, "head_size": 16}),
+    ],
 )
 def test_a_kernel_that_cannot_run_is_refused(family: type, sizes: dict) -> None:
     with pytest.raises(ValueError, match="kernel is 'cuda'; allowed are auto, torch, numba"):

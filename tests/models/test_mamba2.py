@@ -31,7 +31,7 @@ def scan_inputs(length: int, heads: int, groups: int, dtype: torch.dtype) -> lis
     return [t.requires_grad_() for t in tensors]
 
 
-def small(**changes: object) -> Mamba2:
+def small(kernel: str = "torch", **changes: object) -> Mamba2:
     options = {
         "d_model": 16,
         "n_layers": 2,
@@ -42,6 +42,7 @@ def small(**changes: object) -> Mamba2:
         "d_conv": 4,
         "chunk_size": 8,
         "norm_eps": 1e-5,
+        "kernel": kernel,
         "residual_init": "scaled",
         **changes,
     }
