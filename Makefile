@@ -27,10 +27,12 @@ $(PY):
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install -q -c constraints.txt -e ".[fast]"
+	$(PY) -m models.kernels.warm
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install -q -c constraints.txt -e ".[dev]"
+	$(PY) -m models.kernels.warm
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from models.backbones.rwkv7 import RWKV7
 from models.backbones.selective_scan import selective_scan_reference
 from models.backbones.ssd import ssd_reference
 from models.backbones.wkv7 import wkv7_reference
+from models.kernels import warm
 from models.kernels.available import MAX_HEAD, MAX_STATES, numba_problem
 from tests.models.kernels import needs_numba
 
@@ -363,6 +365,18 @@ def test_a_kernel_that_cannot_run_is_refused(family: type, sizes: dict) -> None:
     model = family(**sizes, kernel="numba").to("meta")
     with pytest.raises(ValueError, match="not on meta in torch"):
         _ = model.kernel_used
+
+
+def test_all_kernels_can_be_compiled_ahead(capsys: pytest.CaptureFixture[str]) -> None:
+    assert warm.main() == 0
+    out, err = capsys.readouterr()
+    if numba_problem() is not None:
+        assert "pip install numba" in err
+        return
+    assert sorted(line.partition(":")[0] for line in out.splitlines()) == sorted(warm.MODULES)
+    folder = Path(warm.__file__).parent
+    kernels = {path.stem for path in folder.glob("*.py") if "@jit" in path.read_text()}
+    assert kernels == set(warm.MODULES)
 
 
 @needs_numba
