@@ -1,4 +1,6 @@
-"""Compile every kernel for fp32, so that no measurement waits for it: `python -m models.kernels.warm`.
+"""Compile every kernel for fp32, so that no measurement waits for it.
+
+    python -m models.kernels.warm
 
 numba keeps what it compiled beside the source, or in the user's cache where that is read-only.
 """
