@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,12 +24,13 @@ from torch import Tensor, nn
 from benchmarks.ab import compare, train_step
 from models.backbones import rwkv7_time_mix
 from models.backbones.rwkv7 import RWKV7
-from models.backbones.wkv7 import wkv7_reference
+from models.backbones.wkv7 import wkv7_chunked, wkv7_reference
 
+Form = Callable[..., tuple[Tensor, Tensor]]
 VOCAB, WIDTH, LAYERS, LENGTH, BATCH = 256, 256, 4, 512, 4
 
 
-def build() -> nn.ModuleDict:
+def build(kernel: str = "auto") -> nn.ModuleDict:
     """Embedding, backbone and head, with every parameter away from its special initial value."""
     torch.manual_seed(0)
     backbone = RWKV7(
@@ -41,7 +43,7 @@ def build() -> nn.ModuleDict:
         value_rank=32,
         gate_rank=96,
         chunk=32,
-        kernel="auto",
+        kernel=kernel,
     )
     for parameter in backbone.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
@@ -65,7 +67,7 @@ def plain_loop() -> AbstractContextManager[Any]:
 
 
 def training(seconds: float) -> None:
-    """A training step, chunked against looped."""
+    """A training step, and the recurrence alone, forward and backward, against the loop."""
     tokens = torch.randint(VOCAB, (BATCH, LENGTH))
 
     def step_of(model: nn.ModuleDict) -> Callable[[], None]:
@@ -75,13 +77,42 @@ def training(seconds: float) -> None:
 
         return train_step(loss, model.parameters())
 
-    ours, theirs = step_of(build()), step_of(build())
+    ours, theirs = step_of(build()), step_of(build("torch"))
 
     def loop() -> None:
         with plain_loop():
             theirs()
 
     compare("RWKV-7 training / plain loop", ours, loop, seconds=seconds, target=4.0)
+    recurrences(seconds)
+
+
+def recurrences(seconds: float) -> None:
+    """Forward and backward of the recurrence of one layer, fused against the loop and chunked."""
+    from models.kernels.wkv7 import wkv7_fused
+
+    shape = (BATCH, LENGTH, WIDTH // 64, 64)
+    r, k, v, d = (torch.randn(shape) for _ in range(4))
+    kk = F.normalize(torch.randn(shape), dim=-1)
+    state = torch.zeros(BATCH, WIDTH // 64, 64, 64)
+    given = (r, -0.6065 * torch.sigmoid(d), k, v, -kk, kk * torch.rand(shape))
+    inputs = [x.requires_grad_() for x in given]
+
+    def call(form: Form) -> Callable[[], None]:
+        def both_passes() -> None:
+            torch.autograd.grad(form(*inputs, state)[0].sum(), inputs)
+
+        return both_passes
+
+    forms: dict[str, tuple[Form, float]] = {
+        "plain loop": (wkv7_reference, 8.0),
+        "chunks of 32 in torch": (partial(wkv7_chunked, chunk=32), 1.0),
+    }
+    for name, (form, target) in forms.items():
+        compare(
+            f"RWKV-7 recurrence, fused / {name}", call(wkv7_fused), call(form), seconds=seconds,
+            target=target,
+        )  # fmt: skip
 
 
 def decoding(seconds: float, calls: int) -> None:
