@@ -14,8 +14,6 @@ Shapes: B batch, T time, E channels, N state size, K = ceil(T / CHUNK), S channe
 The state is (B, N, E) here, channels last, so that the inner loops run over contiguous memory.
 """
 
-from typing import Any
-
 import numba
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from models.kernels.available import MAX_STATES
 from models.kernels.compiled import LOG2E, blocks_of, exp2, flushed, jit, run, sigmoid
+from models.kernels.recurrence import differentiate, recur
 
 CHUNK = 16
 BLOCK = 64  # channels of one work item: a chunk's states stay within the second-level cache
@@ -238,30 +237,7 @@ def _selective_scan_backward_fake(
     return tuple(x.new_empty(x.shape) for x in (u, delta, A, B, C, D, z, dlast))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, state, save = inputs
-    if not save:
-        raise RuntimeError("archbench::selective_scan has a gradient only with save=True")
-    _, last, bounds = output
-    ctx.save_for_backward(*tensors, bounds)
-    ctx.has_state, ctx.state_shape = state is not None, last.shape
-    ctx.set_materialize_grads(False)  # zeros for `bounds` would be as large as all else
-
-
-def _gradients(
-    ctx: Any, dy: Tensor | None, dlast: Tensor | None, _: None
-) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    u = saved[0]
-    dy = torch.zeros_like(u) if dy is None else dy
-    dlast = u.new_zeros(ctx.state_shape) if dlast is None else dlast
-    *grads, dstate = torch.ops.archbench.selective_scan_backward(*saved, dy, dlast)
-    return (*grads, dstate if ctx.has_state else None, None)
-
-
-torch.library.register_autograd(
-    "archbench::selective_scan", _gradients, setup_context=_setup_context, lib=library
-)
+differentiate(library, "selective_scan")
 
 
 def selective_scan_fused(
@@ -275,12 +251,7 @@ def selective_scan_fused(
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """As `selective_scan_reference`, on fp32 or fp64 CPU tensors."""
-    # Copied here and not in the operator, so that what is kept for the backward is contiguous.
-    inputs = [x.contiguous() for x in (u, delta, A, B, C, D, z)]
-    given = [*inputs, *([] if state is None else [state])]
-    save = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    y, last, _ = torch.ops.archbench.selective_scan(*inputs, state, save)
-    return y, last
+    return recur(torch.ops.archbench.selective_scan.default, (u, delta, A, B, C, D, z), state)
 
 
 def warm() -> None:

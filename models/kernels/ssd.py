@@ -14,8 +14,6 @@ Shapes: B batch, T time, H heads, P headdim, G groups, N d_state, K = ceil(T / C
 of a batch item. The state is (B, H, N, P) here, channels last.
 """
 
-from typing import Any
-
 import numba
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from models.kernels.available import MAX_STATES
 from models.kernels.compiled import blocks_of, flushed, jit, run
+from models.kernels.recurrence import differentiate, recur
 
 CHUNK = 16
 WIDTH = 64  # of a row of the workspace: channels of one work item
@@ -239,42 +238,14 @@ def _ssd_backward_fake(
     return tuple(t.new_empty(t.shape) for t in (x, delta, A, B, C, D, dlast))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, state, save = inputs
-    if not save:
-        raise RuntimeError("archbench::ssd has a gradient only where it is called with save=True")
-    _, last, bounds = output
-    ctx.save_for_backward(*tensors, bounds)
-    ctx.has_state, ctx.state_shape = state is not None, last.shape
-    ctx.set_materialize_grads(False)  # zeros for `bounds` would be as large as all else
-
-
-def _gradients(
-    ctx: Any, dy: Tensor | None, dlast: Tensor | None, _: None
-) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    x = saved[0]
-    dy = torch.zeros_like(x) if dy is None else dy
-    dlast = x.new_zeros(ctx.state_shape) if dlast is None else dlast
-    *grads, dstate = torch.ops.archbench.ssd_backward(*saved, dy, dlast)
-    return (*grads, dstate if ctx.has_state else None, None)
-
-
-torch.library.register_autograd(
-    "archbench::ssd", _gradients, setup_context=_setup_context, lib=library
-)
+differentiate(library, "ssd")
 
 
 def ssd_fused(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """As `ssd_reference`, on fp32 or fp64 CPU tensors."""
-    # Copied here and not in the operator, so that what is kept for the backward is contiguous.
-    inputs = [t.contiguous() for t in (x, delta, A, B, C, D)]
-    given = [*inputs, *([] if state is None else [state])]
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    y, last, _ = torch.ops.archbench.ssd(*inputs, state, save)
-    return y, last
+    return recur(torch.ops.archbench.ssd.default, (x, delta, A, B, C, D), state)
 
 
 def warm() -> None:

@@ -19,8 +19,6 @@ remainder. What a head leaves of a row is zero.
 Shapes: B batch, T time, H heads, N head size, K = ceil(T / CHUNK).
 """
 
-from typing import Any
-
 import numba
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from torch import Tensor
 
 from models.kernels.available import MAX_HEAD
 from models.kernels.compiled import flushed, jit, run
+from models.kernels.recurrence import differentiate, recur
 
 CHUNK = 16
 WIDTH = MAX_HEAD  # of a row of the workspace
@@ -97,7 +96,7 @@ def forward(r, w, k, v, a, b, state, bounds, o):  # type: ignore[no-untyped-def]
 
 @jit
 def head_backward(  # type: ignore[no-untyped-def]
-    r, w, k, v, a, b, bounds, do, g, dr, dlog_w, dk, dv, da, db, n, h
+    r, w, k, v, a, b, bounds, do, g, dr, dw, dk, dv, da, db, n, h
 ):
     """Adjoint of `head_forward`. `g` is dL/d(last state) and becomes dL/d(first state)."""
     steps, N = r.shape[1], r.shape[3]
@@ -198,7 +197,7 @@ def head_backward(  # type: ignore[no-untyped-def]
                     + through_removed * space[B, j]
                     + through_v * space[K, j]
                 )
-                dlog_w[n, t, h, j] = space[DW, j] * space[W, j]
+                dw[n, t, h, j] = space[DW, j]
                 dk[n, t, h, j], da[n, t, h, j] = space[DK, j], space[DA, j]
                 db[n, t, h, j] = space[DB, j]
     g[n, h] = space[:N, :N]
@@ -206,20 +205,20 @@ def head_backward(  # type: ignore[no-untyped-def]
 
 @jit(parallel=True)
 def backward(  # type: ignore[no-untyped-def]
-    r, w, k, v, a, b, bounds, do, g, dr, dlog_w, dk, dv, da, db
+    r, w, k, v, a, b, bounds, do, g, dr, dw, dk, dv, da, db
 ):
     heads = r.shape[2]
     for item in numba.prange(r.shape[0] * heads):
         head_backward(
-            r, w, k, v, a, b, bounds, do, g, dr, dlog_w, dk, dv, da, db,
+            r, w, k, v, a, b, bounds, do, g, dr, dw, dk, dv, da, db,
             item // heads, item % heads,
         )  # fmt: skip
 
 
 library = torch.library.Library("archbench", "FRAGMENT")
 library.define(
-    "wkv7(Tensor r, Tensor log_w, Tensor k, Tensor v, Tensor a, Tensor b, Tensor state, bool save)"
-    " -> (Tensor, Tensor, Tensor, Tensor)"
+    "wkv7(Tensor r, Tensor w, Tensor k, Tensor v, Tensor a, Tensor b, Tensor state, bool save)"
+    " -> (Tensor, Tensor, Tensor)"
 )
 library.define(
     "wkv7_backward(Tensor r, Tensor w, Tensor k, Tensor v, Tensor a, Tensor b, Tensor bounds,"
@@ -234,25 +233,20 @@ def _bounds(r: Tensor, save: bool) -> Tensor:
 
 @torch.library.impl(library, "wkv7", "CPU")
 def _wkv7(
-    r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    r, w, k, v, a, b = (x.contiguous() for x in (r, log_w.exp(), k, v, a, b))
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    r, w, k, v, a, b = (x.contiguous() for x in (r, w, k, v, a, b))
     last = state.clone(memory_format=torch.contiguous_format)
     out, bounds = torch.empty_like(r), _bounds(r, save)
     run(forward, r, w, k, v, a, b, last, bounds, out)
-    return out, last, w, bounds
+    return out, last, bounds
 
 
 @torch.library.register_fake("archbench::wkv7", lib=library)
 def _wkv7_fake(
-    r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        r.new_empty(r.shape),
-        state.new_empty(state.shape),
-        r.new_empty(r.shape),
-        _bounds(r, save),
-    )
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return r.new_empty(r.shape), state.new_empty(state.shape), _bounds(r, save)
 
 
 @torch.library.impl(library, "wkv7_backward", "CPU")
@@ -275,40 +269,14 @@ def _wkv7_backward_fake(
     return (*(r.new_empty(r.shape) for _ in range(6)), d_state.new_empty(d_state.shape))
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    r, _, k, v, a, b, _, save = inputs
-    if not save:
-        raise RuntimeError("archbench::wkv7 has a gradient only where it is called with save=True")
-    _, last, w, bounds = output
-    ctx.save_for_backward(r, w, k, v, a, b, bounds)
-    ctx.state_shape = last.shape
-    ctx.set_materialize_grads(False)  # zeros for `bounds` would be as large as all else
-
-
-def _gradients(
-    ctx: Any, d_out: Tensor | None, d_last: Tensor | None, *_: None
-) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    r = saved[0]
-    d_out = torch.zeros_like(r) if d_out is None else d_out
-    d_last = r.new_zeros(ctx.state_shape) if d_last is None else d_last
-    return (*torch.ops.archbench.wkv7_backward(*saved, d_out, d_last), None)
-
-
-torch.library.register_autograd(
-    "archbench::wkv7", _gradients, setup_context=_setup_context, lib=library
-)
+differentiate(library, "wkv7")
 
 
 def wkv7_fused(
     r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As `wkv7_reference`, on fp32 or fp64 CPU tensors."""
-    # Copied here and not in the operator, so that what is kept for the backward is contiguous.
-    inputs = [x.contiguous() for x in (r, log_w, k, v, a, b, state)]
-    save = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    out, last, *_ = torch.ops.archbench.wkv7(*inputs, save)
-    return out, last
+    return recur(torch.ops.archbench.wkv7.default, (r, log_w.exp(), k, v, a, b), state)
 
 
 def warm() -> None:

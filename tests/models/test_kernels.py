@@ -310,7 +310,7 @@ def test_nothing_is_kept_without_a_gradient() -> None:
     assert torch.ops.archbench.ssd(*ssd_inputs(40, 5, 3), False)[2].numel() == 0
     inputs = scan_inputs(40, 20, 3)
     assert torch.ops.archbench.selective_scan(*inputs, False)[2].numel() == 0
-    assert torch.ops.archbench.wkv7(*wkv_inputs(40, 4), False)[3].numel() == 0
+    assert torch.ops.archbench.wkv7(*wkv_inputs(40, 4), False)[2].numel() == 0
     leaf = inputs[0].requires_grad_()
     with pytest.raises(RuntimeError, match="save=True"):
         torch.ops.archbench.selective_scan(leaf, *inputs[1:], False)
