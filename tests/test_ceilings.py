@@ -32,7 +32,13 @@ def run(
         Context(
             task=None,  # type: ignore[arg-type]
             build=None,  # type: ignore[arg-type]
-            config={"scenario": {"name": "ceilings", "sides": SIDES, "copy_mib": COPY_MIB}},
+            config={
+                "scenario": {
+                    "name": "ceilings",
+                    "sides": {"cpu": SIDES},
+                    "copy_mib": {"cpu": COPY_MIB},
+                }
+            },
             recipe=recipe,
             limits=limits,
             device=torch.device("cpu"),

@@ -12,6 +12,7 @@ import math
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -135,8 +136,10 @@ def open_counters(device: torch.device) -> Iterator[Counters]:
     before = set(multiprocessing.active_children())
     try:
         monitor = zeus.monitor.ZeusMonitor(gpu_indices=gpus, cpu_indices=cpus)
-        monitor.begin_window(KEY)  # starts the helpers
-        monitor.end_window(KEY)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that so short a window holds no joule
+            monitor.begin_window(KEY)  # starts the helpers
+            monitor.end_window(KEY)
         _settle([c.pid for c in multiprocessing.active_children() if c not in before])
         yield Counters(monitor, source, reasons)
     finally:

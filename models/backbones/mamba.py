@@ -33,6 +33,7 @@ from models.backbones.mamba_stack import (
     init_residual,
     inverse_softplus_steps,
     scan_dtype,
+    without_autocast,
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
 from models.kernels.available import MAX_STATES, check_kernel, choose_kernel
@@ -98,7 +99,8 @@ class MambaMixer(Mixer):
         h = torch.addcmul(
             a * state.ssm, (delta * u).to(wide).unsqueeze(-1), B.to(wide).unsqueeze(1)
         )
-        y = torch.matmul(h, C.to(wide).unsqueeze(-1)).squeeze(-1)  # (B, E)
+        with without_autocast(x.device):
+            y = torch.matmul(h, C.to(wide).unsqueeze(-1)).squeeze(-1)  # (B, E)
         y = torch.addcmul(y, self.D, u) * F.silu(z)
         return self.out_proj(y.to(x.dtype)), MixerState(window, h)
 
@@ -134,11 +136,12 @@ class MambaMixer(Mixer):
         wide = scan_dtype(u.dtype)
         u, delta, B, C, z = (t.to(wide) for t in (u, delta, B, C, z))
         A, D = -torch.exp(self.A_log.to(wide)), self.D.to(wide)
-        if self.kernel_on(u.device, u.dtype) == "numba":
-            from models.kernels.selective_scan import selective_scan_fused
+        with without_autocast(u.device):
+            if self.kernel_on(u.device, u.dtype) == "numba":
+                from models.kernels.selective_scan import selective_scan_fused
 
-            return selective_scan_fused(u, delta, A, B, C, D, z, state)
-        return selective_scan_torch(u, delta, A, B, C, D, z, state, recurrence_chunked)
+                return selective_scan_fused(u, delta, A, B, C, D, z, state)
+            return selective_scan_torch(u, delta, A, B, C, D, z, state, recurrence_chunked)
 
 
 class Mamba(MambaStack):

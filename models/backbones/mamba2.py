@@ -31,6 +31,7 @@ from models.backbones.mamba_stack import (
     init_residual,
     inverse_softplus_steps,
     scan_dtype,
+    without_autocast,
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.ssd import ssd_chunked, ssd_step
@@ -99,12 +100,13 @@ class Mamba2Mixer(Mixer):
         wide = scan_dtype(x.dtype)
         u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
         before = None if state is None else state.ssm
-        if self.kernel_on(x.device, x.dtype) == "numba":
-            from models.kernels.ssd import ssd_fused
+        with without_autocast(x.device):
+            if self.kernel_on(x.device, x.dtype) == "numba":
+                from models.kernels.ssd import ssd_fused
 
-            y, last = ssd_fused(u, delta, A, B, C, D, before)
-        else:
-            y, last = ssd_chunked(u, delta, A, B, C, D, before, self.chunk_size)
+                y, last = ssd_fused(u, delta, A, B, C, D, before)
+            else:
+                y, last = ssd_chunked(u, delta, A, B, C, D, before, self.chunk_size)
         out = self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z))  # (B, T, D)
         return out, None if window is None else MixerState(window, last)
 
@@ -114,7 +116,8 @@ class Mamba2Mixer(Mixer):
         xBC, window = self.conv1d.step(xBC, state.window)
         wide = state.ssm.dtype
         u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
-        h, y = ssd_step(u, delta, A, B, C, D, state.ssm, self.nheads // self.ngroups)
+        with without_autocast(x.device):
+            h, y = ssd_step(u, delta, A, B, C, D, state.ssm, self.nheads // self.ngroups)
         return self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z)), MixerState(window, h)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -8,6 +8,7 @@ Shapes: B batch, T time, D width, E channels of the mixer, K convolution width.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, cast
 
 import torch
@@ -63,6 +64,11 @@ def inverse_softplus_steps(count: int) -> Tensor:
 def scan_dtype(dtype: torch.dtype) -> torch.dtype:
     """The state's type: fp32, or wider where the model is."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """For what is in `scan_dtype`: autocast would round its matrix products, states among them."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def init_residual(out_proj: nn.Linear, residual_init: str, n_layers: int) -> None:

@@ -39,6 +39,27 @@ def test_training_steps(name: str, kind: str) -> None:
     assert sum(moved) > len(moved) / 2
 
 
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "rwkv"])
+def test_recurrences_in_torch_keep_their_precision_under_autocast(name: str) -> None:
+    """Where no fused kernel runs, as on a GPU, they differ from it by less than bfloat16 costs."""
+
+    def gradient(kernel: str, dtype: torch.dtype) -> Tensor:
+        model = build(name, "language")
+        for module in model.modules():
+            if hasattr(module, "kernel"):
+                module.kernel = kernel
+        with autocast(CPU, dtype):
+            loss = model(**example("language")).loss
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    exact, fused, plain = (
+        gradient(*way) for way in (("auto", torch.float32), ("auto", SHORT), ("torch", SHORT))
+    )
+    assert 0 < (fused - exact).norm() < 0.02 * exact.norm()
+    assert (plain - fused).norm() < (fused - exact).norm() / 2
+
+
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 @torch.no_grad()
 def test_scores_under_autocast_are_close_to_those_of_float32(name: str, kind: str) -> None:

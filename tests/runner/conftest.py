@@ -38,7 +38,8 @@ def arguments(results: Path, *words: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("HYDRA_FULL_ERROR", "HF_HUB_OFFLINE")}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
+    return {**kept, "PYTHONPATH": path, **more}
 
 
 def python(*words: str, cwd: Path = ROOT, **more: str) -> Done:
