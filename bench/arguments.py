@@ -25,9 +25,16 @@ def parser_of(prog: str, description: str | None, commands: Iterable[Any]) -> Ar
     return top
 
 
+def given_path(text: str) -> Path:
+    """A path on the command line; an empty one is a variable that was not set, not this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is empty; give a folder or a file")
+    return Path(text)
+
+
 def add_paths(parser: argparse.ArgumentParser) -> None:
     """PATH…: stores, folders with stores, or records."""
     parser.add_argument(
-        "paths", nargs="*", type=Path, default=[RESULTS], metavar="PATH",
+        "paths", nargs="*", type=given_path, default=[RESULTS], metavar="PATH",
         help=f"results folder, or a record (default: {RESULTS})",
     )  # fmt: skip

@@ -17,6 +17,7 @@ from bench.ab.duel import Contest, Duel
 from bench.ab.keep import make_stores, record_of
 from bench.ab.sample import SCORED, TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
+from bench.arguments import given_path
 from bench.checks import parse_duration
 from bench.console import make_console
 from bench.errors import BadInput, one_line
@@ -48,11 +49,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--budget", metavar="TIME", help="such as 3min; none: up to 20 a side")
     top.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="of one process")
     top.add_argument(
-        "--results", type=Path, default=Path("results/ab"), metavar="DIR",
+        "--results", type=given_path, default=Path("results/ab"), metavar="DIR",
         help="where the records of both sides are kept (results/ab)",
     )  # fmt: skip
     top.add_argument(
-        "--noise", type=Path, default=FLOORS, metavar="FILE",
+        "--noise", type=given_path, default=FLOORS, metavar="FILE",
         help=f"floors that `python -m bench.selftest` found ({FLOORS})",
     )  # fmt: skip
     add_outputs(top)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.arguments import Subcommands, add_paths
+from bench.arguments import Subcommands, add_paths, given_path
 from bench.errors import BadInput
 from bench.records.shared import complain, stores_at
 from bench.store import Store
@@ -18,8 +18,10 @@ def add(commands: Subcommands) -> None:
         "merge", help="copy the records and artefacts of stores into another, each id once"
     )
     merging.set_defaults(run=run_merge)
-    merging.add_argument("sources", nargs="+", type=Path, metavar="SOURCE")
-    merging.add_argument("target", type=Path, metavar="TARGET", help="made where it is missing")
+    merging.add_argument("sources", nargs="+", type=given_path, metavar="SOURCE")
+    merging.add_argument(
+        "target", type=given_path, metavar="TARGET", help="made where it is missing"
+    )
     verifying = commands.add_parser(
         "verify", help="name unreadable records and artefacts that are missing or differ"
     )

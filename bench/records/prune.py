@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from bench.arguments import RESULTS, Subcommands
+from bench.arguments import RESULTS, Subcommands, given_path
 from bench.errors import BadInput
 from bench.identity import source_hash
 from bench.records.conditions import parse, select
@@ -31,7 +30,7 @@ def add(commands: Subcommands) -> None:
         ),
     )
     parser.set_defaults(run=run)
-    parser.add_argument("store", nargs="?", type=Path, default=RESULTS, metavar="STORE")
+    parser.add_argument("store", nargs="?", type=given_path, default=RESULTS, metavar="STORE")
     parser.add_argument("--stale", action="store_true",
                         help="made by source that differs from today's")  # fmt: skip
     parser.add_argument("--failed", action="store_true", help="cells that failed")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow
 
-from bench.arguments import RESULTS
+from bench.arguments import RESULTS, given_path
 from bench.errors import BadInput
 from bench.records.conditions import Condition, parse, select
 from bench.store import Problem, Store, locate
@@ -19,7 +19,7 @@ FORMATS = ("table", "json", "csv")
 def add_in(parser: argparse.ArgumentParser) -> None:
     """--in PATH…, where the words themselves are something else."""
     parser.add_argument(
-        "--in", dest="paths", nargs="+", type=Path, default=[RESULTS], metavar="PATH",
+        "--in", dest="paths", nargs="+", type=given_path, default=[RESULTS], metavar="PATH",
         help=f"results folders, or records (default: {RESULTS})",
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from bench.arguments import given_path
 from bench.console import make_console
 from bench.constants import ROOT
 from bench.errors import BadInput, one_line
@@ -47,13 +48,15 @@ def parser() -> argparse.ArgumentParser:
         "--seeds", type=int, default=10, help="seeds of the score's pool (10; 0: none)"
     )
     top.add_argument("--seed", type=int, default=0, help="of the drawing")
-    top.add_argument("--pool", type=Path, metavar="FILE", help="a saved pool instead of a new one")
     top.add_argument(
-        "--output", type=Path, default=Path("results/selftest"), metavar="DIR",
+        "--pool", type=given_path, metavar="FILE", help="a saved pool instead of a new one"
+    )
+    top.add_argument(
+        "--output", type=given_path, default=Path("results/selftest"), metavar="DIR",
         help="where the pool and the report are written (results/selftest)",
     )  # fmt: skip
     top.add_argument(
-        "--noise", type=Path, default=FLOORS, metavar="FILE",
+        "--noise", type=given_path, default=FLOORS, metavar="FILE",
         help=f"where the floors of later comparisons are kept ({FLOORS})",
     )  # fmt: skip
     return top

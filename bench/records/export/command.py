@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.arguments import Subcommands
+from bench.arguments import Subcommands, given_path
 from bench.errors import BadInput
 from bench.records.export.values import Values, values_of
 from bench.records.shared import add_in, add_where, rows
@@ -30,7 +30,7 @@ def add(commands: Subcommands) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument("tracker", choices=TRACKERS)
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR",
+    parser.add_argument("--to", type=given_path, required=True, metavar="DIR",
                         help="folder of the tracker's files; what is there stays")  # fmt: skip
     add_where(parser)
     add_in(parser)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.arguments import RESULTS, Subcommands
+from bench.arguments import RESULTS, Subcommands, given_path
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
@@ -31,9 +31,9 @@ def add(commands: Subcommands) -> None:
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     update = actions.add_parser("update", help="replace the baseline by the records of HEAD")
-    update.add_argument("head", type=Path, metavar="HEAD", help="results folder, or a record")
+    update.add_argument("head", type=given_path, metavar="HEAD", help="results folder, or a record")
     update.add_argument(
-        "--to", type=Path, default=BASELINE, metavar="FOLDER",
+        "--to", type=given_path, default=BASELINE, metavar="FOLDER",
         help=f"the baseline (default: {BASELINE})",
     )  # fmt: skip
 

@@ -3,9 +3,8 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.arguments import Subcommands, add_paths
+from bench.arguments import Subcommands, add_paths, given_path
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.cell_rows import by_heading, compact
@@ -38,7 +37,7 @@ class CellSheets:
         parser = commands.add_parser(self.name, help=self.help)
         parser.set_defaults(run=self.run)
         add_paths(parser)
-        parser.add_argument("--csv", type=Path, metavar="FILE", help="write the values, too")
+        parser.add_argument("--csv", type=given_path, metavar="FILE", help="write the values, too")
 
     def run(self, options: argparse.Namespace) -> int:
         """Print the sheets of each machine; returns the exit code."""

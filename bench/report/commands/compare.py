@@ -9,7 +9,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from bench.arguments import Subcommands
+from bench.arguments import Subcommands, given_path
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
@@ -31,10 +31,10 @@ def add(commands: Subcommands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("base", type=Path, metavar="BASE", help="results folder, or a record")
-    parser.add_argument("head", type=Path, metavar="HEAD", help="results folder, or a record")
+    parser.add_argument("base", type=given_path, metavar="BASE", help="results folder, or a record")
+    parser.add_argument("head", type=given_path, metavar="HEAD", help="results folder, or a record")
     parser.add_argument(
-        "--pinned", type=Path, metavar="PATH",
+        "--pinned", type=given_path, metavar="PATH",
         help="records of a release, compared too: many small steps below the floor add up",
     )  # fmt: skip
     parser.add_argument(
@@ -42,7 +42,7 @@ def add(commands: Subcommands) -> None:
         help=f"an interval inside this is called same (default: {WITHIN})",
     )  # fmt: skip
     parser.add_argument(
-        "--noise", type=Path, metavar="FILE",
+        "--noise", type=given_path, metavar="FILE",
         help=f"floors that `python -m bench.selftest` found (default: {NOISE} beside BASE)",
     )  # fmt: skip
     add_outputs(parser)

@@ -3,12 +3,11 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from bench.arguments import Subcommands, add_paths
+from bench.arguments import Subcommands, add_paths, given_path
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.cell_rows import compact, flaws, names, scaled
@@ -54,7 +53,7 @@ def add(commands: Subcommands) -> None:
     )
     parser.set_defaults(run=run)
     add_paths(parser)
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the values, too")
+    parser.add_argument("--csv", type=given_path, metavar="FILE", help="write the values, too")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.arguments import Subcommands, add_paths
+from bench.arguments import Subcommands, add_paths, given_path
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read, results_folder
@@ -38,17 +38,19 @@ def add(commands: Subcommands) -> None:
     )  # fmt: skip
     parser.set_defaults(run=run)
     add_paths(parser)
-    parser.add_argument("--repo", type=Path, metavar="PATH", help="repository (default: here)")
+    parser.add_argument(
+        "--repo", type=given_path, metavar="PATH", help="repository (default: here)"
+    )
     parser.add_argument(
         "--pinned", metavar="REV|PATH",
         help="a release: a revision that records are of, or a folder of records",
     )  # fmt: skip
     parser.add_argument(
-        "--noise", type=Path, metavar="FILE",
+        "--noise", type=given_path, metavar="FILE",
         help=f"floors that `python -m bench.selftest` found (default: {NOISE} beside PATH)",
     )  # fmt: skip
     parser.add_argument(
-        "--plots", type=Path, metavar="DIR",
+        "--plots", type=given_path, metavar="DIR",
         help="folder of the figures (default: plots in the first results folder)",
     )  # fmt: skip
     parser.add_argument("--no-plots", action="store_true", help="draw nothing")

@@ -5,10 +5,9 @@ Exit code 0: something was drawn. 2: nothing was, or a path or an option is wron
 
 import argparse
 import importlib
-from pathlib import Path
 from typing import cast
 
-from bench.arguments import Subcommands, add_paths
+from bench.arguments import Subcommands, add_paths, given_path
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import complain, read, results_folder
@@ -34,7 +33,10 @@ def add(commands: Subcommands) -> None:
         help=f"of {', '.join(FORMATS)} (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="default: plots in the first results folder"
+        "--output",
+        type=given_path,
+        metavar="DIR",
+        help="default: plots in the first results folder",
     )
 
 

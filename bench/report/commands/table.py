@@ -2,9 +2,8 @@
 
 import argparse
 import gc
-from pathlib import Path
 
-from bench.arguments import Subcommands, add_paths
+from bench.arguments import Subcommands, add_paths, given_path
 from bench.console import make_console
 from bench.report.commands.reading import read, results_folder
 from bench.report.files import write_files
@@ -21,7 +20,7 @@ def add(commands: Subcommands) -> None:
     add_paths(parser)
     parser.add_argument(
         "--output",
-        type=Path,
+        type=given_path,
         metavar="DIR",
         help="where table.* are written (default: the first results folder)",
     )

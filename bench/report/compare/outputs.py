@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.arguments import given_path
 from bench.errors import BadInput
 from bench.report.compare.exchange import bencher, benchmark_action, document
 from bench.report.compare.github import SUMMARY, add_summary, annotations
@@ -46,14 +47,14 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "--fail-on", default=",".join(FAIL_ON), metavar="VERDICT,…",
         help=f"verdicts that fail, or none (default: {','.join(FAIL_ON)})",
     )  # fmt: skip
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="for a pull request")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every finding")
+    parser.add_argument("--markdown", type=given_path, metavar="FILE", help="for a pull request")
+    parser.add_argument("--junit", type=given_path, metavar="FILE", help="JUnit XML")
+    parser.add_argument("--json", type=given_path, metavar="FILE", help="every finding")
     parser.add_argument(
-        "--benchmark-json", type=Path, metavar="FILE",
+        "--benchmark-json", type=given_path, metavar="FILE",
         help="for github-action-benchmark (tool: customSmallerIsBetter)",
     )  # fmt: skip
-    parser.add_argument("--bencher", type=Path, metavar="FILE", help="Bencher Metric Format")
+    parser.add_argument("--bencher", type=given_path, metavar="FILE", help="Bencher Metric Format")
     parser.add_argument(
         "--github", action="store_true", help="annotations, and the summary of the step"
     )
