@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -54,6 +54,7 @@ class Launcher:
         self.environment = worker_environment(threads)
         if self.method == "forkserver":
             self.context.set_forkserver_preload([*preload, worker.partition(":")[0]])
+            self.environment |= _safe_path()
         self._process: Any = None
         self._begun: float | None = None  # when the server was started
         self._server_s: float | None = None
@@ -75,12 +76,8 @@ class Launcher:
             return
         from multiprocessing import forkserver
 
-        # The server must not find modules in the working directory that we would not.
-        paths = [str(ROOT)] if str(ROOT) in sys.path else []
-        paths += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-        safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
         try:
-            with environment_set(self.environment | safe):
+            with environment_set(self.environment):
                 forkserver.ensure_running()
         except OSError as error:
             if "AF_UNIX" not in str(error):
@@ -111,11 +108,16 @@ class Launcher:
         """A process that shows that the fork server answers; None where that one is dying."""
         process = self.context.Process(target=nothing, name="archbench-ready")
         try:
-            self._serve()
-            process.start()
+            self._start(process, self.environment)
         except (EOFError, ConnectionError):
             return None
         return process
+
+    def _start(self, process: Any, environment: Mapping[str, str]) -> None:
+        """Start `process`; a server that died a moment ago starts in the environment as well."""
+        self._serve()
+        with environment_set(environment):
+            process.start()
 
     def kill(self) -> None:
         """Kill the running child, if there is one, and wait for nothing: for signal handlers."""
@@ -152,9 +154,8 @@ class Launcher:
         process = context.Process(target=run_child, args=arguments, name="archbench-cell")
         self._process = process
         try:
-            self._serve()
-            with environment_set(worker_environment(self.threads, online=online)):
-                process.start()
+            environment = worker_environment(self.threads, online=True) if online else None
+            self._start(process, environment or self.environment)
             theirs.close()
             message = self._await(ours, process, started + timeout, started, tick)
         except (EOFError, ConnectionError):
@@ -218,6 +219,13 @@ class Launcher:
                 return None
             if tick and not ready:
                 tick(time.monotonic() - started)
+
+
+def _safe_path() -> dict[str, str]:
+    """Variables by which the server finds no modules in the working directory that we would not."""
+    paths = [str(ROOT)] if str(ROOT) in sys.path else []
+    paths += [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _end_orphan(pid: int) -> None:

@@ -1,8 +1,11 @@
 """Each cell has a process of its own, started at once, while the runner sleeps."""
 
+import os
+import signal
 import sys
 import time
 from collections import Counter
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,25 @@ def test_the_runner_sleeps_while_a_cell_runs(tmp_path: Path) -> None:
     assert seconds > 0.6
     assert used < 0.05 * seconds
     assert outcome.parent_cpu_s == pytest.approx(used, abs=0.02)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork server")
+def test_a_server_that_dies_at_a_start_is_replaced_by_one_like_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Launcher(preload=[], threads=3, worker=WORKER) as launcher:
+        serve, server = launcher._serve, forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+
+        def die_after() -> None:
+            serve()
+            os.kill(server, signal.SIGKILL)
+            os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+            monkeypatch.setattr(launcher, "_serve", serve)
+
+        monkeypatch.setattr(launcher, "_serve", die_after)
+        outcome = run(launcher, tmp_path, "good")
+        assert outcome.payload["seen"]["parent"] != server
+        assert outcome.payload["figures"]["threads"] == "3"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork server")
