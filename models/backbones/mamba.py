@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from models.backbones.causal_conv import CausalConv
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
-    Block,
     MambaStack,
     Mixer,
     MixerState,
@@ -182,10 +181,3 @@ class Mamba(MambaStack):
         ]
         super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
         self.kernel = kernel
-
-    @property
-    def kernel_used(self) -> str:
-        """What computes the scan on the device where the parameters are."""
-        weight = self.norm_f.weight
-        mixer = cast(MambaMixer, cast(Block, self.layers[0]).mixer)
-        return mixer.kernel_on(weight.device, weight.dtype)

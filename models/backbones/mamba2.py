@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from models.backbones.causal_conv import CausalConv
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
-    Block,
     MambaStack,
     Mixer,
     MixerState,
@@ -210,10 +209,3 @@ class Mamba2(MambaStack):
             for _ in range(n_layers)
         ]
         super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
-
-    @property
-    def kernel_used(self) -> str:
-        """What computes the recurrence on the device where the parameters are."""
-        weight = self.norm_f.weight
-        mixer = cast(Mamba2Mixer, cast(Block, self.layers[0]).mixer)
-        return mixer.kernel_on(weight.device, weight.dtype)

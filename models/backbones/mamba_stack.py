@@ -53,6 +53,23 @@ class Mixer(nn.Module, ABC):
     def flops_per_symbol(self, length: int) -> int:
         """FLOPs of one symbol in a sequence of `length`."""
 
+    @abstractmethod
+    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """What computes the recurrence there, for a model of that type."""
+
+    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> MixerState:
+        """Nothing seen: an empty window and a zero state."""
+        window, ssm = self.state_shapes(batch)
+        return MixerState(
+            torch.zeros(window, device=device, dtype=dtype),
+            torch.zeros(ssm, device=device, dtype=scan_dtype(dtype)),
+        )
+
+    def state_bytes(self, batch: int, dtype: torch.dtype) -> int:
+        """Window in `dtype` and matrix state in at least fp32, whatever the context."""
+        window, ssm = self.state_shapes(batch)
+        return math.prod(window) * dtype.itemsize + math.prod(ssm) * scan_dtype(dtype).itemsize
+
 
 def inverse_softplus_steps(count: int) -> Tensor:
     """Biases whose softplus is log-uniform in [DELTA_MIN, DELTA_MAX]."""
@@ -128,16 +145,9 @@ class MambaStack(nn.Module):
         self, batch: int, *, device: torch.device, dtype: torch.dtype
     ) -> list[MixerState]:
         """Nothing seen: an empty window and a zero state in every layer."""
-        states = []
-        for block in self._blocks():
-            window, ssm = block.mixer.state_shapes(batch)
-            states.append(
-                MixerState(
-                    torch.zeros(window, device=device, dtype=dtype),
-                    torch.zeros(ssm, device=device, dtype=scan_dtype(dtype)),
-                )
-            )
-        return states
+        return [
+            block.mixer.init_state(batch, device=device, dtype=dtype) for block in self._blocks()
+        ]
 
     def prefill(self, x: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:
         """Continue from `state`, (B, T, D) -> (B, T, D)."""
@@ -160,16 +170,17 @@ class MambaStack(nn.Module):
         return state
 
     def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
-        """Window in `dtype` and matrix state in at least fp32, whatever the context."""
-        total = 0
-        for block in self._blocks():
-            window, ssm = block.mixer.state_shapes(batch)
-            total += math.prod(window) * dtype.itemsize
-            total += math.prod(ssm) * scan_dtype(dtype).itemsize
-        return total
+        """Of all layers, whatever the context."""
+        return sum(block.mixer.state_bytes(batch, dtype) for block in self._blocks())
 
     def flops(self, batch: int, length: int) -> int:
         """FLOPs of one forward pass; norms (5 a value) and the residual sums included."""
         mixers = sum(block.mixer.flops_per_symbol(length) for block in self._blocks())
         norms = 5 * self.d_model * (len(self.layers) + 1) + self.d_model * len(self.layers)
         return batch * length * (mixers + norms)
+
+    @property
+    def kernel_used(self) -> str:
+        """What computes the recurrence on the device where the parameters are."""
+        weight = self.norm_f.weight
+        return next(iter(self._blocks())).mixer.kernel_on(weight.device, weight.dtype)

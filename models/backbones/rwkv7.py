@@ -15,7 +15,7 @@ checkpoint's are dropped on loading); ranks and the hidden width of the channel 
 Shapes: B batch, T time, D width, H heads, N head size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -214,26 +214,11 @@ class RWKV7(nn.Module):
         return self._first.att.kernel_on(weight.device, weight.dtype)
 
     def flops(self, batch: int, length: int) -> int:
-        """Matrix products: projections, and per head what the recurrence takes.
-
-        Step by step, as the fused kernel and a single symbol go, that is: the state is read at the
-        removal key and at the receptance (4 N^2), decays (N^2) and takes two outer products
-        (4 N^2). In chunks that is the pairwise products (8 C^2 N a chunk), the solve (C^3 / 3),
-        what the solved rows and the outputs take (10 C^2 N), the transition and its input
-        (8 C N^2), and the state's own product (2 N^3).
-        """
-        N = self.head_size
-        total = 0
-        for name, p in self.named_parameters():
-            if p.ndim == 2 and not name.endswith("r_k"):
-                total += 2 * batch * length * p.numel()
-        heads = batch * len(self.blocks) * self.n_heads
-        if length == 1 or self.kernel_used == "numba":
-            return total + heads * length * 9 * N * N
-        C = min(self.chunk, length)
-        chunks = -(-length // C)
-        per_chunk = 18 * C * C * N + C**3 // 3 + 8 * C * N * N + 2 * N**3
-        return total + heads * chunks * per_chunk
+        """Matrix products and the recurrence, of all blocks."""
+        return sum(
+            block.att.flops(batch, length) + block.ffn.flops(batch, length)
+            for block in cast(Iterable[Block], self.blocks)
+        )
 
 
 def _drop_unused(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

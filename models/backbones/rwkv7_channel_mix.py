@@ -49,3 +49,7 @@ class ChannelMix(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         (x_k,) = token_shift(x, last, self.x_k)
         return self.value(squared_relu(self.key(x_k)))
+
+    def flops(self, batch: int, length: int) -> int:
+        """The matrix products."""
+        return 2 * batch * length * (self.key.weight.numel() + self.value.weight.numel())

@@ -150,3 +150,23 @@ class TimeMix(nn.Module):
         """What computes the recurrence there, for a model of that type."""
         wide = torch.promote_types(dtype, torch.float32)
         return choose_kernel(self.kernel, device, wide, fits=self.head_size <= MAX_HEAD)
+
+    def flops(self, batch: int, length: int) -> int:
+        """Matrix products: projections, and per head what the recurrence takes.
+
+        Step by step, as the fused kernel and a single symbol go, that is: the state is read at the
+        removal key and at the receptance (4 N^2), decays (N^2) and takes two outer products
+        (4 N^2). In chunks that is the pairwise products (8 C^2 N a chunk), the solve (C^3 / 3),
+        what the solved rows and the outputs take (10 C^2 N), the transition and its input
+        (8 C N^2), and the state's own product (2 N^3).
+        """
+        N, weight = self.head_size, self.receptance.weight
+        matrices = sum(
+            p.numel() for name, p in self.named_parameters() if p.ndim == 2 and name != "r_k"
+        )
+        total, heads = 2 * batch * length * matrices, batch * self.n_heads
+        if length == 1 or self.kernel_on(weight.device, weight.dtype) == "numba":
+            return total + heads * length * 9 * N * N
+        C = min(self.chunk, length)
+        per_chunk = 18 * C * C * N + C**3 // 3 + 8 * C * N * N + 2 * N**3
+        return total + heads * -(-length // C) * per_chunk

@@ -113,6 +113,17 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v)  # (B, K, H/K, d)
         return self.o_proj(y.flatten(1))  # (B, D)
 
+    def empty_cache(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> KVCache:
+        """No keys and no values yet; they grow with the symbols."""
+        shape = (batch, self.n_kv_heads, 0, self.head_dim)  # (B, K, 0, d)
+        empty = torch.empty(shape, device=device, dtype=dtype)
+        return KVCache(empty, empty)
+
+    def cache_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        """Keys and values of `context` symbols, unused room of the last piece included."""
+        width = self.n_kv_heads * self.head_dim
+        return 2 * batch * KVCache.capacity_for(context) * width * dtype.itemsize
+
     def flops(self, batch: int, length: int) -> int:
         """Projections, and the score and value products of the pairs that are seen."""
         weights = sum(p.weight.numel() for p in (self.q_proj, self.k_proj, self.v_proj))
@@ -193,7 +204,6 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(self.d_model, norm_eps)
         self.rope = Rope(attention.head_dim, rope_theta)
-        self.kv_width = attention.n_kv_heads * attention.head_dim
 
     def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(B, T, D) -> (B, T, D), no auxiliary losses."""
@@ -208,9 +218,11 @@ class Decoder(nn.Module):
         """Empty caches; they grow with the symbols."""
         if not self.causal:
             raise ValueError("causal=False has no recurrent form; build it with causal=True")
-        shape = (batch, self.kv_width // self.rope.head_dim, 0, self.rope.head_dim)  # (B, K, 0, d)
-        empty = torch.empty(shape, device=device, dtype=dtype)
-        return TransformerState([KVCache(empty, empty) for _ in self.layers])
+        caches = [
+            block.self_attn.empty_cache(batch, device=device, dtype=dtype)
+            for block in self._blocks()
+        ]
+        return TransformerState(caches)
 
     def prefill(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """Continue from `state` over (B, T, D)."""
@@ -236,8 +248,7 @@ class Decoder(nn.Module):
 
     def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
         """Keys and values of all layers, unused room of the last piece included."""
-        rows = 2 * len(self.layers) * batch * KVCache.capacity_for(context)
-        return rows * self.kv_width * dtype.itemsize
+        return sum(b.self_attn.cache_bytes(batch, context, dtype) for b in self._blocks())
 
     def flops(self, batch: int, length: int) -> int:
         """Matrix products of one forward pass; norms and activations are not counted."""
