@@ -117,8 +117,8 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class Costed(Protocol):
-    def flops(self, batch: int, length: int) -> int:
-        """FLOPs of one forward pass over a batch of items of `length` symbols."""
+    def flops(self, batch: int, length: int) -> int | None:
+        """FLOPs of one forward pass over a batch of items of `length` symbols; None: not known."""
         ...
 
 
@@ -126,6 +126,6 @@ class Costed(Protocol):
 class TrainCosted(Protocol):
     """A model whose forward pass with labels is another one than that without."""
 
-    def train_flops(self, batch: int, length: int) -> int:
-        """FLOPs of the forward pass of a training step."""
+    def train_flops(self, batch: int, length: int) -> int | None:
+        """FLOPs of the forward pass of a training step; None: not known."""
         ...

@@ -95,7 +95,12 @@ def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
             built.compile()
         return built
 
-    first = build()
+    try:
+        first = build()
+    except InstantiationException as error:
+        if not inside or not isinstance(error.__cause__, ValueError):
+            raise
+        raise BadInput(f"model={model['name']}: {_sentence(error)}") from error
     numbers = count(first)
     payload["parameters"] = {
         "total": numbers.total,

@@ -26,6 +26,8 @@ TASKS: dict[str, dict[str, Any]] = {
 KINDS = tuple(TASKS)
 GROUPS = {name: yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()) for name in MODELS}
 PAIRS = [(name, kind) for name in MODELS for kind in KINDS if kind in GROUPS[name]["kinds"]]
+# Those that are brought to a size; of another library's model the user says how large it is.
+SIZED = [(name, kind) for name, kind in PAIRS if name != "hf"]
 
 
 def resolved(name: str, kind: str, size: str, task: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def resolved(name: str, kind: str, size: str, task: dict[str, Any] | None = None
     model = copy.deepcopy(GROUPS[name])
     model["kinds"] = {kind: model["kinds"][kind]}
     shapes = model["kinds"][kind].get("shapes", model.get("shapes"))
-    for key, value in shapes[size].items():
+    for key, value in (shapes or {}).get(size, {}).items():
         node = model
         *path, last = key.split(".")
         for part in path:

@@ -63,5 +63,6 @@ def step_flops(context: Context, model: Recurrent, batch: int, prompt: int) -> i
         return None
     sizes = [model.state_bytes(batch, length, context.dtype) for length in (prompt, 64 * prompt)]
     if sizes[0] == sizes[1]:
-        return int(model.flops(batch, 1))
-    return int(model.flops(batch, prompt + 1) - model.flops(batch, prompt))
+        return model.flops(batch, 1)
+    longer, shorter = model.flops(batch, prompt + 1), model.flops(batch, prompt)
+    return None if longer is None or shorter is None else longer - shorter

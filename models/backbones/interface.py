@@ -28,8 +28,11 @@ class SequenceBackbone(Protocol):
         """
         ...
 
-    def flops(self, batch: int, length: int) -> int:
-        """Multiply-adds times two of one forward pass, without embedding and read-out."""
+    def flops(self, batch: int, length: int) -> int | None:
+        """Multiply-adds times two of one forward pass, without embedding and read-out.
+
+        None where the family states no formula.
+        """
         ...
 
 

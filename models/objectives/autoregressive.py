@@ -38,10 +38,11 @@ class _Autoregressive(nn.Module):
         """Bytes of the state after `context` symbols."""
         return self.backbone.state_bytes(batch, context, dtype)
 
-    def flops(self, batch: int, length: int) -> int:
+    def flops(self, batch: int, length: int) -> int | None:
         """FLOPs of one forward pass over `batch` sequences, or images, of `length` symbols."""
         head = 2 * self.lm_head.in_features * self.lm_head.out_features
-        return self.backbone.flops(batch, length) + batch * length * head
+        backbone = self.backbone.flops(batch, length)
+        return None if backbone is None else backbone + batch * length * head
 
     def _shifted(self, tokens: Tensor) -> Tensor:
         """Vectors of the start symbol and of all tokens but the last, (B, T) -> (B, T, D)."""

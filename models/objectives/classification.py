@@ -61,9 +61,10 @@ class SequenceClassifier(nn.Module):
         """Unnormalised log-probabilities, (B, H, W) -> (B, C)."""
         return self(pixels=pixels).logits
 
-    def flops(self, batch: int, length: int) -> int:
+    def flops(self, batch: int, length: int) -> int | None:
         """FLOPs of one forward pass over `batch` images of `length` pixels."""
-        return self.backbone.flops(batch, length) + 2 * batch * self.head.weight.numel()
+        backbone = self.backbone.flops(batch, length)
+        return None if backbone is None else backbone + 2 * batch * self.head.weight.numel()
 
 
 class ImageClassifier(nn.Module):

@@ -173,11 +173,13 @@ class MaskedDiffusion(nn.Module):
             tokens = torch.where((rank >= low) & (rank < high), drawn, tokens)
         return tokens
 
-    def flops(self, batch: int, length: int) -> int:
+    def flops(self, batch: int, length: int) -> int | None:
         """FLOPs of one evaluation on `batch` sequences of `length`, all positions read out."""
         head = 2 * self.backbone.d_model * self.vocab_size
-        return self.backbone.flops(batch, length) + batch * length * head
+        backbone = self.backbone.flops(batch, length)
+        return None if backbone is None else backbone + batch * length * head
 
-    def train_flops(self, batch: int, length: int) -> int:
+    def train_flops(self, batch: int, length: int) -> int | None:
         """FLOPs of the forward pass of a training step, which draws several sets a sequence."""
-        return self.train_draws * self.flops(batch, length)
+        once = self.flops(batch, length)
+        return None if once is None else self.train_draws * once

@@ -5,7 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from bench.report.plots.palette import CONTRAST, FAMILIES, FURTHER, Named, Palette, ink
+from bench.report.plots.palette import (
+    CONTRAST,
+    FAMILIES,
+    FURTHER,
+    FURTHER_MARKERS,
+    Named,
+    Palette,
+    ink,
+)
 from tests.factories import make_record
 
 # Machado, Oliveira and Fernandes (2009), "A Physiologically-based Model for Simulation of Color
@@ -69,7 +77,7 @@ def test_letters_have_contrast_on_white_and_keep_their_hue() -> None:
 
 
 def test_further_families_differ_from_ours_and_from_each_other() -> None:
-    mine = [f"mine{number}" for number in range(15)]
+    mine = [f"mine{number}" for number in range(len(FURTHER) * len(FURTHER_MARKERS))]
     palette = Palette([make_record(model=name) for name in (*mine, "rwkv")])
     pairs = {(look.color, look.marker) for look in (palette.look(f, f) for f in mine)}
     assert len(pairs) == len(mine)

@@ -1,8 +1,8 @@
 """One colour a family in every figure, and what tells the rows of a family apart.
 
-Our six families have colours of Okabe and Ito (2008, "Color Universal Design"), further families
-the last one of those that shows on white and two of Paul Tol's scheme "muted" (2021, "Colour
-Schemes", SRON/EPS/TN/09-002), chosen for their distance from the others as dichromats see them.
+Our seven families have colours of Okabe and Ito (2008, "Color Universal Design"), all of them that
+show on white; further families two of Paul Tol's scheme "muted" (2021, "Colour Schemes",
+SRON/EPS/TN/09-002), chosen for their distance from the others as dichromats see them.
 Markers and dashes say the same once more, for those who print in grey.
 """
 
@@ -20,11 +20,12 @@ FAMILIES = {
     "rwkv": ("#009E73", "D"),  # bluish green
     "resnet": ("#CC79A7", "P"),  # reddish purple
     "diffusion": ("#000000", "X"),
+    "hybrid": ("#E69F00", "h"),  # orange
 }
 MODELS = {"mamba2": "v", "dit": "*"}  # second models of a family have markers of their own
-FURTHER = ("#E69F00", "#882255", "#332288")  # orange, wine, indigo
+FURTHER = ("#882255", "#332288")  # wine, indigo
 # As many as have no divisor in common with the colours, so that pairs repeat as late as they can.
-FURTHER_MARKERS = ("h", "<", ">", "d", "p")
+FURTHER_MARKERS = ("<", ">", "d", "p", "8", "H", "*")
 SOLID = "-"
 Dash = str | tuple[float, tuple[float, ...]]
 DASHES: tuple[Dash, ...] = (SOLID, (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))

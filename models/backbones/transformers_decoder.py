@@ -1,0 +1,203 @@
+"""Any causal decoder of the transformers library as a backbone, by its model type or a folder.
+
+The objectives give it embedded symbols and read its last hidden vectors: embedding, start symbol
+and read-out are ours, so that it runs on every task. Its weights are drawn anew by the library's
+own rule; of a folder the configuration is read. Code that comes with a model is never run.
+
+State: the library's `Cache`, which is the full attention layers' keys and values, a window of them,
+or a state of constant size. Keys that were cropped stay rotated at their absolute positions.
+
+Shapes: B batch, T time, D width.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+# Of the symbols that the library would embed: none are, and a table of theirs would count.
+NO_SYMBOLS = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+CACHES = ("cache", "past_key_values", "cache_params")  # its name, from the newest on
+PROBE = 4  # symbols from which the growth of a cache is read
+
+
+@dataclass
+class CacheState:
+    """The library's cache, None before the first symbol, and the position of the next one."""
+
+    cache: Any = None
+    position: int = 0
+
+
+class TransformersDecoder(nn.Module):
+    """`name` is a model type such as "qwen3" or "gpt2", or a folder with a config.json.
+
+    `options` are values of its configuration. Those of `small` take the place of the library's
+    defaults, which are of billions of parameters, where the type knows them and no folder says
+    more. `ValueError` for a type that does not exist, for an option that its configuration does not
+    know, and for a model that is not causal or keeps no cache.
+    """
+
+    def __init__(self, *, name: str, options: Mapping[str, Any], small: Mapping[str, Any]) -> None:
+        super().__init__()
+        config = read_config(name, options, small)
+        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise ValueError(
+                f"name is {name!r}, of type {config.model_type}, which is no causal decoder; "
+                "allowed are types such as qwen3, llama or gpt2"
+            )
+        if hasattr(config, "is_decoder"):
+            config.is_decoder = True  # what is an encoder by default sees the past alone
+        self.model = AutoModel.from_config(config, trust_remote_code=False)
+        self.model.set_input_embeddings(nn.Identity())
+        parameters = inspect.signature(self.model.forward).parameters
+        caches = [word for word in CACHES if word in parameters]
+        if not caches or "inputs_embeds" not in parameters:
+            raise ValueError(
+                f"name is {name!r}, whose {type(self.model).__name__} takes no embedded symbols or "
+                "keeps no cache; allowed are causal decoders, such as qwen3, llama or gpt2"
+            )
+        self._cache_word, self._positioned = caches[0], "position_ids" in parameters
+        self._continues: bool | None = None  # whether several symbols may follow a state
+        self.d_model = int(config.get_text_config().hidden_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """(B, T, D) -> hidden vectors (B, T, D), no auxiliary losses."""
+        return self.model(inputs_embeds=x, use_cache=False).last_hidden_state, {}
+
+    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> CacheState:
+        """No cache: the library makes it of the kind that the model needs."""
+        return CacheState()
+
+    def prefill(self, x: Tensor, state: CacheState) -> tuple[Tensor, CacheState]:
+        """Continue from `state`, (B, T, D) -> (B, T, D)."""
+        if x.shape[1] > 1 and state.cache is not None and not self._can_continue():
+            hidden = []
+            for symbol in x.unbind(1):
+                y, state = self.step(symbol, state)
+                hidden.append(y)
+            return torch.stack(hidden, 1), state
+        return self._read(x, state)
+
+    def _read(self, x: Tensor, state: CacheState) -> tuple[Tensor, CacheState]:
+        given: dict[str, Any] = {self._cache_word: state.cache}
+        stop = state.position + x.shape[1]
+        if self._positioned:
+            given["position_ids"] = torch.arange(state.position, stop, device=x.device)[None]
+        out = self.model(inputs_embeds=x, use_cache=True, **given)
+        return out.last_hidden_state, CacheState(out[self._cache_word], stop)
+
+    def step(self, x: Tensor, state: CacheState) -> tuple[Tensor, CacheState]:
+        """One symbol, (B, D) -> (B, D)."""
+        hidden, state = self._read(x[:, None], state)
+        return hidden[:, 0], state
+
+    @torch.no_grad()
+    def _can_continue(self) -> bool:
+        """Whether two pieces give what the whole gives: the library's Mamba drops its state."""
+        if self._continues is None:
+            weight = next(self.parameters())
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(1, 2 * PROBE, self.d_model, generator=generator).to(weight)
+            whole, _ = self.forward(x)
+            _, state = self._read(x[:, :PROBE], CacheState())
+            rest, _ = self._read(x[:, PROBE:], state)
+            slack = 50 * torch.finfo(weight.dtype).eps * float(whole.abs().max())
+            self._continues = bool((rest - whole[:, PROBE:]).abs().max() <= slack)
+        return self._continues
+
+    def crop(self, state: CacheState, length: int) -> CacheState:
+        """Forget all but the last `length` keys where all are kept; a window forgets by itself."""
+        for layer in _growing(state.cache):
+            layer.keys = layer.keys[:, :, -length:].contiguous()
+            layer.values = layer.values[:, :, -length:].contiguous()
+        return state
+
+    @torch.no_grad()
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        """Bytes of the cache, from what a few symbols put into it: layers grow or they do not."""
+        weight = next(self.parameters())
+        few = torch.zeros(1, PROBE, self.d_model, device=weight.device, dtype=weight.dtype)
+        _, state = self._read(few, CacheState())
+        total = sum(t.numel() for t in _tensors(state.cache))
+        for layer in getattr(state.cache, "layers", ()):
+            if isinstance(getattr(layer, "keys", None), Tensor):
+                most = (getattr(layer, "sliding_window", None) or context + 1) - 1
+                a_symbol = (layer.keys.numel() + layer.values.numel()) // PROBE
+                total += a_symbol * (min(context, most) - PROBE)
+        return batch * total * dtype.itemsize
+
+    def flops(self, batch: int, length: int) -> None:
+        """The library states no formula: the counter of torch's operators is alone."""
+        return None
+
+
+def read_config(
+    name: str, options: Mapping[str, Any], small: Mapping[str, Any]
+) -> PretrainedConfig:
+    """The configuration of a type or a folder with `options`; `ValueError` where there is none."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        _check_options(config, options)
+        for key, value in {**options, **NO_SYMBOLS}.items():
+            setattr(config.get_text_config(), key, value)
+        return config
+    try:
+        default = AutoConfig.for_model(name)
+    except ValueError as error:
+        raise ValueError(
+            f"name is {name!r}, neither a folder nor a model type of transformers, such as qwen3, "
+            "llama or gpt2"
+        ) from error
+    _check_options(default, options)
+    asked = {default.attribute_map.get(key, key) for key in options}
+    fitting = {
+        key: value for key, value in small.items()
+        if _knows(default, key) and default.attribute_map.get(key, key) not in asked
+    }  # fmt: skip
+    return AutoConfig.for_model(name, **{**fitting, **options, **NO_SYMBOLS})
+
+
+def _check_options(config: PretrainedConfig, options: Mapping[str, Any]) -> None:
+    for key in options:
+        if not _knows(config, key):
+            raise ValueError(
+                f"options.{key} is no option of {type(config).__name__}; see its documentation"
+            )
+
+
+def _knows(config: PretrainedConfig, key: str) -> bool:
+    """Whether a configuration takes `key`, by that name or as the library maps it to its own."""
+    taken = inspect.signature(type(config).__init__).parameters
+    return config.attribute_map.get(key, key) in taken
+
+
+def _growing(cache: Any) -> Iterator[Any]:
+    """Layers that keep the keys of all symbols."""
+    return (layer for layer in getattr(cache, "layers", ()) if type(layer) is DynamicLayer)
+
+
+def _tensors(cache: Any) -> Iterator[Tensor]:
+    """The tensors of all layers of a cache."""
+    for layer in getattr(cache, "layers", ()):
+        for value in vars(layer).values():
+            yield from (t for t in _flat(value))
+
+
+def _flat(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _flat(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
