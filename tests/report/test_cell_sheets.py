@@ -11,7 +11,7 @@ from bench.store import Record, Store
 from tests.factories import make_record, quality, timing
 
 MIB = 2**20
-PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published"
+EARLIER = Path(__file__).resolve().parents[2] / "results" / "published-standard"
 
 
 def decoded(model: str, **changes: Any) -> Record:
@@ -111,7 +111,7 @@ def test_seeds_and_changes_are_named_where_they_differ(
 
 @pytest.mark.parametrize("command", ["latency", "memory"])
 def test_records_of_an_earlier_version(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = lines(command, PUBLISHED, capsys)
+    shown = lines(command, EARLIER, capsys)
     assert sum(line.startswith("transformer") for line in shown) >= 2
     assert any("Records of an earlier version" in line for line in shown)
 

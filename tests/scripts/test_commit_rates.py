@@ -100,13 +100,14 @@ def test_every_model_of_ours_has_a_place_for_its_rates(tmp_path: Path) -> None:
     configs = tmp_path / "configs"
     configs.mkdir()
     searches = []
-    for path in CONFIGS.glob("*.yaml"):
+    ours = [path for path in CONFIGS.glob("*.yaml") if path.stem != "hf"]  # others' are not tuned
+    for path in ours:
         (configs / path.name).write_text(path.read_text())
         tuned = yaml.safe_load(path.read_text())["tuned"]
         tasks = {"text", "digits", "generate"} & tuned.keys()
         searches += [(path.stem, task, tuned[task]["nano"], "nano") for task in tasks]
     written = commit(found(tmp_path / "run", *searches), configs)
-    assert len(written) == len(list(CONFIGS.glob("*.yaml")))
+    assert len(written) == len(ours)
     for path in written:
         before = yaml.safe_load((CONFIGS / path.name).read_text())
         assert yaml.safe_load(path.read_text()) == before
