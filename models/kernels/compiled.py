@@ -1,6 +1,8 @@
 """How the kernels are compiled, and the elementary functions that vectorise in them."""
 
+import hashlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -8,6 +10,13 @@ import numpy as np
 import torch
 from numba.extending import overload
 from torch import Tensor
+
+HERE = Path(__file__).parent
+# numba asks whether the file of a function is newer than its machine code, and not about the files
+# that were compiled into it: a folder for each state of all of them. The user's own comes first.
+if not numba.config.CACHE_DIR:
+    _SOURCES = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py")))
+    numba.config.CACHE_DIR = str(HERE / "__pycache__" / hashlib.sha256(_SOURCES).hexdigest()[:16])
 
 LOG2E = math.log2(math.e)
 # 2^f on [-1/2, 1/2]: the polynomial through it at the Chebyshev points, to a relative 1.1e-7.
@@ -93,4 +102,4 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
 def flushed(x):  # type: ignore[no-untyped-def]
     """Zero for what is on its way to the denormals, whose arithmetic is a hundred times slower."""
     kind = type(x)
-    return x if abs(x) > kind(1e-30) else kind(0)
+    return kind(0) if abs(x) <= kind(1e-30) else x  # a NaN stays one

@@ -305,6 +305,23 @@ def test_what_fades_becomes_zero_before_it_is_denormal() -> None:
 
 
 @needs_numba
+def test_what_is_not_a_number_stays_so() -> None:
+    """A model that broke must show it: a state that forgot its NaN would be scored as if it ran."""
+    forms = (
+        (scan(), selective_scan_reference, scan_inputs(40, 5, 3), (0, 1, 7)),
+        (ssd(), ssd_reference, ssd_inputs(40, 6, 5), (0, 1, 6)),
+        (wkv(), wkv7_reference, wkv_inputs(40, 8), (1, 3, 6)),
+    )
+    for fused, reference, inputs, places in forms:
+        for place in places:  # inputs of the first step, a decay among them; the state before it
+            spoilt = [x.clone() for x in inputs]
+            spoilt[place].view(-1)[0] = float("nan")
+            for ours, theirs in zip(fused(*spoilt), reference(*spoilt), strict=True):
+                assert torch.equal(ours.isnan(), theirs.isnan()), (fused, place)
+                assert ours.isnan().any()
+
+
+@needs_numba
 def test_nothing_is_kept_without_a_gradient() -> None:
     scan(), wkv(), ssd()
     assert torch.ops.archbench.ssd(*ssd_inputs(40, 5, 3), False)[2].numel() == 0
