@@ -60,9 +60,11 @@ def crowded(seen: Seen, threads: int, cores: int) -> str | None:
 
 
 def disturbed(records: Iterable[Mapping[str, Any]]) -> str | None:
-    """One sentence on how many cells were crowded."""
-    reasons = [str((record.get("validity") or {}).get("reason")) for record in records]
-    cells = sum(CROWDED in reason for reason in reasons)
+    """One sentence on how many cells were crowded, those of a GPU and of scores as well."""
+    around = [record.get("environment") or {} for record in records]
+    cells = sum(
+        crowded(seen, seen.get("threads", 1), seen.get("cores", 1)) is not None for seen in around
+    )
     if not cells:
         return None
     return (

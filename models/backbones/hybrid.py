@@ -69,7 +69,7 @@ class Hybrid(nn.Module):
             if name not in MIXERS:
                 allowed = ", ".join(MIXERS)
                 raise ValueError(f"pattern names {name!r}; allowed are {allowed}, in any order")
-        if not pattern or n_layers < len(set(pattern)):
+        if not pattern or set(pattern[:n_layers]) != set(pattern):
             raise ValueError(
                 f"pattern is [{', '.join(pattern)}] and n_layers is {n_layers}; allowed are one "
                 "mixer or more, and as many layers as it takes to use each of them"

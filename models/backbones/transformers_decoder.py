@@ -55,7 +55,7 @@ class TransformersDecoder(nn.Module):
             )
         if hasattr(config, "is_decoder"):
             config.is_decoder = True  # what is an encoder by default sees the past alone
-        self.model = AutoModel.from_config(config, trust_remote_code=False)
+        self.model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
         self.model.set_input_embeddings(nn.Identity())
         parameters = inspect.signature(self.model.forward).parameters
         caches = [word for word in CACHES if word in parameters]
@@ -116,8 +116,9 @@ class TransformersDecoder(nn.Module):
     def crop(self, state: CacheState, length: int) -> CacheState:
         """Forget all but the last `length` keys where all are kept; a window forgets by itself."""
         for layer in _growing(state.cache):
-            layer.keys = layer.keys[:, :, -length:].contiguous()
-            layer.values = layer.values[:, :, -length:].contiguous()
+            first = max(layer.keys.shape[2] - length, 0)
+            layer.keys = layer.keys[:, :, first:].contiguous()
+            layer.values = layer.values[:, :, first:].contiguous()
         return state
 
     @torch.no_grad()
@@ -144,7 +145,7 @@ def read_config(
 ) -> PretrainedConfig:
     """The configuration of a type or a folder with `options`; `ValueError` where there is none."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if (folder / "config.json").is_file():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         _check_options(config, options)
         for key, value in {**options, **NO_SYMBOLS}.items():
@@ -154,8 +155,8 @@ def read_config(
         default = AutoConfig.for_model(name)
     except ValueError as error:
         raise ValueError(
-            f"name is {name!r}, neither a folder nor a model type of transformers, such as qwen3, "
-            "llama or gpt2"
+            f"name is {name!r}, neither a folder with a config.json nor a model type of "
+            "transformers, such as qwen3, llama or gpt2"
         ) from error
     _check_options(default, options)
     asked = {default.attribute_map.get(key, key) for key in options}

@@ -36,9 +36,10 @@ def test_what_was_not_looked_at_spoils_nothing() -> None:
 
 
 def test_crowded_cells_are_counted() -> None:
-    reason = crowded(seen(("cc", 2.0)), 2, 2)
-    bad = {"validity": {"valid": False, "reason": f"3 of 5 samples; {reason}"}}
-    said = disturbed([bad, bad, {}, {"validity": {"valid": True, "reason": None}}])
+    """A score and a GPU's cell too, whose records are not called invalid for it."""
+    bad = {"environment": {**seen(("cc", 2.0)), "threads": 2, "cores": 2}}
+    good = {"environment": {**seen(("cc", 0.1)), "threads": 2, "cores": 2}}
+    said = disturbed([bad, bad, {}, good])
     assert said is not None
     assert "took cores away from 2 cells" in said
-    assert disturbed([{}, {"validity": {"valid": False, "reason": "3 of 5 samples"}}]) is None
+    assert disturbed([{}, good]) is None

@@ -163,5 +163,6 @@ def test_every_model_that_decodes_has_flops_of_a_step(name: str) -> None:
     stated = step_flops(Given(), model, 2, 16)  # type: ignore[arg-type]
     cost = settle(found, stated)
     assert cost["flops"] is not None, cost
+    assert (stated is None) == (name == "hf")  # the library states none
     if stated is not None:
         assert agree(name, found.flops, stated), f"{found.flops / stated:.3f} of the formula"

@@ -8,6 +8,7 @@ from bench import protocol
 from bench.training import Recipe, Trainer, autocast
 from models.objectives.diffusion import Diffusion
 from models.objectives.diffusion_classifier import DiffusionClassifier
+from tests.models.kernels import needs_numba
 from tests.zoo import PAIRS, build
 
 SHORT = torch.bfloat16
@@ -39,6 +40,7 @@ def test_training_steps(name: str, kind: str) -> None:
     assert sum(moved) > len(moved) / 2
 
 
+@needs_numba
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "rwkv"])
 def test_recurrences_in_torch_keep_their_precision_under_autocast(name: str) -> None:
     """Where no fused kernel runs, as on a GPU, they differ from it by less than bfloat16 costs."""

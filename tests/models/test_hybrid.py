@@ -137,6 +137,7 @@ def test_only_attention_forgets() -> None:
         ({"pattern": ["mamba3"]}, "pattern names 'mamba3'; allowed are attention, mamba, mamba2"),
         ({"pattern": []}, "allowed are one mixer or more"),
         ({"n_layers": 1}, "as many layers as it takes"),
+        ({"pattern": ["mamba2", "mamba2", "attention"], "n_layers": 2}, "as many layers as it"),
         ({"d_model": 0}, "d_model is 0"),
     ],
 )

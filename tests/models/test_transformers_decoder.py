@@ -99,19 +99,31 @@ def test_llama_is_our_transformer_before_and_after_a_crop() -> None:
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_all_keys_can_be_forgotten() -> None:
+    model = backbone("llama")
+    x = symbols(model, 12)
+    _, state = model.prefill(x, model.init_state(2, device=x.device, dtype=x.dtype))
+    assert all(layer.keys.shape[2] == 0 for layer in model.crop(state, 0).cache.layers)
+
+
 def test_of_a_folder_the_configuration_is_read(tmp_path: Path) -> None:
-    LlamaConfig(**ATTENTION, vocab_size=5000).save_pretrained(tmp_path)
+    LlamaConfig(**ATTENTION, vocab_size=5000, dtype="bfloat16").save_pretrained(tmp_path)
     model = TransformersDecoder(name=str(tmp_path), options={"num_hidden_layers": 3}, small={})
     assert AutoConfig.from_pretrained(tmp_path).num_hidden_layers == 2
     assert len(model.model.layers) == 3
     assert model.d_model == 64
+    assert {p.dtype for p in model.parameters()} == {torch.float32}, (
+        "whatever the folder was kept in"
+    )
     assert not any("embed" in name for name, _ in model.named_parameters())
 
 
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("qwen33", {}, "neither a folder nor a model type of transformers"),
+        ("/", {}, "neither a folder with a config.json"),
+        ("qwen33", {}, "neither a folder with a config.json nor a model type of transformers"),
         ("vit", {}, "of type vit, which is no causal decoder"),
         ("qwen3", {"hiden_size": 64}, r"options\.hiden_size is no option of Qwen3Config"),
     ],
