@@ -10,21 +10,24 @@ or a state of constant size. Keys that were cropped stay rotated at their absolu
 Shapes: B batch, T time, D width.
 """
 
+import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.import_utils import is_mamba_2_ssm_available
 
 # Of the symbols that the library would embed: none are, and a table of theirs would count.
 NO_SYMBOLS = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 CACHES = ("cache", "past_key_values", "cache_params")  # its name, from the newest on
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # their number, by its names
 PROBE = 4  # symbols from which the growth of a cache is read
 
 
@@ -53,6 +56,21 @@ class TransformersDecoder(nn.Module):
                 f"name is {name!r}, of type {config.model_type}, which is no causal decoder; "
                 "allowed are types such as qwen3, llama or gpt2"
             )
+        self._take(config, f"name is {name!r}, whose")
+
+    @classmethod
+    def of(cls, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> Self:
+        """The library's model of `config` with `weights` under its own names, embedding aside."""
+        decoder = cls.__new__(cls)
+        nn.Module.__init__(decoder)
+        decoder._take(copy.copy(config), f"{config.model_type} is a type whose")
+        decoder.model.load_state_dict(weights)
+        return decoder
+
+    def _take(self, config: PretrainedConfig, whose: str) -> None:
+        """Build the library's model without an embedding."""
+        for key, value in NO_SYMBOLS.items():
+            setattr(config.get_text_config(), key, value)
         if hasattr(config, "is_decoder"):
             config.is_decoder = True  # what is an encoder by default sees the past alone
         self.model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
@@ -61,16 +79,46 @@ class TransformersDecoder(nn.Module):
         caches = [word for word in CACHES if word in parameters]
         if not caches or "inputs_embeds" not in parameters:
             raise ValueError(
-                f"name is {name!r}, whose {type(self.model).__name__} takes no embedded symbols or "
-                "keeps no cache; allowed are causal decoders, such as qwen3, llama or gpt2"
+                f"{whose} {type(self.model).__name__} takes no embedded symbols or keeps no "
+                "cache; allowed are causal decoders, such as qwen3, llama or gpt2"
             )
         self._cache_word, self._positioned = caches[0], "position_ids" in parameters
         self._continues: bool | None = None  # whether several symbols may follow a state
         self.d_model = int(config.get_text_config().hidden_size)
+        self._experts = Experts.of(self.model)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """(B, T, D) -> hidden vectors (B, T, D), no auxiliary losses."""
-        return self.model(inputs_embeds=x, use_cache=False).last_hidden_state, {}
+        """(B, T, D) -> hidden vectors (B, T, D), and a mixture's weighted balancing loss."""
+        if self._experts is None or not torch.is_grad_enabled():
+            return self.model(inputs_embeds=x, use_cache=False).last_hidden_state, {}
+        out = self.model(inputs_embeds=x, use_cache=False, output_router_logits=True)
+        return out.last_hidden_state, self._experts.losses(out)
+
+    def inactive_parameters(self) -> int:
+        """Weights of the experts that one symbol does not choose."""
+        return 0 if self._experts is None else self._experts.inactive
+
+    @property
+    def kernel_used(self) -> str:
+        """What computes attention, or "slow path" where a symbol passes torch's plain operators."""
+        attends = any("Attention" in type(module).__name__ for module in self.model.modules())
+        parts = [str(self.model.config.get_text_config()._attn_implementation)] if attends else []
+        if any("Mixer" in type(module).__name__ for module in self.model.modules()):
+            parts.append("slow path" if self._slow() else "fast path")
+        if self._continues is False:
+            parts.append("steps for pieces")
+        return "+".join(parts) or "torch"
+
+    def _slow(self) -> bool:
+        """Whether the library's Mamba runs without its CUDA kernels, as on every CPU."""
+        weight = next(self.parameters())
+        return weight.device.type != "cuda" or not is_mamba_2_ssm_available()
+
+    def config(self, vocab_size: int) -> PretrainedConfig:
+        """The configuration with an embedding of `vocab_size` symbols."""
+        config = copy.copy(self.model.config)
+        config.vocab_size = vocab_size
+        return config
 
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> CacheState:
         """No cache: the library makes it of the kind that the model needs."""
@@ -103,13 +151,14 @@ class TransformersDecoder(nn.Module):
     def _can_continue(self) -> bool:
         """Whether two pieces give what the whole gives: the library's Mamba drops its state."""
         if self._continues is None:
-            weight = next(self.parameters())
+            probe = copy.deepcopy(self).float().eval()  # what is lost may be below bf16's rounding
+            device = next(probe.parameters()).device
             generator = torch.Generator().manual_seed(0)
-            x = torch.randn(1, 2 * PROBE, self.d_model, generator=generator).to(weight)
-            whole, _ = self.forward(x)
-            _, state = self._read(x[:, :PROBE], CacheState())
-            rest, _ = self._read(x[:, PROBE:], state)
-            slack = 50 * torch.finfo(weight.dtype).eps * float(whole.abs().max())
+            x = torch.randn(1, 2 * PROBE, self.d_model, generator=generator).to(device)
+            whole, _ = probe.forward(x)
+            _, state = probe._read(x[:, :PROBE], CacheState())
+            rest, _ = probe._read(x[:, PROBE:], state)
+            slack = 1e-4 * float(whole.abs().max())
             self._continues = bool((rest - whole[:, PROBE:]).abs().max() <= slack)
         return self._continues
 
@@ -140,6 +189,52 @@ class TransformersDecoder(nn.Module):
         return None
 
 
+@dataclass(frozen=True)
+class Experts:
+    """A mixture inside a model of the library: how many of its weights a symbol leaves unused.
+
+    `balance` is the library's own balancing loss of the router's logits, None where it has none.
+    """
+
+    inactive: int
+    count: int
+    chosen: int
+    weight: float
+    balance: Callable[..., Tensor] | None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Experts | None":
+        """The mixture of `model`, or None. `ValueError` for one whose weights are not understood.
+
+        The library keeps the experts of a layer in tensors whose first side counts them.
+        """
+        config = cast(PretrainedConfig, model.config).get_text_config()
+        count = next((getattr(config, key, None) for key in EXPERTS if hasattr(config, key)), None)
+        if not count or count == 1:
+            return None
+        chosen = getattr(config, "num_experts_per_tok", None) or getattr(config, "moe_topk", None)
+        tensors = [
+            p for name, p in model.named_parameters()
+            if ".experts." in name and p.ndim == 3 and p.shape[0] == count
+        ]  # fmt: skip
+        if not isinstance(chosen, int) or not tensors:
+            raise ValueError(
+                f"{type(model).__name__} is a mixture of experts of a form that is not known here; "
+                "allowed are those like mixtral, qwen3_moe and olmoe"
+            )
+        unused = sum(p.numel() for p in tensors) // count * (count - chosen)
+        balance = getattr(inspect.getmodule(type(model)), "load_balancing_loss_func", None)
+        weight = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
+        return cls(unused, count, chosen, weight, balance if weight else None)
+
+    def losses(self, out: Any) -> dict[str, Tensor]:
+        """The weighted balancing loss, as the library's own model for causal language has it."""
+        logits = getattr(out, "router_logits", None)
+        if self.balance is None or not logits:
+            return {}
+        return {"load_balancing": self.weight * self.balance(logits, self.count, self.chosen)}
+
+
 def read_config(
     name: str, options: Mapping[str, Any], small: Mapping[str, Any]
 ) -> PretrainedConfig:
@@ -148,7 +243,7 @@ def read_config(
     if (folder / "config.json").is_file():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         _check_options(config, options)
-        for key, value in {**options, **NO_SYMBOLS}.items():
+        for key, value in options.items():
             setattr(config.get_text_config(), key, value)
         return config
     try:
@@ -164,7 +259,7 @@ def read_config(
         key: value for key, value in small.items()
         if _knows(default, key) and default.attribute_map.get(key, key) not in asked
     }  # fmt: skip
-    return AutoConfig.for_model(name, **{**fitting, **options, **NO_SYMBOLS})
+    return AutoConfig.for_model(name, **{**fitting, **options})
 
 
 def _check_options(config: PretrainedConfig, options: Mapping[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Language models in the formats of their own families, read and written."""

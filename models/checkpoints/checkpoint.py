@@ -1,0 +1,98 @@
+"""A language model as it was read from files, whatever their format."""
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from models.objectives.autoregressive import LanguageModel
+
+# Beside the family's own files: what a start symbol of ours has no place for in them.
+START_FILE = "start.safetensors"
+# What libraries raise for a file that was cut off or is of another kind.
+FAULTS = (
+    ValueError, OSError, SafetensorError, RuntimeError, EOFError, LookupError, ImportError,
+    AttributeError, TypeError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`arguments` of the backbone's constructor, and weights under the names of `LanguageModel`.
+
+    Of `weights`, `start.weight` may be missing: then the symbol `start` is read first, as the
+    model was trained. `tokenizer` is the folder or file that holds it, None where there is none.
+    """
+
+    path: Path
+    arguments: dict[str, Any]
+    weights: dict[str, Tensor]
+    start: int
+    tied: bool
+    tokenizer: str | None
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.weights["embedding.weight"].shape[0]
+
+    def load(self, model: LanguageModel) -> None:
+        """Give `model` the weights. `ValueError` names tensors that are missing or do not fit."""
+        weights = dict(self.weights)
+        weights.setdefault("start.weight", weights["embedding.weight"][self.start : self.start + 1])
+        own = model.state_dict()
+        missing = sorted(own.keys() - weights.keys())
+        unknown = sorted(weights.keys() - own.keys())
+        if missing or unknown:
+            what = f"lacks {some(missing)}" if missing else f"holds {some(unknown)}, unknown here"
+            raise ValueError(f"{self.path} {what}")
+        for name, value in own.items():
+            if value.shape != weights[name].shape:
+                raise ValueError(
+                    f"{self.path}: {name} is of shape {tuple(weights[name].shape)}; "
+                    f"needed is {tuple(value.shape)}"
+                )
+        model.load_state_dict(weights)
+        if self.tied:
+            model.lm_head.weight = model.embedding.weight
+
+
+def some(names: list[str]) -> str:
+    """The first names of a list that may be long."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Within it, what a damaged or foreign file makes libraries say becomes one `ValueError`."""
+    try:
+        yield
+    except FAULTS as error:
+        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a library said, without the advice that follows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def load_pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth or .bin file; nothing that it may contain is run (`weights_only`)."""
+    with readable(path):
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            found = None
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ValueError(
+            f"{path} holds other things than named tensors, or is cut off; needed is a dictionary "
+            "of tensors that torch.load(weights_only=True) reads"
+        )
+    return found

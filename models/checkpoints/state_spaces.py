@@ -1,0 +1,159 @@
+"""Folders of state-spaces/mamba: `MambaLMHeadModel.save_pretrained` and the authors' releases.
+
+A config.json with d_model, n_layer, vocab_size and ssm_cfg, and the tensors under mamba_ssm's own
+names in pytorch_model.bin, or in model.safetensors, which is preferred and which we write.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.backbones.mamba import Mamba, MambaMixer
+from models.backbones.mamba2 import Mamba2, Mamba2Mixer
+from models.backbones.mamba_stack import CHECKPOINT_NAMES
+from models.checkpoints.checkpoint import START_FILE, Checkpoint, load_pickled, readable
+from models.checkpoints.huggingface import TOKENIZERS
+from models.objectives.autoregressive import LanguageModel
+
+SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+FAMILIES = {"Mamba1": "mamba", "Mamba2": "mamba2"}
+
+
+def is_one(folder: Path) -> bool:
+    """Whether the configuration in `folder` is of this format."""
+    with readable(folder / "config.json"):
+        config = json.loads((folder / "config.json").read_text())
+    return isinstance(config, dict) and "n_layer" in config and "ssm_cfg" in config
+
+
+def read(folder: Path, family: str) -> Checkpoint:
+    """The checkpoint in `folder`. `ValueError` says what was found and what is needed."""
+    with readable(folder / "config.json"):
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    ssm = dict(config["ssm_cfg"] or {})
+    layer = ssm.pop("layer", "Mamba1")
+    found = FAMILIES.get(layer)
+    if found != family:
+        cure = f"; set model={found}" if found else ""
+        raise ValueError(
+            f"{folder} holds a checkpoint of {layer} of mamba_ssm; model={family} needs "
+            f"{' or '.join(k for k, v in FAMILIES.items() if v == family) or 'another'}{cure}"
+        )
+    if config.get("attn_layer_idx") or config.get("d_intermediate"):
+        raise ValueError(f"{folder} has attention or MLPs between its layers, which ours has not")
+    weights = _weights(folder)
+    # mamba_ssm rounds the table's rows up.
+    multiple = config.get("pad_vocab_size_multiple", 8)
+    rows = math.ceil(config["vocab_size"] / multiple) * multiple
+    tied = bool(config.get("tie_embeddings", True))
+    ours = _to_ours(weights, tied)
+    table = ours.get("embedding.weight")
+    if table is None:
+        raise ValueError(f"{folder} lacks backbone.embedding.weight")
+    if table.shape[0] not in (rows, config["vocab_size"]):
+        raise ValueError(f"{folder}: the embedding has {table.shape[0]} rows; needed are {rows}")
+    if (folder / START_FILE).is_file():
+        with readable(folder / START_FILE):
+            ours |= load_file(folder / START_FILE)
+    sizes = {"d_model": config["d_model"], "n_layers": config["n_layer"], "norm_eps": 1e-5}
+    return Checkpoint(
+        path=folder,
+        arguments={**sizes, **_arguments(layer, config["d_model"], ssm, folder)},
+        weights=ours,
+        start=0,  # of GPT-NeoX's tokenizer, which all releases use: <|endoftext|>
+        tied=tied,
+        tokenizer=str(folder) if any((folder / name).is_file() for name in TOKENIZERS) else None,
+    )
+
+
+def write(model: LanguageModel, folder: Path) -> None:
+    """Write `model` into `folder`; the embedding is not padded."""
+    backbone = model.backbone
+    if not isinstance(backbone, Mamba | Mamba2):
+        raise ValueError(f"mamba_ssm has no class that computes our {type(backbone).__name__}")
+    mixer = next(iter(backbone.layers)).mixer
+    assert isinstance(mixer, MambaMixer | Mamba2Mixer)
+    ssm: dict[str, Any] = {"d_conv": mixer.conv1d.width, "d_state": mixer.d_state}
+    ssm["expand"] = mixer.d_inner / backbone.d_model
+    if isinstance(mixer, Mamba2Mixer):
+        ssm |= {"layer": "Mamba2", "headdim": mixer.headdim, "ngroups": mixer.ngroups}
+        ssm["chunk_size"] = mixer.chunk_size
+    else:
+        ssm |= {"layer": "Mamba1", "dt_rank": mixer.dt_rank}
+    if float(ssm["expand"]).is_integer():
+        ssm["expand"] = int(ssm["expand"])
+    elif isinstance(mixer, Mamba2Mixer):
+        raise ValueError(
+            f"nheads * headdim is {mixer.d_inner}; mamba_ssm's Mamba2 needs a whole multiple of "
+            f"d_model, {backbone.d_model}"
+        )
+    tied = model.lm_head.weight is model.embedding.weight
+    config = {
+        "d_model": backbone.d_model, "d_intermediate": 0, "n_layer": len(backbone.layers),
+        "vocab_size": model.vocab_size, "ssm_cfg": ssm, "attn_layer_idx": [], "attn_cfg": {},
+        "rms_norm": True, "residual_in_fp32": True, "fused_add_norm": True,
+        "pad_vocab_size_multiple": 1, "tie_embeddings": tied,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {
+        official + name.removeprefix(mine): value.contiguous()
+        for name, value in model.state_dict().items()
+        for mine, official in CHECKPOINT_NAMES.items()
+        if name.startswith(mine) and not (tied and name.startswith("lm_head"))
+    }
+    save_file(weights, folder / SAFE)
+    save_file({"start.weight": model.start.weight.detach().contiguous()}, folder / START_FILE)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    if (folder / SAFE).is_file():
+        with readable(folder / SAFE):
+            return load_file(folder / SAFE)
+    if (folder / PICKLED).is_file():
+        return load_pickled(folder / PICKLED)
+    raise ValueError(f"{folder} holds neither {SAFE} nor {PICKLED}")
+
+
+def _to_ours(weights: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    ours = {}
+    for name, value in weights.items():
+        # The longest prefix: "backbone.embedding." is one of "backbone." too.
+        for mine, official in CHECKPOINT_NAMES.items():
+            if name.startswith(official):
+                ours[mine + name.removeprefix(official)] = value
+                break
+        else:
+            ours[name] = value
+    if tied and "embedding.weight" in ours:
+        ours["lm_head.weight"] = ours["embedding.weight"]
+    return ours
+
+
+def _arguments(layer: str, d_model: int, ssm: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Of our constructor, with mamba_ssm's defaults."""
+    second = layer == "Mamba2"
+    d_inner = int(ssm.pop("expand", 2) * d_model)
+    arguments = {"d_state": ssm.pop("d_state", 128 if second else 16)}
+    arguments["d_conv"] = ssm.pop("d_conv", 4)
+    if second:
+        headdim = ssm.pop("headdim", 64)
+        arguments |= {
+            "headdim": headdim, "nheads": d_inner // headdim, "ngroups": ssm.pop("ngroups", 1),
+            "chunk_size": ssm.pop("chunk_size", 256),
+        }  # fmt: skip
+    else:
+        rank = ssm.pop("dt_rank", "auto")
+        arguments["d_inner"] = d_inner
+        arguments["dt_rank"] = math.ceil(d_model / 16) if rank == "auto" else rank
+    # Of initialisation alone, or of speed.
+    for known in ("dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "use_fast_path",
+                  "use_mem_eff_path", "A_init_range"):  # fmt: skip
+        ssm.pop(known, None)
+    if ssm:
+        raise ValueError(f"{folder}: ssm_cfg.{next(iter(ssm))} is none that ours computes")
+    return arguments
