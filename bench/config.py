@@ -21,7 +21,7 @@ AXES = ("model", "task", "scenario", "size", "device", *SCALARS)
 # What is read of a model's YAML, and of each of its `kinds`.
 MODEL_KEYS = (
     "name", "family", "description", "backend", "kernel", "preload", "lr", "tuned", "backbone",
-    "shapes", "solve", "kinds",
+    "shapes", "solve", "kinds", "pretrained", "checkpoints",
 )  # fmt: skip
 FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "model")
 RUNNER_KEYS = (

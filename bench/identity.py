@@ -118,9 +118,23 @@ def _git(*arguments: str) -> str | None:
 def data_hint(task: dict[str, Any]) -> list[Any]:
     """What is known of a task's data before it is read: its files, or the running Python."""
     path = task.get("path")
-    if not path:
-        return [platform.python_version()]
-    stats = [(p, p.stat()) for p in files_of(matches(str(path)))]
+    return [*(files_hint(path) if path else [platform.python_version()]),
+            *files_hint(task.get("tokenizer"))]  # fmt: skip
+
+
+def model_hint(model: dict[str, Any]) -> list[Any]:
+    """The files that a model is read from, before they are read."""
+    return [
+        *files_hint(model.get("pretrained")),
+        *files_hint((model.get("backbone") or {}).get("name")),
+    ]
+
+
+def files_hint(path: object) -> list[Any]:
+    """Names, sizes and times of the files that `path` means; none where it means no file."""
+    if not isinstance(path, str) or not path:
+        return []
+    stats = [(p, p.stat()) for p in files_of(matches(path))]
     return [(str(p), s.st_size, s.st_mtime_ns) for p, s in stats]
 
 
@@ -130,6 +144,7 @@ def cell_key(config: dict[str, Any], allow_targets: Sequence[str]) -> tuple[str,
     parts = [
         config_hash,
         data_hint(config.get("task") or {}),
+        model_hint(config.get("model") or {}),
         source_hash(tuple(allow_targets)),
         packages(),
         machine_key(),

@@ -227,7 +227,7 @@ class _Builder:
             "suite": config["suite"]["name"],
             "family": model.get("family", BASELINE),
             "model": model.get("name", BASELINE),
-            "size": (config.get("size") or {}).get("name"),
+            "size": "own" if model.get("pretrained") else (config.get("size") or {}).get("name"),
             "task": task["name"],
             "kind": task["kind"],
             "scenario": config["scenario"]["name"],
@@ -257,6 +257,10 @@ def _refusal(
     form: "DictConfig | None", config: "DictConfig", model: str, task: str, scenario: str
 ) -> str | None:
     """Why a model cannot be in this scenario of the task, or None where it can."""
+    if config.model.get("pretrained") and config.task.kind != "language":
+        return (
+            f"model.pretrained is a language model, and task={task} is of kind '{config.task.kind}'"
+        )
     if form is None:
         return f"model={model} has no form for tasks of kind '{config.task.kind}' (task={task})"
     if (config.scenario.get("needs") or scenario) in form.scenarios:

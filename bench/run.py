@@ -144,6 +144,7 @@ class _Run:
         self.made: list[Record] = []
         self.bad: list[str] = []
         self.bad_tasks: list[Any] = []
+        self.bad_checkpoints: list[str] = []
 
     def each(self, todo: Sequence[Cell]) -> None:
         """Run a process for each of `todo`, and keep what is made."""
@@ -244,7 +245,8 @@ class _Run:
     def _shares_fault(self, cell: Cell) -> bool:
         """Whether the data or the memory that this cell would have was refused already."""
         limited = any(sentence.startswith("memory_limit_gib") for sentence in self.bad)
-        return limited or cell.config["task"] in self.bad_tasks
+        unread = (cell.config.get("model") or {}).get("pretrained") in self.bad_checkpoints
+        return limited or unread or cell.config["task"] in self.bad_tasks
 
     def _cannot_be(self, cell: Cell) -> bool:
         """Whether an earlier process of the cell said that there can be no result."""
@@ -254,6 +256,8 @@ class _Run:
         sentence = str(outcome.reason)
         if sentence.startswith("task"):
             self.bad_tasks.append(cell.config["task"])
+        if sentence.startswith("model.pretrained:"):
+            self.bad_checkpoints.append(cell.config["model"]["pretrained"])
         self.display.end(cell, "bad input", outcome.wall_s, good=False)
         if sentence not in self.bad:
             self.bad.append(sentence)

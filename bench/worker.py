@@ -12,6 +12,7 @@ import torch
 import torch.utils.flop_counter
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from safetensors.torch import load_model
 from torch import nn
 
 from bench.cell import MACHINE
@@ -21,6 +22,7 @@ from bench.machine.facts import frequency_mhz
 from bench.meters.process import resident_bytes
 from bench.meters.time import Limits
 from bench.parameters import count
+from bench.pretrained import Formats, Pretrained
 from bench.process.child import failure
 from bench.scenarios.base import Context, Unsupported
 from bench.sizes import fit
@@ -67,6 +69,10 @@ def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     name = config["scenario"]["name"]
     if config["task"]["name"] == MACHINE:
         return dict(_scenario(name).run(context(None, _no_model, device=device)))
+    model = config.get("model") or {}
+    pretrained = _pretrained(model)
+    if pretrained is not None:
+        config = {**config, "task": pretrained.task(config["task"])}
     task = _task(config["task"])
     payload: dict[str, Any] = {
         "data": {
@@ -76,13 +82,20 @@ def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
             "notes": task.data.notes,
         }
     }
-    model = config.get("model") or {}
     if name == "baselines":
         return payload | _scenario(name).run(context(task, _no_model, device=device))
 
+    symbols = getattr(task, "vocab_size", None)
     size = config["size"]
     try:
-        node = fit(model, task.kind, size["name"], size["parameters"], _module)
+        if pretrained is not None:
+            pretrained.check(int(symbols or 0))
+            node = pretrained.node(model, task.kind, cell.get("overrides", ()))
+            payload["checkpoint"] = {"name": pretrained.name, "sha256": pretrained.sha256}
+        else:
+            if symbols is not None and task.kind == "language":
+                model["kinds"][task.kind]["model"]["vocab_size"] = symbols
+            node = fit(model, task.kind, size["name"], size["parameters"], _module)
     except (ValueError, InstantiationException) as error:
         if not inside:
             raise
@@ -90,7 +103,8 @@ def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
 
     def build() -> nn.Module:
         torch.manual_seed(int(config["seed"]))
-        built = _module(node).to(device)
+        make = functools.partial(_module, node)
+        built = (pretrained.filled(make) if pretrained else make()).to(device)
         if config["compile"]:
             built.compile()
         return built
@@ -106,13 +120,33 @@ def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         "total": numbers.total,
         "active": numbers.active,
         "matched": numbers.matched,
-        "target": config["size"]["parameters"],
+        "target": None if pretrained else size["parameters"],
     }
     payload["shape"] = node
     payload["kernel"] = kernel_of(first) or model.get("kernel")
     del first
     scenario = _scenario(name)
     return payload | scenario.run(context(task, build, device=device))
+
+
+def _pretrained(model: dict[str, Any]) -> Pretrained | None:
+    """The checkpoint that the model is read from, where one is named."""
+    if not model.get("pretrained"):
+        return None
+    return Pretrained.of(str(model["pretrained"]), formats(model))
+
+
+def formats(model: dict[str, Any]) -> Formats:
+    """How the family of a model's configuration reads and writes checkpoints."""
+    found: Formats = instantiate(model["checkpoints"])
+    return found
+
+
+def filled(shape: dict[str, Any], weights: Path) -> nn.Module:
+    """The model of a record, by its `shape`, with the weights that it left."""
+    model = _module(shape)
+    load_model(model, str(weights))
+    return model
 
 
 def _task(config: dict[str, Any]) -> Any:

@@ -48,7 +48,8 @@ def run(context: Context) -> dict[str, Any]:
     context.require_trainable()
     model = context.build()
     context.require_scorable(model)
-    curve = fit(context, model)
+    read = context.config["model"].get("pretrained") and not context.scenario["finetune"]
+    curve = None if read else fit(context, model)
     suite = context.config["suite"]
     # A row of one dtype is of that dtype throughout; likelihoods are summed in float32 or more.
     with context.autocast():
@@ -67,23 +68,32 @@ def run(context: Context) -> dict[str, Any]:
     np.save(context.workdir / "items.npy", quality.items)
     for name, array in quality.artefacts.items():
         np.save(context.workdir / f"{name}.npy", array)
-    (context.workdir / "curve.json").write_text(json.dumps(dataclasses.asdict(curve)))
-
-    tuned = (context.config["model"].get("tuned") or {}).get(context.config["task"]["name"]) or {}
+    if curve is not None:
+        (context.workdir / "curve.json").write_text(json.dumps(dataclasses.asdict(curve)))
     return {
         "quality": {
             **scores(quality),
             "validation_value": validation.value,
             "items_artefact": "items.npy",
-            **trained(context, curve),
-            "train_seconds": curve.seconds[-1],
-            "lr": context.recipe.lr,
-            "optimizer": facts(
-                model, context.recipe, items=context.items, batch_size=context.batch_size
-            ),
-            "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,
+            **_training(context, model, curve),
         },
         "figures": {},
-        "curve": learning_curve(context, curve),
+        **({} if curve is None else {"curve": learning_curve(context, curve)}),
         "validity": {"valid": True, "reason": None},
+    }
+
+
+def _training(context: Context, model: nn.Module, curve: Curve | None) -> dict[str, Any]:
+    """What the optimizer did; nothing to a checkpoint that was scored as it is."""
+    if curve is None:
+        return {"train_items": 0, "train_seconds": 0.0}
+    tuned = (context.config["model"].get("tuned") or {}).get(context.config["task"]["name"]) or {}
+    return {
+        **trained(context, curve),
+        "train_seconds": curve.seconds[-1],
+        "lr": context.recipe.lr,
+        "optimizer": facts(
+            model, context.recipe, items=context.items, batch_size=context.batch_size
+        ),
+        "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,
     }

@@ -1,12 +1,14 @@
 """Language modelling on bytes, scored in bits per byte.
 
-B batch, T bytes of a window (`context`), N windows of a split, V = 256 symbols.
+B batch, T bytes of a window (`context`), N windows of a split, V symbols: 256, or a tokenizer's.
 
 Every model sees the same windows: the split cut from its first byte into `context` bytes, the
 last partial window dropped, nothing carried from one to the next, each byte predicted once (the
-first one of a window from nothing). Carrying the state over windows is a score of its own.
+first one of a window from nothing). Carrying the state over windows is a score of its own. With a
+tokenizer the symbols are its own and the score stays bits per byte (bench/tasks/tokenizer.py).
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,6 +31,7 @@ from bench.tasks.base import (
 )
 from bench.tasks.corpus import CORPORA, Corpus
 from bench.tasks.sources import from_hub, from_path
+from bench.tasks.tokenizer import Tokenizer, characters, load_tokenizer, window_nats
 
 EVAL_BATCH = 32
 STREAM_WINDOWS = 256  # longer splits are carried in several streams side by side
@@ -51,10 +54,16 @@ class TextTask:
         hub: str | None,
         hub_config: str | None,
         hub_column: str,
+        tokenizer: str | None,
     ) -> None:
         check_positive("task.context", context)
         if vocab_size != 256:
-            raise ValueError(f"task.vocab_size={vocab_size} is not that of bytes; allowed is 256")
+            raise ValueError(
+                f"task.vocab_size={vocab_size} is not that of bytes; allowed is 256, and a "
+                "tokenizer brings its own"
+            )
+        self.tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
+        self.vocab_size = 256 if self.tokenizer is None else self.tokenizer.vocab_size
         self.context = self.symbols_per_item = context
         source = load(corpus, shares, path, hub, hub_config, hub_column)
         for split, part in source.parts.items():
@@ -72,6 +81,8 @@ class TextTask:
             sizes={s: len(part) for s, part in self.parts.items()},
             notes=dict(source.notes) | {"items": f"windows of {context} bytes"},
         )
+        if tokenizer is not None:
+            self.data.notes["tokenizer"] = f"{self.vocab_size} symbols"
 
     def windows(self, split: str) -> np.ndarray:
         """All windows of a split, (N, T) uint8; the last partial one is dropped."""
@@ -80,11 +91,26 @@ class TextTask:
         count = len(part) // self.context
         return part[: count * self.context].reshape(count, self.context)  # (N, T)
 
+    @functools.cache  # noqa: B019 (the task lives as long as its process)
+    def symbols(self, split: str) -> np.ndarray:
+        """All symbols of a split in order: its bytes, or those of the tokenizer."""
+        part = self.parts[split]
+        if self.tokenizer is None:
+            return part
+        [text] = characters(part.tobytes(), len(part))
+        found = np.array(self.tokenizer.encode(text), dtype=np.int32)
+        if len(found) < self.context:
+            raise ValueError(
+                f"task.context={self.context} is too long: the {split} part has {len(found)} "
+                "symbols of this tokenizer; allowed is a longer text or a shorter task.context"
+            )
+        return found
+
     def batches(self, split: str, batch_size: int, seed: int) -> Iterator[Batch]:
         """Shuffled windows without end; each epoch cuts them at another random offset."""
         check_split(split)
         check_positive("batch_size", batch_size)
-        return self._batches(self.parts[split], batch_size, np.random.default_rng(seed))
+        return self._batches(self.symbols(split), batch_size, np.random.default_rng(seed))
 
     def _batches(
         self, part: np.ndarray, batch_size: int, rng: np.random.Generator
@@ -100,11 +126,11 @@ class TextTask:
             yield as_batch(part[starts[:, None] + span])  # (B, T)
 
     def example(self, batch_size: int, length: int | None = None) -> Batch:
-        """The first bytes of train as (batch_size, length), repeated where they do not suffice."""
+        """The first symbols of train, (batch_size, length), repeated where they do not suffice."""
         length = self.context if length is None else length
         check_positive("batch_size", batch_size)
         check_positive("length", length)
-        return as_batch(np.resize(self.parts["train"], (batch_size, length)))
+        return as_batch(np.resize(self.symbols("train"), (batch_size, length)))
 
     def evaluate(
         self,
@@ -115,6 +141,8 @@ class TextTask:
         full: bool = False,
     ) -> Quality:
         """Bits per byte over the windows of `split`; `full` adds the score with carried state."""
+        if self.tokenizer is not None:
+            return self._evaluate_symbols(model, self.tokenizer, split, device, max_items)
         windows = self.windows(split)
         windows = windows[pick(len(windows), max_items)]
         secondary: dict[str, float] = {}
@@ -135,6 +163,33 @@ class TextTask:
         return quality(
             "bits_per_byte", items, better="lower", bound=bound, secondary=secondary, notes=notes
         )
+
+    def _evaluate_symbols(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        split: str,
+        device: torch.device | str,
+        max_items: int | None,
+    ) -> Quality:
+        """As `evaluate`, of the tokenizer's symbols; the state is not carried."""
+        check_split(split)
+        texts = characters(self.parts[split].tobytes(), self.context)
+        texts = [texts[n] for n in pick(len(texts), max_items)]
+        with scoring(model, device) as device:
+            scored = window_nats(model, tokenizer, texts, device)
+        # Of the mean length, so that their mean is all bits over all bytes.
+        length = sum(len(text.encode()) for text in texts) / len(texts)
+        notes = {
+            "windows": f"{len(texts)} of {length:.1f} bytes on average, at whole characters",
+            "symbols": f"{length / scored.counts.mean():.2f} bytes each",
+        }
+        if scored.lost:
+            notes["tokenizer"] = (
+                f"{scored.lost} of {len(texts)} windows are not what their symbols stand for"
+            )
+        items = scored.nats / (math.log(2) * length)
+        return quality("bits_per_byte", items, better="lower", bound=False, notes=notes)
 
     def baselines(self) -> list[Baseline]:
         """Uniform, order-0, bigram, 5-gram and lzma, fitted on train and scored on test."""

@@ -40,14 +40,17 @@ class Formats:
             return state_spaces.read(path, self.family)
         return huggingface.read(path, self.family)
 
-    def write(self, model: LanguageModel, path: Path, form: str | None = None) -> None:
-        """Write `model` in the family's own format, or in `form`."""
+    def write(self, model: LanguageModel, path: Path, form: str | None = None) -> Path:
+        """Write `model` in the family's own format, or in `form`; what `read` takes."""
         form = form or self.default
         if form not in FORMATS:
             raise ValueError(f"form is {form!r}; allowed are {', '.join(FORMATS)}")
-        {"huggingface": huggingface, "state_spaces": state_spaces, "blinkdl": blinkdl}[form].write(
-            model, path
-        )
+        if form == "blinkdl":  # a file
+            path = path if path.suffix == ".pth" else path / "rwkv.pth"
+            blinkdl.write(model, path)
+        else:
+            {"huggingface": huggingface, "state_spaces": state_spaces}[form].write(model, path)
+        return path
 
 
 def from_hub(name: str) -> Path:

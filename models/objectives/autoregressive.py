@@ -107,10 +107,12 @@ class LanguageModel(_Autoregressive):
         hidden, losses = self.backbone(self._shifted(tokens))
         return scored(self.lm_head(hidden), labels, dict(losses))
 
-    def log_prob(self, tokens: Tensor) -> LogProb:
-        """Exact log p(tokens), nats, (B, T) -> (B,)."""
-        logits = self(tokens=tokens).logits
-        return LogProb(nats=_token_nats(logits, tokens).sum(-1), bound=False, forwards=1)
+    def log_prob(self, tokens: Tensor, counted: Tensor | None = None) -> LogProb:
+        """Exact log p(tokens), nats, (B, T) -> (B,); with `counted` (B, T) of those alone."""
+        nats = _token_nats(self(tokens=tokens).logits, tokens)
+        if counted is not None:
+            nats = nats * counted
+        return LogProb(nats=nats.sum(-1), bound=False, forwards=1)
 
     def prefill(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Next-symbol logits (B, T, V) after each position, continuing from `state`.

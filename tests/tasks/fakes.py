@@ -21,6 +21,7 @@ def text_task(**changes: Any) -> TextTask:
         "hub": None,
         "hub_config": None,
         "hub_column": "text",
+        "tokenizer": None,
     }
     return TextTask(**(keys | changes))
 
