@@ -27,4 +27,6 @@ class Cell:
     def name(self) -> str:
         names = [self.part[key] for key in ("model", "task", "scenario", "size")]
         words = [*(str(name) for name in names if name), f"seed {self.part['seed']}"]
+        if (self.config.get("model") or {}).get("backends"):  # none but another one than ours
+            words.insert(1, f"by {self.part['backend']}")
         return " · ".join([*words, *self.overrides])

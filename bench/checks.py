@@ -4,6 +4,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from bench.backends import check_backend
 from bench.errors import BadInput, unknown
 from bench.machine.processor import cores
 
@@ -22,8 +23,10 @@ UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
 def check_scalar(key: str, value: object) -> int | str | bool:
-    """One value of the axes seed, dtype, threads or compile; BadInput where it is none."""
+    """One value of seed, dtype, threads, compile or backend; BadInput where it is none."""
     text = str(value).strip()
+    if key == "backend":
+        return check_backend(text)
     if key == "dtype":
         if text not in DTYPES:
             raise unknown(key, text, DTYPES)

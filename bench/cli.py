@@ -31,7 +31,7 @@ usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
   python -m bench records --help                 list, merge, prune, query and export records
 
 groups    model task scenario size suite device         see `python -m bench list`
-axes      seed dtype threads compile                     groups and axes take lists: seed=0,1,2
+axes      seed dtype threads compile backend             groups and axes take lists: seed=0,1,2
 run       results=FOLDER output=table|json force=true plan=true budget=30min timeout=SECONDS
           memory_limit_gib=N isolation=server|fresh repeats=N busy_gpu=record|refuse
           energy=true allow_targets=[PACKAGE]

@@ -16,12 +16,13 @@ from bench.errors import BadInput, hint, one_line
 from bench.targets import check_targets
 
 GROUPS = ("model", "task", "scenario", "size", "suite", "device")
-SCALARS = ("seed", "dtype", "threads", "compile")
+SCALARS = ("seed", "dtype", "threads", "compile", "backend")
 AXES = ("model", "task", "scenario", "size", "device", *SCALARS)
 # What is read of a model's YAML, and of each of its `kinds`.
 MODEL_KEYS = (
     "name", "family", "description", "backend", "kernel", "preload", "lr", "tuned", "backbone",
     "shapes", "solve", "kinds", "pretrained", "checkpoints",
+    "backends",
 )  # fmt: skip
 FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "model")
 RUNNER_KEYS = (
@@ -64,6 +65,7 @@ class Suite:
     size: str = MISSING
     seeds: list[int] = MISSING
     baselines: bool = MISSING
+    backends: list[str] = field(default_factory=lambda: ["auto"])
     ceilings: bool = False  # measure the machine's own, which a roofline needs
     items: dict[str, int] = MISSING  # training items (windows, images) by task
     validation_items: int | None = MISSING  # None: the whole split
@@ -113,6 +115,7 @@ class Config:
     seed: int = MISSING
     dtype: str = MISSING
     threads: int | None = MISSING
+    backend: str = MISSING
     compile: bool = MISSING
     lr: float | None = MISSING
     optimizer: Optimizer = field(default_factory=Optimizer)

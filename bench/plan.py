@@ -1,10 +1,12 @@
 """From a suite and the user's axes to a list of cells, in the order in which they run."""
 
+import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bench.backends import ALL, AUTO, chosen, fallback, lacking, others, own, refusal
 from bench.cell import MACHINE, Cell
 from bench.checks import check_numbers
 from bench.config import check_model, finish, finish_task
@@ -53,6 +55,7 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
     axes.setdefault("task", list(suite.tasks))
     axes.setdefault("size", [suite.size])
     axes.setdefault("seed", list(suite.seeds))
+    axes.setdefault("backend", list(suite.backends) if base.backend == AUTO else [base.backend])
     asked = axes.get("scenario")
     without = {BASELINES: suite.baselines, CEILINGS: suite.ceilings}
     scenarios = asked or [*suite.scenarios, *(name for name, wanted in without.items() if wanted)]
@@ -81,7 +84,9 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
             "dtype": dtype, "threads": threads or request.cores, "compile": compiled
         }  # fmt: skip
         for size, task, model in itertools.product(axes["size"], axes["task"], axes["model"]):
-            found = builder.of_model(variant, device, size, task, model, scenarios, bool(asked))
+            found = builder.of_model(
+                variant, device, size, task, model, scenarios, axes["backend"], bool(asked)
+            )
             cells += [_with(cell, seed=seed, **scalars) for cell in found for seed in axes["seed"]]
         if BASELINES in scenarios:
             rivals = [
@@ -117,6 +122,7 @@ class _Builder:
         task: str,
         model: str,
         scenarios: Sequence[str],
+        backends: Sequence[str],
         asked: bool,
     ) -> list[Cell]:
         names = [f"model={model}", f"task={task}", f"size={size}", f"suite={self.request.suite}"]
@@ -136,10 +142,48 @@ class _Builder:
                 continue
             overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
             plain = finish(config, overridden, self.request.allow_targets)
-            cell = self._cell(plain, device, tuple(variant))
-            cell.part["overrides"] = self._telling(variant, names, size, config)
-            cells.append(cell)
+            telling = self._telling(variant, names, size, config)
+            for wish in backends:
+                for backend in chosen(plain["model"], plain["task"]["kind"], device, wish):
+                    cell = self._by(backend, wish, plain, device, variant, asked)
+                    if cell is not None:
+                        cell.part["overrides"] = telling
+                        cells.append(cell)
         return cells
+
+    def _by(
+        self,
+        backend: str,
+        wish: str,
+        plain: dict[str, Any],
+        device: str,
+        variant: Sequence[str],
+        asked: bool,
+    ) -> Cell | None:
+        """The cell by one implementation of the model; None where nobody asked for what cannot be.
+
+        A backend that was named and is not installed is the user's to mend.
+        """
+        model, kind = plain["model"], plain["task"]["kind"]
+        needs = plain["scenario"].get("needs") or plain["scenario"]["name"]
+        reason = refusal(model, kind, backend, needs)
+        there = others(model, kind)
+        if reason is not None and wish == backend and lacking(there.get(backend, {})):
+            raise BadInput(reason)
+        does_others = wish == ALL and backend in there and not lacking(there[backend])
+        if reason is not None and does_others and not asked:
+            return None
+        config = copy.deepcopy(plain)
+        config["backend"] = backend
+        config["model"]["backends"] = {
+            name: entry for name, entry in there.items() if name == backend
+        }
+        cell = self._cell(config, device, tuple(variant))
+        cell.part["backend"] = backend
+        cell.unsupported = reason
+        if (note := fallback(model, kind, device, wish)) is not None:
+            cell.part["fallback"] = note
+        return cell
 
     def _compose(self, names: Sequence[str], scenario: str, variant: Sequence[str]) -> "DictConfig":
         """Composing takes Hydra a tenth of a second, so scenarios share what they do not change."""
@@ -221,7 +265,6 @@ class _Builder:
 
     def _cell(self, config: dict[str, Any], device: str, overrides: tuple[str, ...]) -> Cell:
         model, task = config.get("model") or {}, config["task"]
-        form = (model.get("kinds") or {}).get(task["kind"]) or {}
         config["device"]["name"] = device
         part = {
             "suite": config["suite"]["name"],
@@ -236,7 +279,7 @@ class _Builder:
             "dtype": config["dtype"],
             "threads": config["threads"],
             "compile": config["compile"],
-            "backend": form.get("backend", model.get("backend")),
+            "backend": own(model, task["kind"]) if model else None,
             "kernel": model.get("kernel"),
         }
         versions = {"suite": config["suite"]["version"], "task": task.get("version", 1)}

@@ -16,7 +16,7 @@ a parameter or module with `no_orthogonal = True` is AdamW's, whatever its dimen
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 State = Any
 
@@ -128,4 +128,16 @@ class TrainCosted(Protocol):
 
     def train_flops(self, batch: int, length: int) -> int | None:
         """FLOPs of the forward pass of a training step; None: not known."""
+        ...
+
+
+class Backend(Protocol):
+    """Another implementation of a model's weights, see `bench.backends`."""
+
+    def problem(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why it cannot run there; None where it can."""
+        ...
+
+    def adopt(self, model: nn.Module) -> nn.Module:
+        """Put it in the place of ours inside `model`; ValueError where it computes no such one."""
         ...

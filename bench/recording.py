@@ -10,7 +10,7 @@ from bench.machine.environment import describe
 from bench.store import Record, new_id
 
 # Parts of a process's answer that are merged with what the runner knows, or are told apart.
-MERGED = ("status", "reason", "cell", "config", "environment", "kernel")
+MERGED = ("status", "reason", "cell", "config", "environment", "kernel", "fallback")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ def record_of(
     """
     part = {**asked.part, **(payload.get("cell") or {})}
     part["kernel"] = payload.get("kernel") or part.get("kernel")
+    notes = [note for note in (part.get("fallback"), payload.get("fallback")) if note]
+    if notes:
+        part["fallback"] = "; ".join(notes)
     now = datetime.now(UTC)
     record: dict[str, Any] = {
         "schema": 1,

@@ -143,6 +143,7 @@ class _Run:
         self.frontiers = list(frontiers)  # those of earlier runs and of this one
         self.made: list[Record] = []
         self.bad: list[str] = []
+        self.warned: set[tuple[str, str]] = set()
         self.bad_tasks: list[Any] = []
         self.bad_checkpoints: list[str] = []
 
@@ -182,6 +183,7 @@ class _Run:
                 return None
             seen = around.after()
             record = self._record(cell, outcome, seen)
+            self._warn(cell, record)
             files = {p.name: p for p in sorted(workdir.iterdir()) if p.is_file()}
             if LOG in files and not files[LOG].stat().st_size:
                 del files[LOG]
@@ -196,6 +198,13 @@ class _Run:
         good = record["status"] != "failed"
         self.display.end(cell, main_figure(cast(dict[str, Any], record)), outcome.wall_s, good=good)
         return record
+
+    def _warn(self, cell: Cell, record: Record) -> None:
+        """Say once for a model and a reason that something faster could not run."""
+        note = record["cell"].get("fallback")
+        if note and (cell.part["model"], note) not in self.warned:
+            self.warned.add((cell.part["model"], note))
+            self.display.say(f"warning: model={cell.part['model']}: {note}")
 
     def _stored(self, record: Record, files: Mapping[str, Path]) -> Record:
         """What was stored is what is shown: with its artefacts listed and NaN turned into null."""

@@ -52,7 +52,7 @@ def save(identity: str, to: Path, results: Path, form: str | None) -> None:
     if to.exists() and any(to.iterdir()):
         raise BadInput(f"{to} is not empty; give a new folder")
     # torch and Hydra are loaded for a record that can be saved alone.
-    from bench.worker import filled, formats
+    from bench.building import filled, formats
 
     try:
         built = filled(record["shape"], store.artefact(record, WEIGHTS))

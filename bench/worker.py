@@ -1,4 +1,4 @@
-"""Runs one cell inside its own process: the only file that instantiates what YAML names."""
+"""Runs one cell inside its own process."""
 
 import functools
 import importlib
@@ -10,22 +10,17 @@ from typing import Any
 import numpy.ma  # noqa: F401
 import torch
 import torch.utils.flop_counter
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from safetensors.torch import load_model
 from torch import nn
 
+from bench.building import Models, checkpoint_of, make_task
 from bench.cell import MACHINE
-from bench.errors import BadInput, one_line
+from bench.errors import BadInput
 from bench.machine.build import torch_facts
 from bench.machine.facts import frequency_mhz
 from bench.meters.process import resident_bytes
 from bench.meters.time import Limits
-from bench.parameters import count
-from bench.pretrained import Formats, Pretrained
 from bench.process.child import failure
 from bench.scenarios.base import Context, Unsupported
-from bench.sizes import fit
 from bench.targets import check_targets
 from bench.training import Recipe
 
@@ -58,118 +53,28 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
 
 def _run(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
     config = cell["config"]
-    # Where the user set values inside the model, its refusal is his to read.
-    inside = any(key.startswith("model.") for key in cell.get("overrides", ()))
-    context = functools.partial(
-        _context, config=config, workdir=workdir, energy=bool(cell.get("energy"))
-    )
     if config["threads"]:
         torch.set_num_threads(int(config["threads"]))
     device = torch_device(config["device"]["name"])
     name = config["scenario"]["name"]
+    context = functools.partial(
+        _context, config=config, device=device, workdir=workdir, energy=bool(cell.get("energy"))
+    )
     if config["task"]["name"] == MACHINE:
-        return dict(_scenario(name).run(context(None, _no_model, device=device)))
-    model = config.get("model") or {}
-    pretrained = _pretrained(model)
-    if pretrained is not None:
-        config = {**config, "task": pretrained.task(config["task"])}
-    task = _task(config["task"])
-    payload: dict[str, Any] = {
-        "data": {
-            "id": task.data.id,
-            "sha256": task.data.sha256,
-            "sizes": task.data.sizes,
-            "notes": task.data.notes,
-        }
-    }
+        return dict(_scenario(name).run(context(None, _no_model)))
+    checkpoint = checkpoint_of(config.get("model") or {})
+    task = make_task(config["task"] if checkpoint is None else checkpoint.task(config["task"]))
+    data = {key: getattr(task.data, key) for key in ("id", "sha256", "sizes", "notes")}
     if name == "baselines":
-        return payload | _scenario(name).run(context(task, _no_model, device=device))
-
-    symbols = getattr(task, "vocab_size", None)
-    size = config["size"]
-    try:
-        if pretrained is not None:
-            pretrained.check(int(symbols or 0))
-            node = pretrained.node(model, task.kind, cell.get("overrides", ()))
-            payload["checkpoint"] = {"name": pretrained.name, "sha256": pretrained.sha256}
-        else:
-            if symbols is not None and task.kind == "language":
-                model["kinds"][task.kind]["model"]["vocab_size"] = symbols
-            node = fit(model, task.kind, size["name"], size["parameters"], _module)
-    except (ValueError, InstantiationException) as error:
-        if not inside:
-            raise
-        raise BadInput(f"model={model['name']}: {_sentence(error)}") from error
-
-    def build() -> nn.Module:
-        torch.manual_seed(int(config["seed"]))
-        make = functools.partial(_module, node)
-        built = (pretrained.filled(make) if pretrained else make()).to(device)
-        if config["compile"]:
-            built.compile()
-        return built
-
-    try:
-        first = build()
-    except InstantiationException as error:
-        if not inside or not isinstance(error.__cause__, ValueError):
-            raise
-        raise BadInput(f"model={model['name']}: {_sentence(error)}") from error
-    numbers = count(first)
-    payload["parameters"] = {
-        "total": numbers.total,
-        "active": numbers.active,
-        "matched": numbers.matched,
-        "target": None if pretrained else size["parameters"],
-    }
-    payload["shape"] = node
-    payload["kernel"] = kernel_of(first) or model.get("kernel")
-    del first
-    scenario = _scenario(name)
-    return payload | scenario.run(context(task, build, device=device))
-
-
-def _pretrained(model: dict[str, Any]) -> Pretrained | None:
-    """The checkpoint that the model is read from, where one is named."""
-    if not model.get("pretrained"):
-        return None
-    return Pretrained.of(str(model["pretrained"]), formats(model))
-
-
-def formats(model: dict[str, Any]) -> Formats:
-    """How the family of a model's configuration reads and writes checkpoints."""
-    found: Formats = instantiate(model["checkpoints"])
-    return found
-
-
-def filled(shape: dict[str, Any], weights: Path) -> nn.Module:
-    """The model of a record, by its `shape`, with the weights that it left."""
-    model = _module(shape)
-    load_model(model, str(weights))
-    return model
-
-
-def _task(config: dict[str, Any]) -> Any:
-    """The task; data that cannot be read or used is the user's to mend."""
-    try:
-        return instantiate(config["task"], _convert_="all")
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, ValueError | OSError):
-            raise
-        text = _sentence(error)
-        where = "" if text.startswith("task") else f"task={config['name']}: "
-        raise BadInput(where + text) from error
-
-
-def _sentence(error: Exception) -> str:
-    """What a constructor said, without Hydra's words around it."""
-    return one_line(str(error.__cause__ or error))
-
-
-def kernel_of(model: nn.Module) -> str | None:
-    """The kernels that modules say they used, in the order of first mention."""
-    used = [getattr(module, "kernel_used", None) for module in model.modules()]
-    return "+".join(dict.fromkeys(k for k in used if k)) or None
+        return {"data": data, **_scenario(name).run(context(task, _no_model))}
+    overrides = tuple(cell.get("overrides", ()))
+    models = Models(config, task, device, checkpoint=checkpoint, overrides=overrides)
+    payload = {"data": data, **models.facts()}
+    seen, reason = models.agree()
+    payload |= seen
+    if reason is not None:
+        return {**payload, "status": "failed", "reason": reason}
+    return payload | _scenario(name).run(context(task, models.build))
 
 
 def torch_device(name: str) -> torch.device:
@@ -212,10 +117,6 @@ def _context(
         workdir=workdir,
         energy=energy,
     )
-
-
-def _module(node: dict[str, Any]) -> nn.Module:
-    return instantiate(node, _convert_="all")
 
 
 def _no_model() -> nn.Module:

@@ -20,10 +20,11 @@ TORCH = (
     "bench/tasks/", "bench/scenarios/", "bench/meters/", "bench/techniques/", "bench/training.py",
     "bench/worker.py", "bench/parameters.py", "bench/muon.py", "bench/sizes.py",
     "bench/doctor.py", "bench/protocol.py", "bench/process/limits.py",
-    "bench/machine/build.py",
+    "bench/machine/build.py", "bench/building.py", "bench/agreement.py",
 )  # fmt: skip
 HYDRA = (
-    "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py", "bench/worker.py",
+    "bench/cli.py", "bench/overrides.py", "bench/config.py", "bench/defaults.py",
+    "bench/building.py",
 )  # fmt: skip
 # What the store and the report may import of bench: each other, and the leaves.
 LEAVES = ("bench.errors", "bench.arguments", "bench.console", "bench.constants")

@@ -20,6 +20,7 @@ class CellPart(TypedDict, total=False):
     compile: bool | str
     backend: str
     kernel: str
+    fallback: str  # what would have been faster, and why it did not run
     overrides: list[str]  # keys given inside groups that are not the defaults
 
 
@@ -106,6 +107,21 @@ class ValidityPart(TypedDict, total=False):
 
     valid: bool
     reason: str
+
+
+class CheckpointPart(TypedDict, total=False):
+    """What a model was read from: `name` as given, and a hash over the contents of its files."""
+
+    name: str
+    sha256: str
+
+
+class AgreementPart(TypedDict, total=False):
+    """Of another backend: the largest difference of `compared` logits from those of our form."""
+
+    difference: float
+    allowed: float
+    compared: int
 
 
 class ParametersPart(TypedDict, total=False):

@@ -11,9 +11,11 @@ from typing import Any, TypedDict, cast
 
 from bench.store.check import checker, kind_of
 from bench.store.parts import (
+    AgreementPart,
     ArtefactPart,
     BaselinePart,
     CellPart,
+    CheckpointPart,
     CodePart,
     CostPart,
     CurvePart,
@@ -54,6 +56,8 @@ class Record(TypedDict, total=False):
     environment: EnvironmentPart
     validity: ValidityPart
     parameters: ParametersPart
+    checkpoint: CheckpointPart
+    agreement: AgreementPart
     timing: TimingPart
     latency: LatencyPart
     figures: dict[str, Any]

@@ -35,7 +35,7 @@ from models.backbones.mamba_stack import (
     without_autocast,
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
-from models.kernels.available import MAX_STATES, check_kernel, choose_kernel
+from models.kernels.available import MAX_STATES, check_kernel, choose_kernel, fallback
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer"]
 
@@ -122,6 +122,12 @@ class MambaMixer(Mixer):
         """What computes the scan there, for a model of that type."""
         fits = self.d_state <= MAX_STATES
         return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
+
+    @property
+    def kernel_fallback(self) -> str | None:
+        """Why kernel=auto takes the slower form here, where it does."""
+        A, fits = self.A_log, self.d_state <= MAX_STATES
+        return fallback(self.kernel, A.device, scan_dtype(A.dtype), fits=fits)
 
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Section 3.2: delta, B and C as functions of the input, (..., E) -> E, N and N values."""

@@ -34,7 +34,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.ssd import ssd_chunked, ssd_step
-from models.kernels.available import MAX_STATES, check_kernel, choose_kernel
+from models.kernels.available import MAX_STATES, check_kernel, choose_kernel, fallback
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
 
@@ -144,6 +144,12 @@ class Mamba2Mixer(Mixer):
         """What computes the recurrence there, for a model of that type."""
         fits = self.d_state <= MAX_STATES
         return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
+
+    @property
+    def kernel_fallback(self) -> str | None:
+        """Why kernel=auto takes the slower form here, where it does."""
+        A, fits = self.A_log, self.d_state <= MAX_STATES
+        return fallback(self.kernel, A.device, scan_dtype(A.dtype), fits=fits)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [self.d_inner, self.d_inner + 2 * self.d_shared, self.nheads]

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.rwkv7_time_mix import TimeMix
-from models.backbones.wkv7 import MAX_CHUNK
 from models.kernels.available import MAX_HEAD, check_kernel
 
 CHECKPOINT_NAMES: dict[str, str] = {"embedding.": "emb.", "backbone.": "", "lm_head.": "head."}
@@ -98,11 +97,8 @@ class RWKV7(nn.Module):
                 raise ValueError(f"{name} is {size}; it must be at least 1")
         if d_model % head_size:
             raise ValueError(f"d_model {d_model} is not divisible by head_size {head_size}")
-        if not 1 <= chunk <= MAX_CHUNK:
-            raise ValueError(f"chunk is {chunk}; allowed are 1 to {MAX_CHUNK}")
         self.d_model, self.n_heads, self.head_size = d_model, d_model // head_size, head_size
         check_kernel(kernel, "head_size", head_size, MAX_HEAD)
-        self.chunk, self.kernel = chunk, kernel
         self.blocks = nn.ModuleList(
             Block(
                 first=layer == 0,

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.rwkv7_token_shift import token_shift
-from models.backbones.wkv7 import wkv7_chunked, wkv7_reference
-from models.kernels.available import MAX_HEAD, choose_kernel
+from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
+from models.kernels.available import MAX_HEAD, choose_kernel, fallback
 
 # Decay w = exp(-exp(-1/2) sigmoid(d)), so that a channel keeps at least 0.545 of its state a step.
 LOG_DECAY = -math.exp(-0.5)
@@ -47,6 +47,8 @@ class TimeMix(nn.Module):
         kernel: str,
     ) -> None:
         super().__init__()
+        if not 1 <= chunk <= MAX_CHUNK:
+            raise ValueError(f"chunk is {chunk}; allowed are 1 to {MAX_CHUNK}")
         D, N = d_model, head_size
         self.n_heads, self.head_size, self.chunk, self.kernel = D // N, N, chunk, kernel
         # The authors' initial values: decay and mixing run from slow to fast over the channels, and
@@ -150,6 +152,12 @@ class TimeMix(nn.Module):
         """What computes the recurrence there, for a model of that type."""
         wide = torch.promote_types(dtype, torch.float32)
         return choose_kernel(self.kernel, device, wide, fits=self.head_size <= MAX_HEAD)
+
+    @property
+    def kernel_fallback(self) -> str | None:
+        """Why kernel=auto takes the slower form here, where it does."""
+        wide = torch.promote_types(self.w0.dtype, torch.float32)
+        return fallback(self.kernel, self.w0.device, wide, fits=self.head_size <= MAX_HEAD)
 
     def flops(self, batch: int, length: int) -> int:
         """Matrix products: projections, and per head what the recurrence takes.

@@ -40,10 +40,23 @@ def choose_kernel(kernel: str, device: torch.device, dtype: torch.dtype, *, fits
     """
     if kernel == "torch":
         return "torch"
-    runs = device.type == "cpu" and dtype in (torch.float32, torch.float64)
-    if kernel == "numba" and not runs:
-        raise ValueError(
-            f"kernel=numba runs on a CPU in fp32 or fp64, not on {device} in {dtype}; "
-            "set kernel=auto or kernel=torch"
-        )
-    return "numba" if runs and fits and numba_problem() is None else "torch"
+    problem = _problem(device, dtype, fits=fits)
+    if kernel == "numba" and problem is not None:
+        raise ValueError(f"kernel=numba: {problem}; set kernel=auto or kernel=torch")
+    return "numba" if problem is None else "torch"
+
+
+def fallback(kernel: str, device: torch.device, dtype: torch.dtype, *, fits: bool) -> str | None:
+    """Why kernel=auto takes torch's slower form on a CPU; None where it does not, or was asked."""
+    if kernel != "auto" or device.type != "cpu":
+        return None
+    problem = _problem(device, dtype, fits=fits)
+    return None if problem is None else f"no fused kernel runs: {problem}"
+
+
+def _problem(device: torch.device, dtype: torch.dtype, *, fits: bool) -> str | None:
+    if device.type != "cpu" or dtype not in (torch.float32, torch.float64):
+        return f"it runs on a CPU in fp32 or fp64, not on {device} in {dtype}"
+    if not fits:
+        return "its workspace does not hold the model's sizes"
+    return numba_problem()

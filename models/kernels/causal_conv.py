@@ -1,8 +1,9 @@
 """The causal convolution of the Mambas with its SiLU as a fused CPU kernel (optional).
 
 The same function as `causal_conv_reference` of models/backbones/causal_conv.py, in fp32 or fp64.
-Every input is read once; what the backward needs of the forward is computed again, so that only the
-input is kept. The work is cut by batch item and by blocks of channels.
+Every input is read from memory once and from the cache for each tap; what the backward needs of the
+forward is computed again, so that only the input is kept. The work is cut by batch item and by
+blocks of channels.
 
 Shapes: B batch, T time, C channels, K kernel width, S channel blocks.
 """

@@ -1,7 +1,9 @@
 """How the kernels are compiled, and the elementary functions that vectorise in them."""
 
+import functools
 import hashlib
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ if not numba.config.CACHE_DIR:
     _SOURCES = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py")))
     numba.config.CACHE_DIR = str(HERE / "__pycache__" / hashlib.sha256(_SOURCES).hexdigest()[:16])
 
+# OpenMP's threads are those that torch has; where numba comes without, its own are the next best.
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
 LOG2E = math.log2(math.e)
 # 2^f on [-1/2, 1/2]: the polynomial through it at the Chebyshev points, to a relative 1.1e-7.
 _P = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[-0.5, 0.5])
@@ -31,9 +36,9 @@ _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 def jit(function: Any = None, *, parallel: bool = False) -> Any:
     """numba.njit without the interpreter's lock, cached on disk where a folder is writable.
 
-    With `parallel` the function's `prange` is shared out among threads. numba's OpenMP layer, its
-    default where there is a libgomp, takes the threads that torch has: there are never more that
-    run than torch was allowed, and none spins while another one computes.
+    With `parallel` the function's `prange` is shared out among threads. numba's OpenMP layer takes
+    the threads that torch has: there are never more that run than torch was allowed, and none spins
+    while another one computes.
     """
     options = {
         "nogil": True,
@@ -45,16 +50,24 @@ def jit(function: Any = None, *, parallel: bool = False) -> Any:
     def decorate(function: Any) -> Any:
         try:
             return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # numba found no writable folder: compile in every process
+        except RuntimeError as error:
+            _warn_uncached(str(error))
             return numba.njit(**options)(function)
 
     return decorate if function is None else decorate(function)
 
 
+@functools.cache
+def _warn_uncached(reason: str) -> None:
+    """Once a reason, which names the file: compiling takes half a minute of every process."""
+    print(f"warning: kernels are compiled anew in every process: {reason}", file=sys.stderr)
+
+
 def run(kernel: Any, *tensors: Tensor) -> None:
     """Call a parallel kernel on contiguous tensors with as many threads as torch uses.
 
-    torch allocates what a kernel fills, so that its meters see every byte.
+    torch allocates what a kernel returns, so that its meters see it; a thread's workspace, below a
+    megabyte, is numba's.
     """
     assert all(x.is_contiguous() for x in tensors)
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))

@@ -1,0 +1,1 @@
+"""Other implementations of our models: the same weights, computed by the libraries' own classes."""
