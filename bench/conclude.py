@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TextIO, cast
 
+from rich.console import Console
+from rich.table import Table
+
 from bench.cell import Cell
 from bench.console import make_console
 from bench.constants import GIB
@@ -17,7 +20,7 @@ TO_RUN, LEFT_OUT = "to run", "left out by budget"
 # What a pipeline wants of a record; the whole stands in its file.
 SUMMARY = (
     "id", "status", "reason", "key", "cell", "figures", "quality", "memory", "parameters",
-    "validity", "energy", "latency", "sweep", "tuning", "baselines", "wall_s",
+    "validity", "energy", "latency", "sweep", "tuning", "harness", "baselines", "wall_s",
 )  # fmt: skip
 
 
@@ -103,6 +106,7 @@ def conclude(
             show(table, console)
         context.show_sheets(shown, console)
         frontier.show_sheets(shown, console)
+        _show_harness(shown, console)
     if repeated:
         print(
             "Each row shows the newest process of its cells; the records hold all of them.",
@@ -117,6 +121,23 @@ def conclude(
             "exit_code": exit_code,
         }
         print(one_document(document), flush=True)
+
+
+def _show_harness(records: Sequence[Record], console: Console) -> None:
+    """The scores of lm-evaluation-harness, a line each."""
+    table = Table("model", "task", "metric", "value", "± 95 %", "items", "shots", box=None)
+    for record in records:
+        part = record["cell"]
+        name = " ".join([part["model"], *(part.get("overrides") or [])])
+        for score in (record.get("harness") or {}).get("scores") or []:
+            error = score.get("stderr")
+            table.add_row(
+                name, str(score.get("task")), str(score.get("metric")), f"{score.get('value'):.4g}",
+                "" if error is None else f"{1.96 * error:.2g}", str(score.get("items") or ""),
+                str(score.get("shots") or 0),
+            )  # fmt: skip
+    if table.row_count:
+        console.print(table)
 
 
 def _show_failures(records: Sequence[Record], what: str, stream: TextIO) -> None:

@@ -37,6 +37,8 @@ def main_figure(record: dict[str, Any]) -> str:
     sweep = record.get("sweep") or {}
     if sweep.get("largest") is not None:
         return f"{sweep['axis']} up to {sweep['largest']:,}, limited by {sweep['limited_by']}"
+    if scores := (record.get("harness") or {}).get("scores"):
+        return ", ".join(f"{s['task']} {s['metric']} {s['value']:.4g}" for s in scores)
     if record.get("baselines"):
         return ", ".join(_rival(entry) for entry in record["baselines"])
     return "ok"

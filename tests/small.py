@@ -20,7 +20,8 @@ def tokenizer(folder: Path, text: str = TEXT) -> None:
         [text], trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>"],
                                     initial_alphabet=alphabet, show_progress=False),
     )  # fmt: skip
-    PreTrainedTokenizerFast(tokenizer_object=own, bos_token="<s>").save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(tokenizer_object=own, bos_token="<s>", eos_token="<s>")
+    fast.save_pretrained(folder)
 
 
 def llama(folder: Path, **changes: Any) -> LlamaForCausalLM:

@@ -26,8 +26,9 @@ TASKS: dict[str, dict[str, Any]] = {
 KINDS = tuple(TASKS)
 GROUPS = {name: yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()) for name in MODELS}
 PAIRS = [(name, kind) for name in MODELS for kind in KINDS if kind in GROUPS[name]["kinds"]]
+FREE = ("hf", "timm", "diffusers")  # of other libraries, by name
 # Those that are brought to a size; of another library's model the user says how large it is.
-SIZED = [(name, kind) for name, kind in PAIRS if name != "hf"]
+SIZED = [(name, kind) for name, kind in PAIRS if name not in FREE]
 
 
 def resolved(name: str, kind: str, size: str, task: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -305,6 +305,27 @@ class QualityPart(TypedDict, total=False):
     items_artefact: str
 
 
+class ScorePart(TypedDict, total=False):
+    """A metric of a task of lm-evaluation-harness, after the harness's own filter."""
+
+    task: str
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    better: str | None
+    items: int | None
+    shots: int | None
+    version: float | str | None
+
+
+class HarnessPart(TypedDict, total=False):
+    """Scores of lm-evaluation-harness in its `version`."""
+
+    version: str
+    scores: list[ScorePart]
+
+
 class TrialPart(TypedDict, total=False):
     """One rate of a search: its score on validation, or None and the reason."""
 

@@ -22,6 +22,7 @@ from bench.store.parts import (
     DataPart,
     EnergyPart,
     EnvironmentPart,
+    HarnessPart,
     LatencyPart,
     MemoryPart,
     ParametersPart,
@@ -68,6 +69,7 @@ class Record(TypedDict, total=False):
     curve: CurvePart
     quality: QualityPart
     tuning: TuningPart
+    harness: HarnessPart
     baselines: list[BaselinePart]
     artefacts: list[ArtefactPart]
     shape: dict[str, Any]  # the model's own part of the configuration, brought to its size

@@ -28,6 +28,18 @@ class Tokenizer(Protocol):
     def decode(self, symbols: Sequence[int]) -> str: ...
 
 
+class Bytes:
+    """Text as its bytes, as models without a tokenizer see it."""
+
+    vocab_size = 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, symbols: Sequence[int]) -> str:
+        return bytes(symbols).decode(errors="replace")
+
+
 class _OfTransformers:
     """A tokenizer of transformers, without symbols of its own around the text."""
 

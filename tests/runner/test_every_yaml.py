@@ -49,7 +49,7 @@ def test_every_model_runs_on_every_shared_task(smoke: tuple[str, list[dict]]) ->
     scored = {(r["cell"]["model"], r["cell"]["task"]) for r in made if r.get("quality")}
     assert scored == wanted - without
     scenarios = {r["cell"]["scenario"] for r in made}
-    assert scenarios == set(names("scenario")) - {"tune", "context", "frontier"}
+    assert scenarios == set(names("scenario")) - {"tune", "context", "frontier", "harness"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,162 @@
+"""lm-evaluation-harness on local tasks: our states give what its own classes give."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from bench.scenarios.harness import language_model
+from bench.tasks.tokenizer import load_tokenizer
+from models.checkpoints.formats import Formats
+from models.objectives.autoregressive import LanguageModel
+from tests.models.test_checkpoints import built
+from tests.runner.conftest import python, records
+from tests.small import llama, tokenizer
+
+CHOICE = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: {kind}
+doc_to_text: "{{{{question}}}}"
+doc_to_target: {target}
+{more}
+metric_list:
+{metrics}
+"""
+ITEMS = [
+    {"question": "The state space model reads", "options": [" a text", " the bytes"], "answer": 1,
+     "text": "A state space model reads a text."},
+    {"question": "The attention reads the same ", "options": ["text", "model of bytes", "x"],
+     "answer": 0, "text": "The attention reads äöü and more of the same text of bytes."},
+    {"question": "A text of", "options": [" bytes", " state"], "answer": 0, "text": "語 of bytes"},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with its tokenizer, and three tasks beside it."""
+    made = tmp_path_factory.mktemp("harness")
+    llama(made)
+    tokenizer(made)
+    tasks = made / "tasks"
+    tasks.mkdir()
+    file = tasks / "items.json"
+    file.write_text("\n".join(map(json.dumps, ITEMS)))
+
+    def write(name: str, kind: str, target: str, more: str, *metrics: str) -> None:
+        listed = "\n".join(f"  - metric: {m}" for m in metrics)
+        text = CHOICE.format(name=name, file=file, kind=kind, target=target, more=more,
+                             metrics=listed)  # fmt: skip
+        (tasks / f"{name}.yaml").write_text(text)
+
+    write("choose", "multiple_choice", "answer", 'doc_to_choice: "{{options}}"', "acc", "acc_norm")
+    write("roll", "loglikelihood_rolling", '"{{text}}"', "", "bits_per_byte", "word_perplexity")
+    kwargs = 'generation_kwargs: {until: ["q"], max_gen_toks: 8, do_sample: false}'
+    write("write", "generate_until", '"{{text}}"', kwargs, "exact_match")
+    return made
+
+
+def ours(folder: Path) -> tuple[LanguageModel, Any]:
+    read = Formats(family="transformer", default="huggingface").read(str(folder))
+    model = built("transformer", read)
+    own = load_tokenizer(str(folder))
+    return model, language_model(model, own, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("task", "bos"), [("choose", True), ("write", True), ("roll", False)])
+def test_requests_are_answered_as_the_harnesss_own_class_does(
+    folder: Path, task: str, bos: bool
+) -> None:
+    """It puts the start symbol before a context where it is told to, before a text always."""
+    manager = TaskManager(include_path=str(folder / "tasks"), include_defaults=False)
+    theirs = HFLM(pretrained=str(folder), device="cpu", batch_size=1, add_bos_token=bos,
+                  dtype="float32")  # fmt: skip
+    results = []
+    for model in (ours(folder)[1], theirs):
+        found = lm_eval.simple_evaluate(
+            model=model, tasks=[task], task_manager=manager, bootstrap_iters=0
+        )
+        assert found is not None
+        results.append(found)
+    mine, official = results
+    assert mine["samples"][task]
+    for a, b in zip(mine["samples"][task], official["samples"][task], strict=True):
+        for x, y in zip(a["resps"], b["resps"], strict=True):
+            for p, q in zip(x, y, strict=True):
+                assert p == q if isinstance(p, str) else same(p, q), (p, q)
+    for key, value in official["results"][task].items():
+        if isinstance(value, float):
+            assert mine["results"][task][key] == pytest.approx(value, rel=1e-4), key
+
+
+def same(p: Any, q: Any) -> bool:
+    """A log-likelihood, alone or with whether it is greedy."""
+    if isinstance(p, tuple | list):
+        return bool(p[0] == pytest.approx(float(q[0]), rel=1e-4) and str(p[1]) == str(q[1]))
+    return bool(p == pytest.approx(float(q), rel=1e-4))
+
+
+def run(results: Path, folder: Path, *words: str) -> Any:
+    return python(
+        "-m", "bench.eval", "choose,roll", "--include", str(folder / "tasks"), "model=transformer",
+        f"results={results}", "threads=1", *words,
+    )  # fmt: skip
+
+
+def test_scores_are_filed_and_shown(folder: Path, results: Path) -> None:
+    done = run(results, folder, f"model.pretrained={folder}")
+    assert done.code == 0, done.err
+    [made] = records(results)
+    scores = {(s["task"], s["metric"]): s for s in made["harness"]["scores"]}
+    assert {("choose", "acc"), ("choose", "acc_norm"), ("roll", "bits_per_byte")} <= scores.keys()
+    assert scores["choose", "acc"]["items"] == 3
+    assert scores["choose", "acc"]["better"] == "higher"
+    assert made["harness"]["version"] == lm_eval.__version__
+    # Bits per byte by its own rule: all nats over all bytes.
+    model, _ = ours(folder)
+    own = load_tokenizer(str(folder))
+    nats = sum(
+        -float(model.log_prob(torch.tensor([own.encode(str(i["text"]))])).nats.detach())
+        for i in ITEMS
+    )
+    size = sum(len(str(item["text"]).encode()) for item in ITEMS)
+    assert scores["roll", "bits_per_byte"]["value"] == pytest.approx(
+        nats / size / torch.log(torch.tensor(2.0)).item(), rel=1e-4
+    )
+    assert "bits_per_byte" in done.out
+    assert "choose" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["scenario.tasks=[chose]"], "chose is no task of lm-evaluation-harness"),
+        (["scenario.tasks=[]"], "names no task; give some"),
+        (
+            ["scenario.include=/nowhere", "scenario.tasks=[x]"],
+            "scenario.include=/nowhere is no folder",
+        ),
+    ],
+)
+def test_refused(folder: Path, results: Path, words: list[str], said: str) -> None:
+    done = python(
+        "-m", "bench", "scenario=harness", "task=text", "model=transformer",
+        "scenario.own_tasks=false", f"model.pretrained={folder}", f"results={results}", *words,
+    )  # fmt: skip
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_random_weights_get_no_score(folder: Path, results: Path) -> None:
+    done = run(results, folder)
+    assert done.code == 0
+    assert records(results)[0]["status"] == "unsupported"
+    assert "give model.pretrained=FOLDER" in records(results)[0]["reason"]
