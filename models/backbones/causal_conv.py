@@ -1,4 +1,4 @@
-"""Depthwise causal convolution followed by SiLU, shared by Mamba-1 and Mamba-2.
+"""Depthwise causal convolution followed by SiLU, shared by the Mambas and Gated DeltaNet.
 
 Reference implementations: `causal_conv1d_fn` of causal-conv1d and `nn.Conv1d(groups=channels)` of
 mamba_ssm, whose parameter names and shapes are kept. Deviation: on a CPU the convolution is a sum
@@ -75,14 +75,19 @@ class _CausalConvSilu(torch.autograd.Function):
 class CausalConv(nn.Module):
     """Depthwise causal convolution with SiLU; parameters as in `nn.Conv1d(C, C, K, groups=C)`."""
 
-    def __init__(self, *, channels: int, width: int, kernel: str) -> None:
+    bias: Tensor
+
+    def __init__(self, *, channels: int, width: int, bias: bool, kernel: str) -> None:
         super().__init__()
         if width < 2:
             raise ValueError(f"d_conv is {width}; a convolution needs a width of at least 2")
         self.width, self.kernel = width, kernel
         like = nn.Conv1d(channels, channels, width, groups=channels)
         self.weight = like.weight  # (C, 1, K)
-        self.bias = cast(nn.Parameter, like.bias)
+        if bias:
+            self.bias = cast(nn.Parameter, like.bias)
+        else:  # zeros that no checkpoint holds, so that one convolution serves both
+            self.register_buffer("bias", torch.zeros(channels), persistent=False)
 
     def forward(self, x: Tensor, window: Tensor | None = None) -> Tensor:
         """(B, T, C), and the inputs before it or zeros, (B, K - 1, C) -> (B, T, C)."""

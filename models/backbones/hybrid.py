@@ -4,6 +4,8 @@ As in Jamba (arXiv:2403.19887), Zamba (arXiv:2405.16712) and Qwen3-Next: every l
 a feed-forward network, each on a pre-norm residual branch. The mixers are those of the families
 themselves; what a hybrid is like is one list in the configuration.
 
+`pattern=[gated_delta,gated_delta,gated_delta,attention]` is that of Qwen3-Next.
+
 Deviations: no layer is a mixture of experts, none shares its weights with another, attention has
 rotary positions in every hybrid (Jamba has none), and every layer of RWKV-7 makes a value of its
 own instead of mixing in that of the first.
@@ -60,11 +62,18 @@ class Hybrid(nn.Module):
         mamba: Mapping[str, Any],
         mamba2: Mapping[str, Any],
         rwkv: Mapping[str, Any],
+        gated_delta: Mapping[str, Any],
         norm_eps: float,
     ) -> None:
         super().__init__()
         pattern = [pattern] if isinstance(pattern, str) else pattern
-        options = {"attention": attention, "mamba": mamba, "mamba2": mamba2, "rwkv": rwkv}
+        options = {
+            "attention": attention,
+            "mamba": mamba,
+            "mamba2": mamba2,
+            "rwkv": rwkv,
+            "gated_delta": gated_delta,
+        }
         for name in pattern:
             if name not in MIXERS:
                 allowed = ", ".join(MIXERS)

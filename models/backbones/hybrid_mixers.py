@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.attention import KVCache, Rope
+from models.backbones.gated_delta import GatedDeltaMixer
 from models.backbones.mamba import MambaMixer
 from models.backbones.mamba2 import Mamba2Mixer
 from models.backbones.mamba_stack import Mixer, MixerState
@@ -130,7 +131,7 @@ class AttentionMixer(HybridMixer):
 
 
 class StateSpaceMixer(HybridMixer):
-    """A mixer of Mamba-1 or Mamba-2."""
+    """A mixer whose state is a convolution's window and a matrix: a Mamba or Gated DeltaNet."""
 
     def __init__(self, mixer: Mixer) -> None:
         super().__init__()
@@ -217,6 +218,49 @@ def mamba2_mixer(
         d_state=d_state,
         ngroups=ngroups,
         d_conv=d_conv,
+        chunk_size=chunk_size,
+        norm_eps=norm_eps,
+        kernel=kernel,
+        residual_init="zero",
+        n_layers=n_layers,
+    )
+    return StateSpaceMixer(mixer)
+
+
+def gated_delta_mixer(
+    *,
+    d_model: int,
+    n_layers: int,
+    norm_eps: float,
+    num_k_heads: int,
+    num_v_heads: int,
+    head_k_dim: int,
+    head_v_dim: int,
+    conv_kernel_size: int,
+    chunk_size: int,
+    kernel: str,
+) -> StateSpaceMixer:
+    """Gated DeltaNet, whose heads and their widths are free of the model's."""
+    _check(num_k_heads=num_k_heads, num_v_heads=num_v_heads, head_k_dim=head_k_dim,
+           head_v_dim=head_v_dim, chunk_size=chunk_size)  # fmt: skip
+    if num_v_heads % num_k_heads:
+        raise ValueError(
+            f"gated_delta.num_v_heads is {num_v_heads}; it has to be a multiple of num_k_heads, "
+            f"{num_k_heads}"
+        )
+    check_kernel(kernel, "head_v_dim", head_v_dim, MAX_HEAD)
+    if kernel == "numba" and head_k_dim != head_v_dim:
+        raise ValueError(
+            f"kernel=numba: head_k_dim is {head_k_dim} and head_v_dim {head_v_dim}, and it needs "
+            "them equal, or set kernel=auto or kernel=torch"
+        )
+    mixer = GatedDeltaMixer(
+        d_model=d_model,
+        num_k_heads=num_k_heads,
+        num_v_heads=num_v_heads,
+        head_k_dim=head_k_dim,
+        head_v_dim=head_v_dim,
+        conv_kernel_size=conv_kernel_size,
         chunk_size=chunk_size,
         norm_eps=norm_eps,
         kernel=kernel,
@@ -319,4 +363,5 @@ MIXERS: dict[str, Callable[..., HybridMixer]] = {
     "mamba": mamba_mixer,
     "mamba2": mamba2_mixer,
     "rwkv": RWKVMixer,
+    "gated_delta": gated_delta_mixer,
 }

@@ -59,7 +59,7 @@ class MambaMixer(Mixer):
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
         self.kernel = kernel
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
-        self.conv1d = CausalConv(channels=d_inner, width=d_conv, kernel=kernel)
+        self.conv1d = CausalConv(channels=d_inner, width=d_conv, bias=True, kernel=kernel)
         self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
         self.dt_proj = nn.Linear(dt_rank, d_inner)
         # Section 3.6: S4D-Real, A_n = -(n + 1) in every channel.

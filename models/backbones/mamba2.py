@@ -80,7 +80,7 @@ class Mamba2Mixer(Mixer):
         self.d_inner, self.d_shared = d_inner, ngroups * d_state
         self.in_proj = nn.Linear(d_model, 2 * d_inner + 2 * self.d_shared + nheads, bias=False)
         channels = d_inner + 2 * self.d_shared
-        self.conv1d = CausalConv(channels=channels, width=d_conv, kernel=kernel)
+        self.conv1d = CausalConv(channels=channels, width=d_conv, bias=True, kernel=kernel)
         self.dt_bias = nn.Parameter(inverse_softplus_steps(nheads))
         # Decay rates start uniform in [1, 16], as in mamba_ssm (`A_init_range`).
         self.A_log = nn.Parameter(torch.empty(nheads).uniform_(1, 16).log())

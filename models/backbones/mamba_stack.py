@@ -31,11 +31,11 @@ class MixerState(NamedTuple):
     """Of one layer. The matrix state is at least fp32: errors in it add up over time."""
 
     window: Tensor  # (B, K - 1, C): the last inputs of the convolution
-    ssm: Tensor  # Mamba-1 (B, E, N), Mamba-2 (B, H, P, N)
+    ssm: Tensor  # Mamba-1 (B, E, N), Mamba-2 (B, H, P, N), Gated DeltaNet (B, H, V, K)
 
 
 class Mixer(nn.Module, ABC):
-    """The part between norm and residual sum; both Mambas have their own."""
+    """The part between norm and residual sum; every Mamba has its own."""
 
     @abstractmethod
     def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:

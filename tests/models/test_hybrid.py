@@ -15,8 +15,11 @@ from models.backbones.hybrid import Hybrid
 from models.backbones.transformer import Transformer
 from tests.zoo import SIZES, randomise, resolved
 
-MIXERS = ("attention", "mamba", "mamba2", "rwkv")
-PATTERNS = [[name] for name in MIXERS] + [["mamba", "rwkv", "attention", "mamba2"]]
+MIXERS = ("attention", "mamba", "mamba2", "rwkv", "gated_delta")
+PATTERNS = [[name] for name in MIXERS] + [
+    ["mamba", "rwkv", "attention", "mamba2"],
+    ["gated_delta", "gated_delta", "gated_delta", "attention"],  # of Qwen3-Next
+]
 
 
 def instantiate(tree: dict[str, Any]) -> nn.Module:
@@ -131,14 +134,23 @@ def test_only_attention_forgets() -> None:
     assert y.isfinite().all()
 
 
+def delta(**changes: Any) -> dict[str, Any]:
+    """A hybrid of Gated DeltaNet with other options."""
+    options = node(["gated_delta"])["backbone"]["gated_delta"]
+    return {"pattern": ["gated_delta"], "gated_delta": options | changes}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pattern": ["mamba3"]}, "pattern names 'mamba3'; allowed are attention, mamba, mamba2"),
+        ({"pattern": ["mamba4"]}, "pattern names 'mamba4'; allowed are attention, mamba, mamba2"),
         ({"pattern": []}, "allowed are one mixer or more"),
         ({"n_layers": 1}, "as many layers as it takes"),
         ({"pattern": ["mamba2", "mamba2", "attention"], "n_layers": 2}, "as many layers as it"),
         ({"d_model": 0}, "d_model is 0"),
+        (delta(num_v_heads=3), "num_v_heads is 3; it has to be a multiple of num_k_heads, 2"),
+        (delta(head_k_dim=0), "head_k_dim is 0"),
+        (delta(kernel="numba", head_k_dim=16), "head_k_dim is 16 and head_v_dim 32"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str) -> None:

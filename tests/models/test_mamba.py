@@ -78,7 +78,7 @@ def test_gradcheck_of_the_scan(recurrence: Callable) -> None:
 @settings(max_examples=20, deadline=None)
 @given(length=st.integers(1, 9), width=st.integers(2, 5))
 def test_convolution_equals_conv1d(kernel: str, length: int, width: int) -> None:
-    conv = CausalConv(channels=3, width=width, kernel=kernel).double()
+    conv = CausalConv(channels=3, width=width, bias=True, kernel=kernel).double()
     x = torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True)
     window = torch.randn(2, width - 1, 3, dtype=torch.float64, requires_grad=True)
     inputs = [x, conv.weight, conv.bias, window]
