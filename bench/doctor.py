@@ -43,7 +43,7 @@ BACKENDS = (
     ),
     (
         "numba",
-        "fused kernels of mamba, mamba2 and rwkv on a CPU",
+        "fused kernels of mamba, mamba2, mamba3 and rwkv on a CPU",
         "import numba, numpy; f = numba.njit(lambda x: x + 1); assert f(1) == 2;"
         " print(numba.__version__)",
     ),

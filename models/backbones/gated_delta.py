@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
 from models.backbones.mamba_stack import (
-    Mixer,
+    ConvMixer,
     MixerState,
     init_residual,
     scan_dtype,
@@ -152,7 +152,7 @@ def unit(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + NORM_EPS)
 
 
-class GatedDeltaMixer(Mixer):
+class GatedDeltaMixer(ConvMixer):
     """Projections, convolution over q, k and v, the gated delta rule, gated norm."""
 
     def __init__(

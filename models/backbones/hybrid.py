@@ -61,6 +61,7 @@ class Hybrid(nn.Module):
         attention: Mapping[str, Any],
         mamba: Mapping[str, Any],
         mamba2: Mapping[str, Any],
+        mamba3: Mapping[str, Any],
         rwkv: Mapping[str, Any],
         gated_delta: Mapping[str, Any],
         norm_eps: float,
@@ -71,6 +72,7 @@ class Hybrid(nn.Module):
             "attention": attention,
             "mamba": mamba,
             "mamba2": mamba2,
+            "mamba3": mamba3,
             "rwkv": rwkv,
             "gated_delta": gated_delta,
         }

@@ -16,7 +16,8 @@ from models.backbones.attention import KVCache, Rope
 from models.backbones.gated_delta import GatedDeltaMixer
 from models.backbones.mamba import MambaMixer
 from models.backbones.mamba2 import Mamba2Mixer
-from models.backbones.mamba_stack import Mixer, MixerState
+from models.backbones.mamba3 import Mamba3Mixer, check_mamba3
+from models.backbones.mamba_stack import Mixer
 from models.backbones.rwkv7_time_mix import TimeMix
 from models.backbones.transformer import Attention
 from models.kernels.available import MAX_HEAD, MAX_STATES, check_kernel
@@ -131,22 +132,22 @@ class AttentionMixer(HybridMixer):
 
 
 class StateSpaceMixer(HybridMixer):
-    """A mixer whose state is a convolution's window and a matrix: a Mamba or Gated DeltaNet."""
+    """A mixer whose state does not grow with the context: a Mamba or Gated DeltaNet."""
 
     def __init__(self, mixer: Mixer) -> None:
         super().__init__()
         self.mixer = mixer
 
-    def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
+    def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:
         """(B, T, D) -> (B, T, D)."""
         return self.mixer(x, state)
 
-    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """(B, D) -> (B, D)."""
         return self.mixer.step(x, state)
 
-    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> MixerState:
-        """An empty window and a zero state."""
+    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> Any:
+        """Nothing seen."""
         return self.mixer.init_state(batch, device=device, dtype=dtype)
 
     def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
@@ -218,6 +219,48 @@ def mamba2_mixer(
         d_state=d_state,
         ngroups=ngroups,
         d_conv=d_conv,
+        chunk_size=chunk_size,
+        norm_eps=norm_eps,
+        kernel=kernel,
+        residual_init="zero",
+        n_layers=n_layers,
+    )
+    return StateSpaceMixer(mixer)
+
+
+def mamba3_mixer(
+    *,
+    d_model: int,
+    n_layers: int,
+    norm_eps: float,
+    expand: int,
+    headdim: int,
+    d_state: int,
+    ngroups: int,
+    rope_fraction: float,
+    mimo_rank: int,
+    chunk_size: int,
+    kernel: str,
+) -> StateSpaceMixer:
+    """Mamba-3 with `expand` times the model's width inside, in heads of `headdim`."""
+    _check(expand=expand, headdim=headdim)
+    nheads, rest = divmod(expand * d_model, headdim)
+    if rest:
+        raise ValueError(
+            f"mamba3.headdim is {headdim}; it has to divide expand * d_model, {expand * d_model}"
+        )
+    check_mamba3(
+        nheads=nheads, headdim=headdim, d_state=d_state, ngroups=ngroups,
+        rope_fraction=rope_fraction, mimo_rank=mimo_rank, chunk_size=chunk_size, kernel=kernel,
+    )  # fmt: skip
+    mixer = Mamba3Mixer(
+        d_model=d_model,
+        nheads=nheads,
+        headdim=headdim,
+        d_state=d_state,
+        ngroups=ngroups,
+        rope_fraction=rope_fraction,
+        mimo_rank=mimo_rank,
         chunk_size=chunk_size,
         norm_eps=norm_eps,
         kernel=kernel,
@@ -362,6 +405,7 @@ MIXERS: dict[str, Callable[..., HybridMixer]] = {
     "attention": AttentionMixer,
     "mamba": mamba_mixer,
     "mamba2": mamba2_mixer,
+    "mamba3": mamba3_mixer,
     "rwkv": RWKVMixer,
     "gated_delta": gated_delta_mixer,
 }

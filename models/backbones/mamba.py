@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from models.backbones.causal_conv import CausalConv
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
+    ConvMixer,
     MambaStack,
-    Mixer,
     MixerState,
     init_residual,
     inverse_softplus_steps,
@@ -40,7 +40,7 @@ from models.kernels.available import MAX_STATES, check_kernel, choose_kernel, fa
 __all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer"]
 
 
-class MambaMixer(Mixer):
+class MambaMixer(ConvMixer):
     """Section 3.4, figure 3: in-projection, convolution, selective scan, gate, out-projection."""
 
     def __init__(

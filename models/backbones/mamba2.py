@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from models.backbones.causal_conv import CausalConv
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
+    ConvMixer,
     MambaStack,
-    Mixer,
     MixerState,
     init_residual,
     inverse_softplus_steps,
@@ -55,7 +55,7 @@ class GatedNorm(RMSNorm):
         return F.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight
 
 
-class Mamba2Mixer(Mixer):
+class Mamba2Mixer(ConvMixer):
     """One in-projection for everything, convolution over x, B and C, SSD, gated norm."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What both Mambas share: residual blocks of one mixer each, the state, the step-size init.
+"""What the Mambas share: residual blocks of one mixer each, the state, the step-size init.
 
 Names of modules follow mamba_ssm: `layers.i.norm`, `layers.i.mixer`, `norm_f`.
 
@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ CHECKPOINT_NAMES: dict[str, str] = {
 
 
 class MixerState(NamedTuple):
-    """Of one layer. The matrix state is at least fp32: errors in it add up over time."""
+    """Of one layer with a convolution. What adds up over time is at least fp32."""
 
     window: Tensor  # (B, K - 1, C): the last inputs of the convolution
     ssm: Tensor  # Mamba-1 (B, E, N), Mamba-2 (B, H, P, N), Gated DeltaNet (B, H, V, K)
@@ -38,16 +38,20 @@ class Mixer(nn.Module, ABC):
     """The part between norm and residual sum; every Mamba has its own."""
 
     @abstractmethod
-    def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
+    def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:
         """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
 
     @abstractmethod
-    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One symbol, (B, D) -> (B, D)."""
 
     @abstractmethod
-    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of the convolution's window and the scan's state."""
+    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> Any:
+        """Nothing seen."""
+
+    @abstractmethod
+    def state_bytes(self, batch: int, dtype: torch.dtype) -> int:
+        """Whatever the context."""
 
     @abstractmethod
     def flops_per_symbol(self, length: int) -> int:
@@ -56,6 +60,14 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
         """What computes the recurrence there, for a model of that type."""
+
+
+class ConvMixer(Mixer):
+    """A mixer whose state is a convolution's window and a matrix."""
+
+    @abstractmethod
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the convolution's window and the scan's state."""
 
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> MixerState:
         """Nothing seen: an empty window and a zero state."""
@@ -110,12 +122,12 @@ class Block(nn.Module):
         self.norm = RMSNorm(d_model, norm_eps)
         self.mixer = mixer
 
-    def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
+    def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:
         """(B, T, D) -> (B, T, D)."""
         out, state = self.mixer(self.norm(x), state)
         return x + out, state
 
-    def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """(B, D) -> (B, D)."""
         out, state = self.mixer.step(self.norm(x), state)
         return x + out, state
@@ -141,15 +153,13 @@ class MambaStack(nn.Module):
             x, _ = block(x, None)
         return self.norm_f(x), {}
 
-    def init_state(
-        self, batch: int, *, device: torch.device, dtype: torch.dtype
-    ) -> list[MixerState]:
-        """Nothing seen: an empty window and a zero state in every layer."""
+    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> list[Any]:
+        """Nothing seen: a zero state in every layer."""
         return [
             block.mixer.init_state(batch, device=device, dtype=dtype) for block in self._blocks()
         ]
 
-    def prefill(self, x: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:
+    def prefill(self, x: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
         """Continue from `state`, (B, T, D) -> (B, T, D)."""
         states = []
         for block, before in zip(self._blocks(), state, strict=True):
@@ -157,7 +167,7 @@ class MambaStack(nn.Module):
             states.append(after)
         return self.norm_f(x), states
 
-    def step(self, x: Tensor, state: list[MixerState]) -> tuple[Tensor, list[MixerState]]:
+    def step(self, x: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
         """One symbol, (B, D) -> (B, D)."""
         states = []
         for block, before in zip(self._blocks(), state, strict=True):
@@ -165,7 +175,7 @@ class MambaStack(nn.Module):
             states.append(after)
         return self.norm_f(x), states
 
-    def crop(self, state: list[MixerState], length: int) -> list[MixerState]:
+    def crop(self, state: list[Any], length: int) -> list[Any]:
         """The identity: what was seen cannot be taken out of the state, which does not grow."""
         return state
 

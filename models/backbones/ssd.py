@@ -94,14 +94,24 @@ def ssd_chunked(
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """As `ssd_reference`, in chunks of `chunk` symbols by matrix products."""
-    batch, length, heads, width = x.shape
+    y, h = decayed_sums(x * delta.unsqueeze(-1), delta * A, B, C, state, chunk)
+    return torch.addcmul(y, D.unsqueeze(-1), x), h
+
+
+def decayed_sums(
+    inputs: Tensor, log_decay: Tensor, B: Tensor, C: Tensor, state: Tensor | None, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """h_t = exp(log_decay_t) h_{t-1} + inputs_t B_t^T and y_t = h_t C_t, in chunks.
+
+    inputs (B, T, H, P), log_decay (B, T, H), B and C (B, T, G, N), state (B, H, P, N) or zeros
+    -> y (B, T, H, P) and the last state (B, H, P, N).
+    """
+    batch, length, heads, width = inputs.shape
     groups, size = B.shape[2:]
     per_group = heads // groups
     chunk = min(chunk, length)
     count = -(-length // chunk)
     pad = count * chunk - length
-    inputs = x * delta.unsqueeze(-1)  # (B, T, H, P)
-    log_decay = delta * A  # (B, T, H)
     if pad:
         inputs = F.pad(inputs, (0, 0, 0, 0, 0, pad))
         log_decay = F.pad(log_decay, (0, 0, 0, pad))
@@ -141,4 +151,4 @@ def ssd_chunked(
         seen = seen.unflatten(-1, (per_group, width)).transpose(3, 4)  # (B, K, G, R, Q, P)
         Y = torch.addcmul(Y, torch.exp(s).unsqueeze(-1), seen)
     Y = Y.permute(0, 1, 4, 2, 3, 5).reshape(batch, count * chunk, heads, width)[:, :length]
-    return torch.addcmul(Y, D.unsqueeze(-1), x), h.flatten(1, 2)  # (B, T, H, P), (B, H, P, N)
+    return Y, h.flatten(1, 2)  # (B, T, H, P), (B, H, P, N)

@@ -15,9 +15,9 @@ from models.backbones.hybrid import Hybrid
 from models.backbones.transformer import Transformer
 from tests.zoo import SIZES, randomise, resolved
 
-MIXERS = ("attention", "mamba", "mamba2", "rwkv", "gated_delta")
+MIXERS = ("attention", "mamba", "mamba2", "mamba3", "rwkv", "gated_delta")
 PATTERNS = [[name] for name in MIXERS] + [
-    ["mamba", "rwkv", "attention", "mamba2"],
+    ["mamba", "rwkv", "attention", "mamba2", "mamba3"],
     ["gated_delta", "gated_delta", "gated_delta", "attention"],  # of Qwen3-Next
 ]
 

@@ -22,7 +22,8 @@ FAMILIES = {
     "diffusion": ("#000000", "X"),
     "hybrid": ("#E69F00", "h"),  # orange
 }
-MODELS = {"mamba2": "v", "dit": "*"}  # second models of a family have markers of their own
+# Further models of a family have markers of their own.
+MODELS = {"mamba2": "v", "mamba3": "<", "dit": "*"}
 FURTHER = ("#882255", "#332288")  # wine, indigo
 # As many as have no divisor in common with the colours, so that pairs repeat as late as they can.
 FURTHER_MARKERS = ("<", ">", "d", "p", "8", "H", "*")
