@@ -226,7 +226,7 @@ class Mamba3Mixer(Mixer):
         theta = turns.cumsum(1)  # (B, T, H, S)
         if state is not None:
             theta = theta + state.theta.unsqueeze(1)
-        B, C = self._turned(B, theta), self._turned(C, theta)
+        B, C = self._turned(B, C, theta)
         before = None if state is None else self._before(state)
         chunk = None if self.kernel_on(x.device, x.dtype) == "numba" else self.chunk_size
         inputs = self._spread(u)
@@ -243,7 +243,7 @@ class Mamba3Mixer(Mixer):
         """One symbol, (B, D) -> (B, D)."""
         z, u, B, C, log_decay, delta, lam, turns = self._project(x)
         theta = (state.theta + turns).remainder(2 * math.pi)  # (B, H, S)
-        B, C = self._turned(B, theta), self._turned(C, theta)
+        B, C = self._turned(B, C, theta)
         inputs = self._spread(u)
         with without_autocast(x.device):
             h, y = trapezoid_step(inputs, log_decay, delta, lam, B, C, *self._before(state))
@@ -318,10 +318,11 @@ class Mamba3Mixer(Mixer):
         return z, u.to(wide), B, C, delta * A, delta, torch.sigmoid(lam), turns
 
     def _biased(self, norm: RMSNorm, x: Tensor, bias: Tensor) -> Tensor:
-        """Norm, a copy for each head of a group, and its bias: (..., RGN) -> (..., R, H, N)."""
+        """Norm, and a bias for each head of a group: (..., RGN) -> (..., R, H, N)."""
         x = norm(x.unflatten(-1, (self.mimo_rank, self.ngroups, self.d_state)))
-        x = x.to(scan_dtype(x.dtype)).repeat_interleave(self.nheads // self.ngroups, -2)
-        return x + bias.to(x.dtype).transpose(0, 1)
+        x = x.to(scan_dtype(x.dtype)).unsqueeze(-2)  # (..., R, G, 1, N)
+        bias = bias.to(x.dtype).transpose(0, 1).unflatten(1, (self.ngroups, -1))
+        return (x + bias).flatten(-3, -2)
 
     def _spread(self, x: Tensor) -> Tensor:
         """Onto the inputs of a head, (..., H, P) -> (..., R, H, P)."""
@@ -333,10 +334,11 @@ class Mamba3Mixer(Mixer):
         wide = state.ssm.dtype
         return state.B.to(wide), self._spread(state.x.to(wide)), state.ssm
 
-    def _turned(self, x: Tensor, theta: Tensor) -> Tensor:
+    def _turned(self, B: Tensor, C: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """(..., R, H, N) by (..., H, S)."""
         theta = theta.unsqueeze(-3)
-        return turn(x, torch.cos(theta), torch.sin(theta), halves=self.mimo_rank > 1)
+        cos, sin, halves = torch.cos(theta), torch.sin(theta), self.mimo_rank > 1
+        return turn(B, cos, sin, halves=halves), turn(C, cos, sin, halves=halves)
 
     def _out(self, y: Tensor, u: Tensor, z: Tensor) -> Tensor:
         """Skip, gate and projections: y and u (..., R, H, P), z (..., H, P) -> (..., D)."""
