@@ -141,14 +141,17 @@ class KVCache:
             self.v = torch.cat((self.v[:, :, self.start : self.stop], v), 2)
             self.start, self.stop = 0, self.k.shape[2]
             return self.k, self.v
+        self.reserve(k.shape[2])
         stop = self.stop + k.shape[2]
-        if stop > self.k.shape[2]:
-            self._make_room(k.shape[2])
-            stop = self.stop + k.shape[2]
         self.k[:, :, self.stop : stop] = k
         self.v[:, :, self.stop : stop] = v
         self.stop = stop
         return self.k[:, :, self.start : stop], self.v[:, :, self.start : stop]
+
+    def reserve(self, count: int) -> None:
+        """Make sure that `count` positions more have a place."""
+        if self.stop + count > self.k.shape[2]:
+            self._make_room(count)
 
     def crop(self, length: int) -> None:
         """Keep the last `length` positions."""

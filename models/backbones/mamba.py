@@ -36,6 +36,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
 from models.kernels.available import MAX_STATES, check_kernel, choose_kernel, fallback
+from models.kernels.views import Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer"]
 
@@ -75,6 +76,7 @@ class MambaMixer(ConvMixer):
         with torch.no_grad():
             self.dt_proj.bias.copy_(inverse_softplus_steps(d_inner))
         init_residual(self.out_proj, residual_init, n_layers)
+        self._views = Views(self, self._parameters_of_step)
 
     def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
         """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
@@ -90,6 +92,8 @@ class MambaMixer(ConvMixer):
 
     def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         """One symbol, (B, D) -> (B, D)."""
+        if self.fuses_step(x, state):
+            return self._fused_step(x, state)
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (B, E) each
         u, window = self.conv1d.step(u, state.window)
         delta, B, C = self._select(u)
@@ -102,6 +106,21 @@ class MambaMixer(ConvMixer):
             y = torch.matmul(h, C.to(wide).unsqueeze(-1)).squeeze(-1)  # (B, E)
         y = torch.addcmul(y, self.D, u) * F.silu(z)
         return self.out_proj(y.to(x.dtype)), MixerState(window, h)
+
+    def _fused_step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """(1, D) -> (1, D); writes the new state over the old one."""
+        from models.kernels.mamba_step import mamba_step
+
+        if not (state.window.is_contiguous() and state.ssm.is_contiguous()):
+            state = MixerState(*(part.contiguous() for part in state))
+        uz, y = F.linear(x, self.in_proj.weight)[0], x.new_empty(1, self.d_inner)
+        mamba_step(*self._views(), *(t.numpy() for t in (uz, state.window[0], state.ssm[0], y[0])))
+        return F.linear(y, self.out_proj.weight), state
+
+    def _parameters_of_step(self) -> tuple[Any, ...]:
+        names = (self.conv1d.weight[:, 0], self.conv1d.bias, self.x_proj.weight,
+                 self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D)  # fmt: skip
+        return tuple(t.detach().numpy() for t in names)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""

@@ -35,6 +35,7 @@ from models.backbones.mamba_stack import (
 from models.backbones.norm import RMSNorm
 from models.backbones.ssd import ssd_chunked, ssd_step
 from models.kernels.available import MAX_STATES, check_kernel, choose_kernel, fallback
+from models.kernels.views import Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
 
@@ -90,6 +91,7 @@ class Mamba2Mixer(ConvMixer):
         for parameter in (self.dt_bias, self.A_log, self.D):
             cast(Any, parameter)._no_weight_decay = True
         init_residual(self.out_proj, residual_init, n_layers)
+        self._views = Views(self, self._parameters_of_step)
 
     def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
         """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
@@ -111,6 +113,8 @@ class Mamba2Mixer(ConvMixer):
 
     def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         """One symbol, (B, D) -> (B, D)."""
+        if self.fuses_step(x, state):
+            return self._fused_step(x, state)
         z, xBC, dt = self._project(x)
         xBC, window = self.conv1d.step(xBC, state.window)
         wide = state.ssm.dtype
@@ -118,6 +122,24 @@ class Mamba2Mixer(ConvMixer):
         with without_autocast(x.device):
             h, y = ssd_step(u, delta, A, B, C, D, state.ssm, self.nheads // self.ngroups)
         return self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z)), MixerState(window, h)
+
+    def _fused_step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """(1, D) -> (1, D); writes the new state over the old one."""
+        from models.kernels.mamba_step import mamba2_step
+
+        if not (state.window.is_contiguous() and state.ssm.is_contiguous()):
+            state = MixerState(*(part.contiguous() for part in state))
+        row, y = F.linear(x, self.in_proj.weight)[0], x.new_empty(1, self.d_inner)
+        mamba2_step(
+            *self._views(), *(t.numpy() for t in (row, state.window[0], state.ssm[0], y[0]))
+        )
+        return F.linear(y, self.out_proj.weight), state
+
+    def _parameters_of_step(self) -> tuple[Any, ...]:
+        names = (self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias, self.A_log, self.D,
+                 self.norm.weight)  # fmt: skip
+        arrays = tuple(t.detach().numpy() for t in names)
+        return (*arrays, arrays[0].dtype.type(self.norm.eps))
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""

@@ -69,6 +69,16 @@ class ConvMixer(Mixer):
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""
 
+    def fuses_step(self, x: Tensor, state: MixerState) -> bool:
+        """Whether a fused kernel takes a symbol x (B, D): of one sequence, without gradients."""
+        return (
+            x.shape[0] == 1
+            and x.dtype == state.ssm.dtype == state.window.dtype
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled(x.device.type)
+            and self.kernel_on(x.device, x.dtype) == "numba"
+        )
+
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> MixerState:
         """Nothing seen: an empty window and a zero state."""
         window, ssm = self.state_shapes(batch)

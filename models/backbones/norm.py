@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from models.kernels.available import numba_problem
+
 
 class _FusedRMSNorm(torch.autograd.Function):
     @staticmethod
@@ -37,6 +39,9 @@ class _FusedRMSNorm(torch.autograd.Function):
         return d_x, d_weight[0], None
 
 
+FEW = 16_384  # values up to which one thread is faster than torch's five operators
+
+
 class RMSNorm(nn.Module):
     """Scale every vector to unit root mean square, times a learned weight."""
 
@@ -48,7 +53,13 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         full = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
-        if x.is_cpu and full and torch.is_grad_enabled():
+        if not (x.is_cpu and full):
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        if torch.is_grad_enabled():
             y = _FusedRMSNorm.apply(x.reshape(-1, x.shape[-1]), self.weight, self.eps)  # (N, D)
             return y.view(x.shape)
+        if x.numel() <= FEW and numba_problem() is None and not torch.compiler.is_compiling():
+            from models.kernels.rms_norm import rms_norm_fused
+
+            return rms_norm_fused(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)

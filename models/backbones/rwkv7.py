@@ -15,7 +15,7 @@ checkpoint's are dropped on loading); ranks and the hidden width of the channel 
 Shapes: B batch, T time, D width, H heads, N head size.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
-from models.backbones.rwkv7_time_mix import TimeMix
+from models.backbones.rwkv7_time_mix import LN_X_EPS, LOG_DECAY, TimeMix
 from models.kernels.available import MAX_HEAD, check_kernel
+from models.kernels.views import Views
 
 CHECKPOINT_NAMES: dict[str, str] = {"embedding.": "emb.", "backbone.": "", "lm_head.": "head."}
 
@@ -35,6 +36,14 @@ class LayerState(NamedTuple):
     time_mix: Tensor  # (B, D)
     wkv: Tensor  # (B, H, N, N), at least fp32
     channel_mix: Tensor  # (B, D)
+
+
+class FusedBlocks(NamedTuple):
+    """What a fused step takes: each block's weights, room for what it writes, and the step."""
+
+    weights: Sequence[Any]
+    space: Any
+    step: Callable[..., Tensor]
 
 
 class Block(nn.Module):
@@ -126,6 +135,7 @@ class RWKV7(nn.Module):
         self._packed: list[PackedBlock] = []
         self._sources: list[nn.Parameter] = []
         self._versions: list[int] = []
+        self._views = Views(self, self._fuse)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(B, T, D) -> hidden vectors (B, T, D), no auxiliary losses."""
@@ -164,12 +174,42 @@ class RWKV7(nn.Module):
             hidden, state = self.prefill(x.unsqueeze(1), state)  # (B, 1, D)
             return hidden.squeeze(1), state
         x = self._first.ln0(x)
+        if x.shape[0] == 1 and x.dtype == self.ln_out.weight.dtype:
+            fused = self._views()
+            if fused is not None:
+                return self._fused_step(fused, x, state)
         v_first: Tensor | None = None
         states = []
         for packed, layer in zip(self._packed_blocks(), state, strict=True):
             x, v_first, *new = block_step(packed, x, v_first, *layer)
             states.append(LayerState(*new))
         return self.ln_out(x), states
+
+    def _fused_step(
+        self, fused: FusedBlocks, x: Tensor, state: list[LayerState]
+    ) -> tuple[Tensor, list[LayerState]]:
+        """(1, D) -> (1, D); writes the new state over the old one."""
+        if not all(layer.wkv.is_contiguous() for layer in state):
+            state = [LayerState(*(part.contiguous() for part in layer)) for layer in state]
+        row = x[0]
+        for weights, layer in zip(fused.weights, state, strict=True):
+            row = fused.step(weights, fused.space, row, *(part[0] for part in layer))
+        return self.ln_out(row[None]), state
+
+    def _fuse(self) -> FusedBlocks | None:
+        """The parameters as the fused kernels take them; None where those cannot run."""
+        weight = self.ln_out.weight
+        if weight.dtype.itemsize < 4 or self.kernel_used != "numba":
+            return None
+        from models.kernels.rwkv7_step import Space, block_step, weights_of
+
+        blocks = [dict(block.named_parameters()) for block in self.blocks]
+        weights = [
+            weights_of(named, eps=self.ln_out.eps, eps_x=LN_X_EPS, log_decay=LOG_DECAY)
+            for named in blocks
+        ]
+        space = Space(weight, blocks[0]["ffn.key.weight"].shape[0])
+        return FusedBlocks(weights, space, block_step)
 
     @property
     def _first(self) -> Block:

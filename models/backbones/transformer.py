@@ -19,7 +19,7 @@ Shapes: B batch, T queries, S keys, D width, H query heads, K key-value heads, d
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,13 @@ from torch import Tensor, nn
 
 from models.backbones.attention import KERNELS, KVCache, Rope, attend, rotate
 from models.backbones.norm import RMSNorm
+from models.kernels.available import choose_kernel, numba_problem
+from models.kernels.views import Views
 
+if TYPE_CHECKING:
+    from models.kernels.attention_step import FusedAttention, FusedMLP
+
+SHORT = 1024  # positions up to which one thread attends faster than torch's operators
 # Prefixes of ours -> those of transformers' LlamaForCausalLM.
 CHECKPOINT_NAMES = {
     "embedding.": "model.embed_tokens.",
@@ -113,6 +119,19 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v)  # (B, K, H/K, d)
         return self.o_proj(y.flatten(1))  # (B, D)
 
+    def fuses_step(self, x: Tensor, cache: KVCache) -> bool:
+        """Whether a fused kernel takes a position: of one sequence, of a context that is short."""
+        return (
+            x.shape[0] == 1
+            and x.is_cpu
+            and x.dtype == cache.k.dtype
+            and x.dtype in (torch.float32, torch.float64)
+            and cache.stop - cache.start < SHORT
+            and self.attention == "sdpa"
+            and not torch.is_grad_enabled()
+            and numba_problem() is None
+        )
+
     def empty_cache(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> KVCache:
         """No keys and no values yet; they grow with the symbols."""
         shape = (batch, self.n_kv_heads, 0, self.head_dim)  # (B, K, 0, d)
@@ -177,6 +196,7 @@ class Block(nn.Module):
         self.self_attn = self_attn
         self.post_attention_layernorm = RMSNorm(d_model, norm_eps)
         self.mlp = mlp
+        self._views = Views(self, self._fuse)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -185,8 +205,36 @@ class Block(nn.Module):
 
     def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache) -> Tensor:
         """One position, (B, D) -> (B, D)."""
+        if self.self_attn.fuses_step(x, cache):
+            return self._fused_step(x, cos, sin, cache)
         x = x + self.self_attn.step(self.input_layernorm(x), cos, sin, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+    def _fused_step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache) -> Tensor:
+        attend, feed = self._views()
+        cache.reserve(1)
+        turn = tuple(t.to(x.dtype).numpy()[0, 0] for t in (cos, sin))
+        row = attend(x[0], turn, (cache.k, cache.v), cache.start, cache.stop)
+        cache.stop += 1
+        if feed is not None:
+            return feed(row)[None]
+        row = row[None]
+        return row + self.mlp(self.post_attention_layernorm(row))
+
+    def _fuse(self) -> "tuple[FusedAttention, FusedMLP | None]":
+        """The halves of a step on these parameters; None for a second one that is not SwiGLU."""
+        from models.kernels.attention_step import FusedAttention, FusedMLP
+
+        attention, eps = self.self_attn, self.input_layernorm.eps
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+        q, k, v, o = (p.weight for p in projections)
+        gains = (attention.q_norm.weight, attention.k_norm.weight) if attention.qk_norm else None
+        attend = FusedAttention(self.input_layernorm.weight, (q, k, v, o), gains, eps)
+        mlp = self.mlp
+        if not isinstance(mlp, MLP) or not mlp.gated:
+            return attend, None
+        gate, up, down = (p.weight for p in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        return attend, FusedMLP(self.post_attention_layernorm.weight, gate, up, down, eps)
 
 
 class Decoder(nn.Module):
@@ -256,6 +304,14 @@ class Decoder(nn.Module):
             block.self_attn.flops(batch, length) + block.mlp.flops(batch, length)
             for block in self._blocks()
         )
+
+    @property
+    def kernel_used(self) -> str:
+        """The attention that was asked for, and what takes single steps where that is another."""
+        weight, attention = self.norm.weight, next(iter(self._blocks())).self_attn
+        fits = attention.attention == "sdpa" and self.causal
+        fused = choose_kernel("auto", weight.device, weight.dtype, fits=fits)
+        return f"{attention.attention}+numba" if fused == "numba" else attention.attention
 
     def _blocks(self) -> Iterable[Block]:
         return cast(Iterable[Block], self.layers)

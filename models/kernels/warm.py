@@ -13,7 +13,16 @@ import time
 
 from models.kernels.available import numba_problem
 
-MODULES = ("wkv7", "selective_scan", "ssd", "causal_conv")  # the slowest first
+MODULES = (
+    "wkv7",
+    "selective_scan",
+    "ssd",
+    "causal_conv",
+    "rwkv7_step",
+    "mamba_step",
+    "attention_step",
+    "rms_norm",
+)  # the slowest first
 
 
 def warm(name: str) -> str:

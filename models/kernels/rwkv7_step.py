@@ -1,0 +1,255 @@
+"""One token of RWKV-7 at batch 1: what lies between the matrix products, fused (optional).
+
+The arithmetic of `models.backbones.rwkv7.Block` for B = T = 1, without gradients, in fp32 or fp64.
+At that size a step is bound by the number of operators and by reading the weights: torch keeps the
+products with large matrices, which it shares out among its threads, and three kernels a block do
+all else. They read the parameters where they lie, so nothing is packed and nothing can be stale,
+and write the new state over the old one, which is consumed.
+
+Shapes: D width, H heads, N head size, R a low-rank network's inner width, F hidden width.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.kernels.compiled import jit, sigmoid
+
+TANH, SIGMOID, LINEAR = 0, 1, 2
+
+
+class Weights(NamedTuple):
+    """One block's parameters: matrices for torch, all else as arrays on the same memory."""
+
+    enter: tuple[Any, ...]  # ln1 and the six shares of the token shift
+    receptance: Tensor  # (D, D), as are key, value and output
+    key: Tensor
+    value: Tensor
+    mix: tuple[Any, ...]  # arguments of `mix` that are parameters
+    output: Tensor
+    enter_ffn: tuple[Any, ...]
+    ffn_key: Tensor  # (F, D)
+    ffn_value: Tensor  # (D, F)
+
+
+@jit
+def normed(x, gain, bias, eps):  # type: ignore[no-untyped-def]
+    """Layer norm of x (D)."""
+    D = x.shape[0]
+    mean, square = x.dtype.type(0), x.dtype.type(0)
+    for j in range(D):
+        mean += x[j]
+    mean /= D
+    for j in range(D):
+        square += (x[j] - mean) * (x[j] - mean)
+    scale = x.dtype.type(1) / np.sqrt(square / D + eps)
+    out = np.empty_like(x)
+    for j in range(D):
+        out[j] = (x[j] - mean) * scale * gain[j] + bias[j]
+    return out
+
+
+@jit
+def shift(h, last, mu, out):  # type: ignore[no-untyped-def]
+    """lerp(h, last, mu), all (D)."""
+    for j in range(h.shape[0]):
+        out[j] = h[j] + mu[j] * (last[j] - h[j])
+
+
+@jit
+def enter(gain, bias, eps, r, k, v, w, a, g, x, last, mixed):  # type: ignore[no-untyped-def]
+    """The norm of x (D), and its six token shifts (6, D); `last` becomes the norm."""
+    h = normed(x, gain, bias, eps)
+    shift(h, last, r, mixed[0])
+    shift(h, last, k, mixed[1])
+    shift(h, last, v, mixed[2])
+    shift(h, last, w, mixed[3])
+    shift(h, last, a, mixed[4])
+    shift(h, last, g, mixed[5])
+    last[:] = h
+
+
+@jit
+def enter_ffn(gain, bias, eps, k, x, last, mixed):  # type: ignore[no-untyped-def]
+    """The same for the channel mix, whose one shift is (D)."""
+    h = normed(x, gain, bias, eps)
+    shift(h, last, k, mixed)
+    last[:] = h
+
+
+@jit
+def low_rank(x, first, second, kind, hidden, out):  # type: ignore[no-untyped-def]
+    """out += f(x first) second, with x (D), first (D, R), second (R, D)."""
+    D, R = first.shape
+    for i in range(R):
+        hidden[i] = x.dtype.type(0)
+    for j in range(D):
+        for i in range(R):
+            hidden[i] += x[j] * first[j, i]
+    two, one = x.dtype.type(2), x.dtype.type(1)
+    for i in range(R):
+        if kind == TANH:
+            hidden[i] = two * sigmoid(two * hidden[i]) - one
+        elif kind == SIGMOID:
+            hidden[i] = sigmoid(hidden[i])
+    for i in range(R):
+        for j in range(D):
+            out[j] += hidden[i] * second[i, j]
+
+
+@jit
+def mix(  # type: ignore[no-untyped-def]
+    w0, w1, w2, a0, a1, a2, v0, v1, v2, g1, g2, k_k, k_a, r_k, gain, bias, eps, log_decay,
+    r, k, v, mixed, v_first, S, out,
+):  # fmt: skip
+    """Between the projections r, k, v (D) and the output: gates, recurrence, norm, bonus.
+
+    `mixed` (6, D) are the shifted inputs in the order r k v w a g; without v1's columns this is
+    block 0, whose values `v_first` becomes. S (H, N, N) is written over, `out` (D) is the result.
+    """
+    D = r.shape[0]
+    H, N = S.shape[0], S.shape[1]
+    kind = r.dtype.type
+    zero, one, tiny = kind(0), kind(1), kind(1e-12)
+    space = np.zeros((6, D), r.dtype)
+    hidden = np.zeros(w1.shape[1] + a1.shape[1] + v1.shape[1] + g1.shape[1], r.dtype)
+    w, a, g, kk, removal, key = space[0], space[1], space[2], space[3], space[4], space[5]
+    w[:], a[:] = w0, a0
+    low_rank(mixed[3], w1, w2, TANH, hidden, w)
+    low_rank(mixed[4], a1, a2, LINEAR, hidden, a)
+    low_rank(mixed[5], g1, g2, SIGMOID, hidden, g)
+    if v1.shape[1]:
+        gate = v0.copy()
+        low_rank(mixed[2], v1, v2, LINEAR, hidden, gate)
+        for j in range(D):
+            v[j] += sigmoid(gate[j]) * (v_first[j] - v[j])
+    else:
+        v_first[:] = v
+    for j in range(D):
+        # w_t = exp(-exp(-1/2) sigmoid(...)), kappa-hat before its norm, k-tilde = k lerp(1, a, k_a)
+        w[j] = np.exp(log_decay * sigmoid(w[j]))
+        a[j] = sigmoid(a[j])
+        kk[j] = k[j] * k_k[j]
+        key[j] = k[j] * (one + (a[j] - one) * k_a[j])
+    for h in range(H):
+        lo, hi = h * N, (h + 1) * N
+        square, bonus = zero, zero
+        for j in range(lo, hi):
+            square += kk[j] * kk[j]
+            bonus += r[j] * key[j] * r_k[h, j - lo]
+        scale = one / max(np.sqrt(square), tiny)
+        for j in range(lo, hi):
+            kk[j] *= scale
+            removal[j] = kk[j] * a[j]
+        w_, kk_, removal_, key_, r_ = w[lo:hi], kk[lo:hi], removal[lo:hi], key[lo:hi], r[lo:hi]
+        mean, square = zero, zero
+        for i in range(N):
+            row, held, read = S[h, i], zero, zero
+            for j in range(N):
+                held += row[j] * kk_[j]
+            vi = v[lo + i]
+            for j in range(N):
+                # S_t = S_{t-1} (diag(w_t) - kappa-hat (kappa-hat a)^T) + v_t k_t^T, o_t = S_t r_t
+                s = row[j] * w_[j] - held * removal_[j] + vi * key_[j]
+                row[j] = s
+                read += s * r_[j]
+            out[lo + i] = read
+            mean += read
+        mean /= N
+        for i in range(lo, hi):
+            square += (out[i] - mean) * (out[i] - mean)
+        scale = one / np.sqrt(square / N + eps)
+        for i in range(lo, hi):
+            normed = (out[i] - mean) * scale * gain[i] + bias[i]
+            out[i] = (normed + bonus * v[i]) * g[i]
+
+
+@jit
+def squared_relu(x):  # type: ignore[no-untyped-def]
+    """max(x, 0)^2 in place."""
+    for j in range(x.shape[0]):
+        positive = max(x[j], x.dtype.type(0))
+        x[j] = positive * positive
+
+
+def weights_of(
+    named: Mapping[str, Tensor], *, eps: float, eps_x: float, log_decay: float
+) -> Weights:
+    """One block's, by their official names, contiguous as they are kept."""
+    kind = named["att.a0"].detach().numpy().dtype.type
+
+    def array(name: str) -> Any:
+        x = named[name].detach().numpy()
+        return x.reshape(-1) if x.ndim == 3 else x
+
+    D = named["att.a0"].numel()
+    none = {"v0": np.zeros(D, kind), "v1": np.zeros((D, 0), kind), "v2": np.zeros((0, D), kind)}
+    names = ("w0", "w1", "w2", "a0", "a1", "a2", "v0", "v1", "v2", "g1", "g2", "k_k", "k_a", "r_k")
+    first = "att.v1" not in named
+    parts = [none[n] if first and n in none else array(f"att.{n}") for n in names]
+    shares = [array(f"att.x_{n}") for n in "rkvwag"]
+    return Weights(
+        enter=(array("ln1.weight"), array("ln1.bias"), kind(eps), *shares),
+        receptance=named["att.receptance.weight"].detach(),
+        key=named["att.key.weight"].detach(),
+        value=named["att.value.weight"].detach(),
+        mix=(
+            *parts,
+            array("att.ln_x.weight"),
+            array("att.ln_x.bias"),
+            kind(eps_x),
+            kind(log_decay),
+        ),
+        output=named["att.output.weight"].detach(),
+        enter_ffn=(array("ln2.weight"), array("ln2.bias"), kind(eps), array("ffn.x_k")),
+        ffn_key=named["ffn.key.weight"].detach(),
+        ffn_value=named["ffn.value.weight"].detach(),
+    )
+
+
+class Space:
+    """What a step writes between its kernels, for all blocks: tensors, and arrays on the same."""
+
+    def __init__(self, like: Tensor, hidden: int) -> None:
+        D = like.numel()
+        rows = torch.empty(12, D, dtype=like.dtype)
+        self.mixed, (self.r, self.k, self.v, self.out, self.y, self.h) = rows[:6], rows[6:]
+        self.mixed_r, self.mixed_k, self.mixed_v = rows[:3]
+        self.hidden, self.v_first = torch.empty(hidden, dtype=like.dtype), torch.empty_like(rows[0])
+        self.mixed_, self.hidden_, self.out_ = (
+            rows[:6].numpy(),
+            self.hidden.numpy(),
+            rows[9].numpy(),
+        )
+        self.read = tuple(t.numpy() for t in (self.r, self.k, self.v, self.mixed, self.v_first))
+        self.y_, self.h_ = self.y.numpy(), self.h.numpy()
+
+
+def block_step(
+    p: Weights, t: Space, x: Tensor, att_last: Tensor, S: Tensor, ffn_last: Tensor
+) -> Tensor:
+    """(D) -> (D); the state is written over, and in block 0 the values that others mix with."""
+    enter(*p.enter, x.numpy(), att_last.numpy(), t.mixed_)
+    torch.mv(p.receptance, t.mixed_r, out=t.r)
+    torch.mv(p.key, t.mixed_k, out=t.k)
+    torch.mv(p.value, t.mixed_v, out=t.v)
+    mix(*p.mix, *t.read, S.numpy(), t.out_)
+    torch.addmv(x, p.output, t.out, out=t.y)
+    enter_ffn(*p.enter_ffn, t.y_, ffn_last.numpy(), t.h_)
+    torch.mv(p.ffn_key, t.h, out=t.hidden)
+    squared_relu(t.hidden_)
+    return torch.addmv(t.y, p.ffn_value, t.hidden)
+
+
+def warm() -> None:
+    """Compile all kernels, or load them from numba's cache."""
+    from models.backbones.rwkv7 import RWKV7
+
+    model = RWKV7(d_model=4, n_layers=2, head_size=2, d_ff=4, decay_rank=1, rate_rank=1,
+                  value_rank=1, gate_rank=1, chunk=1, kernel="numba")  # fmt: skip
+    with torch.no_grad():
+        state = model.init_state(1, device=torch.device("cpu"), dtype=torch.float32)
+        model.step(torch.ones(1, 4), state)

@@ -1,0 +1,204 @@
+"""Fused steps of decoding against torch's own, over shapes, types, threads and changed weights."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from models.backbones import norm, transformer
+from models.backbones.mamba import Mamba, MambaMixer
+from models.backbones.mamba2 import Mamba2, Mamba2Mixer
+from models.backbones.moe import MoE
+from models.backbones.rwkv7 import RWKV7
+from models.backbones.transformer import Transformer
+from models.kernels.available import numba_problem
+from models.kernels.rms_norm import rms_norm_fused
+
+pytestmark = pytest.mark.skipif(numba_problem() is not None, reason=str(numba_problem()))
+Build = Callable[..., nn.Module]
+
+
+def rwkv(kernel: str, heads: int = 3, width: int = 5, **_: Any) -> nn.Module:
+    return RWKV7(d_model=heads * width, n_layers=3, head_size=width, d_ff=7 * heads, decay_rank=3,
+                 rate_rank=5, value_rank=1, gate_rank=6, chunk=8, kernel=kernel)  # fmt: skip
+
+
+def mamba(kernel: str, heads: int = 3, width: int = 5, **_: Any) -> nn.Module:
+    return Mamba(d_model=9, n_layers=2, d_inner=heads * width, d_state=width, d_conv=2 + heads,
+                 dt_rank=None, norm_eps=1e-5, kernel=kernel, residual_init="scaled")  # fmt: skip
+
+
+def mamba2(kernel: str, heads: int = 3, width: int = 5, groups: int = 1) -> nn.Module:
+    return Mamba2(d_model=9, n_layers=2, nheads=heads * groups, headdim=width, d_state=7,
+                  ngroups=groups, d_conv=3, chunk_size=8, norm_eps=1e-5, kernel=kernel,
+                  residual_init="scaled")  # fmt: skip
+
+
+def decoder(kernel: str, heads: int = 3, width: int = 5, groups: int = 1) -> nn.Module:
+    """`kernel` "torch" is eager attention, whose step is never fused."""
+    return Transformer(d_model=2 * width * heads * groups, n_layers=2, n_heads=heads * groups,
+                       n_kv_heads=groups, d_ff=11, causal=True, qk_norm=width % 2 == 1,
+                       attention="eager" if kernel == "torch" else "sdpa", mlp="swiglu",
+                       rope_theta=1e4, norm_eps=1e-6, residual_init=1.0)  # fmt: skip
+
+
+def mixture(kernel: str, heads: int = 3, **_: Any) -> nn.Module:
+    return MoE(d_model=8 * heads, n_layers=2, n_heads=heads, n_kv_heads=1, d_expert=6, n_experts=4,
+               top_k=2, d_shared=3, balance_weight=0.0, z_weight=0.0, causal=True, qk_norm=True,
+               attention="eager" if kernel == "torch" else "sdpa", rope_theta=1e4, norm_eps=1e-6,
+               residual_init=1.0)  # fmt: skip
+
+
+FAMILIES: dict[str, Build] = {
+    "rwkv": rwkv, "mamba": mamba, "mamba2": mamba2, "transformer": decoder, "moe": mixture,
+}  # fmt: skip
+
+
+def pair(family: str, dtype: torch.dtype = torch.float32, **sizes: int) -> list[nn.Module]:
+    """The fused model and torch's with the same weights, none of them special."""
+    torch.manual_seed(0)
+    fused, plain = (FAMILIES[family](k, **sizes).to(dtype).eval() for k in ("auto", "torch"))
+    with torch.no_grad():
+        for parameter in fused.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    plain.load_state_dict(fused.state_dict())
+    return [fused, plain]
+
+
+@torch.no_grad()
+def written(model: Any, x: Tensor, read: int) -> Tensor:
+    """Reads `read` symbols, then takes single steps: their hidden vectors (B, T - read, D)."""
+    state = model.init_state(len(x), device=x.device, dtype=x.dtype)
+    if read:
+        _, state = model.prefill(x[:, :read], state)
+    steps = []
+    for symbol in x[:, read:].unbind(1):
+        hidden, state = model.step(symbol, state)
+        steps.append(hidden)
+    return torch.stack(steps, 1)
+
+
+def inputs(model: Any, batch: int, length: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    g = torch.Generator().manual_seed(length)
+    return torch.randn(batch, length, model.d_model, generator=g, dtype=dtype)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    heads=st.integers(1, 4), width=st.integers(2, 9), groups=st.integers(1, 2),
+    read=st.integers(0, 70), threads=st.integers(1, 2),
+)  # fmt: skip
+def test_steps_are_torchs(
+    family: str, heads: int, width: int, groups: int, read: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-4)):
+            fused, plain = pair(family, dtype, heads=heads, width=width, groups=groups)
+            x = inputs(fused, 1, read + 5, dtype)
+            expected = written(plain, x, read)
+            slack = tolerance * float(expected.abs().max())
+            torch.testing.assert_close(written(fused, x, read), expected, rtol=0, atol=slack)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_fused_form_runs(family: str) -> None:
+    """And where it cannot, torch's does: for several sequences, with gradients, in bf16."""
+    fused, _ = pair(family)
+    module: Any = {
+        "rwkv": RWKV7, "mamba": MambaMixer, "mamba2": Mamba2Mixer, "transformer": transformer.Block,
+        "moe": transformer.Block,
+    }[family]  # fmt: skip
+    whole = module._fused_step
+    with mock.patch.object(module, "_fused_step", autospec=True, side_effect=whole) as seen:
+        written(fused, inputs(fused, 1, 3), 0)
+        assert seen.call_count
+        seen.reset_mock()
+        written(fused, inputs(fused, 3, 3), 0)
+        x = inputs(fused, 1, 1)
+        fused.step(x[:, 0], fused.init_state(1, device=x.device, dtype=x.dtype))  # type: ignore[operator]
+        half = copy.deepcopy(fused).bfloat16()
+        written(half, inputs(half, 1, 2, torch.bfloat16), 0)
+        assert not seen.call_count
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_follow_the_weights(family: str) -> None:
+    """After an update in place, a load, a load that replaces them, a cast and a copy."""
+    fused, plain = pair(family)
+    x = inputs(fused, 1, 6)
+
+    def check(model: nn.Module, dtype: torch.dtype = torch.float32) -> Tensor:
+        plain.to(dtype).load_state_dict(model.state_dict())
+        got = written(model, x.to(dtype), 2)
+        expected = written(plain, x.to(dtype), 2)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        return got
+
+    seen = [check(fused)]
+    with torch.no_grad():
+        for parameter in fused.parameters():
+            parameter.mul_(1.1)
+    seen.append(check(fused))
+    other = {n: p * 0.8 for n, p in fused.state_dict().items()}
+    fused.load_state_dict(other)
+    seen.append(check(fused))
+    fused.load_state_dict({n: p * 0.9 for n, p in other.items()}, assign=True)
+    seen.append(check(fused))
+    twin = copy.deepcopy(fused)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.2)
+    seen += [check(twin), check(fused)]
+    assert torch.equal(seen[-1], seen[-3])
+    assert all(not torch.allclose(a, b, atol=1e-3) for a, b in itertools.pairwise(seen))
+    check(fused.double(), torch.float64)
+
+
+@torch.no_grad()
+def test_a_cache_that_grows_and_is_cropped() -> None:
+    fused, plain = pair("transformer", heads=2, width=4, groups=2)
+    x, outputs = inputs(fused, 1, 160), []
+    for model in (fused, plain):
+        state: Any = model.init_state(1, device=x.device, dtype=x.dtype)  # type: ignore[operator]
+        rows = []
+        for t in range(160):
+            if t == 90:
+                state = model.crop(state, 20)  # type: ignore[operator]
+            hidden, state = model.step(x[:, t], state)  # type: ignore[operator]
+            rows.append(hidden)
+        outputs.append(torch.cat(rows))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_long_context_is_left_to_torch() -> None:
+    fused, plain = pair("transformer", heads=1, width=2)
+    x = inputs(fused, 1, 40)
+    with mock.patch.object(transformer, "SHORT", 30):
+        torch.testing.assert_close(
+            written(fused, x, 25), written(plain, x, 25), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norm_of_a_few_rows(dtype: torch.dtype) -> None:
+    x, weight = torch.randn(3, 2, 37, dtype=dtype), torch.randn(37, dtype=dtype)
+    for given_ in (x, x.transpose(0, 1)):
+        expected = nn.functional.rms_norm(given_, (37,), weight, 1e-5)
+        torch.testing.assert_close(rms_norm_fused(given_, weight, 1e-5), expected)
+    layer = norm.RMSNorm(37, 1e-5).to(dtype)
+    with torch.no_grad():
+        few, many = layer(x), layer(x.repeat(99, 1, 1))[:3]
+    torch.testing.assert_close(few, many)
