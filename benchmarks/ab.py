@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -41,47 +42,79 @@ def train_step(loss: Callable[[], Tensor], params: Iterable[nn.Parameter]) -> Ca
     return step
 
 
-def seconds_of(call: Callable[[], None]) -> float:
+def seconds_of(call: Callable[[], object]) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
+@dataclass(frozen=True)
+class Turns:
+    """Seconds of every call of both sides, and theirs over ours inside each A B B A block."""
+
+    ours_s: list[float]
+    theirs_s: list[float]
+    ratios: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """The median; above 1 ours is faster."""
+        return statistics.median(self.ratios)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper one of the ratios."""
+        low, _, high = statistics.quantiles(self.ratios, n=4)
+        return low, high
+
+    def __str__(self) -> str:
+        low, high = self.quartiles
+        ours, theirs = (1e3 * statistics.median(side) for side in (self.ours_s, self.theirs_s))
+        return (
+            f"ours {ours:.2f} ms, theirs {theirs:.2f} ms, ratio {self.ratio:.3f} "
+            f"(quartiles {low:.3f} to {high:.3f}, {len(self.ratios)} blocks)"
+        )
+
+
+def take_turns(
+    ours: Callable[[], object], theirs: Callable[[], object], *, seconds: float
+) -> Turns:
+    """Blocks of ours, theirs, theirs, ours for about `seconds` of wall time.
+
+    At least `MIN_BLOCKS` of them, after `WARMUP` calls of each.
+    """
+    torch.set_num_threads(THREADS)
+    for _ in range(WARMUP):
+        ours()
+        theirs()
+    turns = Turns([], [], [])
+    end = time.perf_counter() + seconds
+    while len(turns.ratios) < MIN_BLOCKS or time.perf_counter() < end:
+        block = (seconds_of(ours), seconds_of(theirs), seconds_of(theirs), seconds_of(ours))
+        turns.ours_s.extend((block[0], block[3]))
+        turns.theirs_s.extend((block[1], block[2]))
+        turns.ratios.append((block[1] + block[2]) / (block[0] + block[3]))
+    return turns
+
+
 def compare(
     name: str,
-    ours: Callable[[], None],
-    theirs: Callable[[], None],
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
     *,
     seconds: float,
     target: float,
 ) -> float:
     """Print and return the median ratio theirs/ours (above 1: ours is faster).
 
-    Runs blocks of ours, theirs, theirs, ours for about `seconds` of wall time, at least
-    `MIN_BLOCKS` of them, after `WARMUP` calls of each. `target` is the ratio asked for.
+    `target` is the ratio asked for; the rest is as in `take_turns`.
     """
-    torch.set_num_threads(THREADS)
-    for _ in range(WARMUP):
-        ours()
-        theirs()
-    a: list[float] = []
-    b: list[float] = []
-    ratios: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(ratios) < MIN_BLOCKS or time.perf_counter() < end:
-        block = (seconds_of(ours), seconds_of(theirs), seconds_of(theirs), seconds_of(ours))
-        a += [block[0], block[3]]
-        b += [block[1], block[2]]
-        ratios.append((block[1] + block[2]) / (block[0] + block[3]))
-    ratio = statistics.median(ratios)
-    low, _, high = statistics.quantiles(ratios, n=4)
-    verdict = "reached" if ratio >= target else "MISSED"
+    turns = take_turns(ours, theirs, seconds=seconds)
+    verdict = "reached" if turns.ratio >= target else "MISSED"
     print(
-        f"{name}: ours {1e3 * statistics.median(a):.2f} ms, theirs "
-        f"{1e3 * statistics.median(b):.2f} ms, ratio {ratio:.3f} "
-        f"(quartiles {low:.3f} to {high:.3f}, {len(ratios)} blocks), target {target:.3f} {verdict} "
+        f"{name}: {turns}, target {target:.3f} {verdict} "
         f"[torch {torch.__version__}, {THREADS} threads, {allocator()}]",
         flush=True,
     )
-    return ratio
+    return turns.ratio
