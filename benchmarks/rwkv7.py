@@ -1,42 +1,47 @@
-"""RWKV-7 against the same model with a plain loop over time, and against the `rwkv` package.
+"""RWKV-7 against other implementations of it, and against a Transformer of its parameters.
 
-    python -m benchmarks.rwkv7 [--seconds 15] [--only training|decoding]
+    python -m benchmarks.rwkv7 [--rows ROW ...] [--length 512 2048] [--seconds 15] [--fla PATH]
 
-4 layers, width 256. Training: length 512, batch 4, fp32, against the loop. Decoding: batch 1, a
-token a call with the state carried on, against the package's own `forward` in "cpu fp32" on the
-same weights.
+Four layers, width 256, batch 4, fp32, two threads. The recurrence is that of one layer, forward and
+backward, against a plain loop over time and against flash-linear-attention's chunked reference in
+torch, at its own chunk of 32. Decoding is greedy at batch 1 against the `rwkv` package's own
+`forward` in "cpu fp32" on the same weights.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.ab import compare, train_step
-from models.backbones import rwkv7_time_mix
-from models.backbones.rwkv7 import RWKV7
+from bench.meters.memory import tensors_of
+from benchmarks.rows.command import main
+from benchmarks.rows.decoding import DECODED
+from benchmarks.rows.rivals import FLA
+from benchmarks.rows.row import NotGivenError, Pair, Row, Setting, Side
+from benchmarks.rows.training import BATCH, LAYERS, VOCABULARY, WIDTH, alike, renamed, training
+from benchmarks.transformer import against_transformer
+from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7
 from models.backbones.wkv7 import wkv7_chunked, wkv7_reference
+from models.objectives.autoregressive import LanguageModel
 
 Form = Callable[..., tuple[Tensor, Tensor]]
-VOCAB, WIDTH, LAYERS, LENGTH, BATCH = 256, 256, 4, 512, 4
+HEAD = 64
+REFERENCE = "fla/ops/generalized_delta_rule/dplr/naive.py"
 
 
-def build(kernel: str = "auto") -> nn.ModuleDict:
-    """Embedding, backbone and head, with every parameter away from its special initial value."""
-    torch.manual_seed(0)
+def rwkv7(kernel: str = "auto") -> LanguageModel:
+    """Ours, with every parameter away from its special initial value."""
     backbone = RWKV7(
         d_model=WIDTH,
         n_layers=LAYERS,
-        head_size=64,
+        head_size=HEAD,
         d_ff=4 * WIDTH,
         decay_rank=32,
         rate_rank=32,
@@ -47,13 +52,58 @@ def build(kernel: str = "auto") -> nn.ModuleDict:
     )
     for parameter in backbone.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
-    return nn.ModuleDict(
-        {
-            "emb": nn.Embedding(VOCAB, WIDTH),
-            "backbone": backbone,
-            "head": nn.Linear(WIDTH, VOCAB, bias=False),
-        }
-    )
+    return LanguageModel(backbone=backbone, vocab_size=VOCABULARY, init="backbone")
+
+
+def inputs_of(setting: Setting) -> list[Tensor]:
+    """r, log_w, k, v, a, b of one layer, (B, T, H, N) each."""
+    shape = (BATCH, setting.length, WIDTH // HEAD, HEAD)
+    r, k, v, d = (torch.randn(shape) for _ in range(4))
+    kk = F.normalize(torch.randn(shape), dim=-1)
+    return [r, -0.6065 * torch.sigmoid(d), k, v, -kk, kk * torch.rand(shape)]
+
+
+def recurrence(setting: Setting, theirs: Form) -> Pair:
+    """Forward and backward of the fused recurrence against another form of it."""
+    from models.kernels.wkv7 import wkv7_fused
+
+    inputs = [x.requires_grad_() for x in inputs_of(setting)]
+    state = torch.zeros(BATCH, WIDTH // HEAD, HEAD, HEAD)
+
+    def output(form: Form) -> Tensor:
+        return form(*inputs, state)[0]
+
+    def side(form: Form) -> Side:
+        return Side(lambda: torch.autograd.grad(output(form).sum(), inputs), [*inputs, state])
+
+    with torch.no_grad():
+        note = alike("outputs", output(wkv7_fused), output(theirs))
+    return Pair(side(wkv7_fused), side(theirs), note)
+
+
+def chunkwise(
+    module: ModuleType, r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor,
+    state: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """fla's reference with the signature of `wkv7_reference`: heads first, queries scaled."""
+    q, gk, k, v, a, b = (x.transpose(1, 2) for x in (r * HEAD**0.5, log_w, k, v, a, b))
+    out, last = module.dplr_chunkwise(q, k, v, a, b, gk, initial_state=state.mT)
+    return out.transpose(1, 2), last.mT
+
+
+def plain_loop(setting: Setting) -> Pair:
+    """The recurrence against the loop."""
+    return recurrence(setting, wkv7_reference)
+
+
+def fla(setting: Setting) -> Pair:
+    """The recurrence against flash-linear-attention's reference."""
+    return recurrence(setting, partial(chunkwise, FLA.load(setting, REFERENCE)))
+
+
+def chunks(setting: Setting) -> Pair:
+    """The recurrence against our own chunks in torch."""
+    return recurrence(setting, partial(wkv7_chunked, chunk=32))
 
 
 def looped(*inputs: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
@@ -61,97 +111,69 @@ def looped(*inputs: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
     return wkv7_reference(*inputs)
 
 
-def plain_loop() -> AbstractContextManager[Any]:
-    """Within it the model runs its recurrence as a loop over time."""
-    return mock.patch.object(rwkv7_time_mix, "wkv7_chunked", looped)
+def model_loop(setting: Setting) -> Pair:
+    """A training step of the model against itself with the loop."""
+    ours, theirs = rwkv7(), rwkv7("torch")
+    theirs.load_state_dict(ours.state_dict())
+
+    def logits(tokens: Tensor) -> Tensor:
+        with mock.patch("models.backbones.rwkv7_time_mix.wkv7_chunked", looped):
+            return theirs.next_logits(tokens)
+
+    return training(setting, ours, theirs, logits)
 
 
-def training(seconds: float) -> None:
-    """A training step, and the recurrence alone, forward and backward, against the loop."""
-    tokens = torch.randint(VOCAB, (BATCH, LENGTH))
-
-    def step_of(model: nn.ModuleDict) -> Callable[[], None]:
-        def loss() -> Tensor:
-            hidden, _ = model["backbone"](model["emb"](tokens))
-            return F.cross_entropy(model["head"](hidden).flatten(0, 1), tokens.flatten())
-
-        return train_step(loss, model.parameters())
-
-    ours, theirs = step_of(build()), step_of(build("torch"))
-
-    def loop() -> None:
-        with plain_loop():
-            theirs()
-
-    compare("RWKV-7 training / plain loop", ours, loop, seconds=seconds, target=4.0)
-    recurrences(seconds)
+def matched(setting: Setting) -> Pair:
+    """Tokens per second over those of the Transformer."""
+    return against_transformer(setting, rwkv7(), layers=LAYERS)
 
 
-def recurrences(seconds: float) -> None:
-    """Forward and backward of the recurrence of one layer, fused against the loop and chunked."""
-    from models.kernels.wkv7 import wkv7_fused
-
-    shape = (BATCH, LENGTH, WIDTH // 64, 64)
-    r, k, v, d = (torch.randn(shape) for _ in range(4))
-    kk = F.normalize(torch.randn(shape), dim=-1)
-    state = torch.zeros(BATCH, WIDTH // 64, 64, 64)
-    given = (r, -0.6065 * torch.sigmoid(d), k, v, -kk, kk * torch.rand(shape))
-    inputs = [x.requires_grad_() for x in given]
-
-    def call(form: Form) -> Callable[[], None]:
-        def both_passes() -> None:
-            torch.autograd.grad(form(*inputs, state)[0].sum(), inputs)
-
-        return both_passes
-
-    forms: dict[str, tuple[Form, float]] = {
-        "plain loop": (wkv7_reference, 8.0),
-        "chunks of 32 in torch": (partial(wkv7_chunked, chunk=32), 1.0),
-    }
-    for name, (form, target) in forms.items():
-        compare(
-            f"RWKV-7 recurrence, fused / {name}", call(wkv7_fused), call(form), seconds=seconds,
-            target=target,
-        )  # fmt: skip
-
-
-def decoding(seconds: float, calls: int) -> None:
-    """`calls` tokens one by one, against the package on the same weights."""
+def decode(setting: Setting) -> Pair:
+    """Symbol by symbol from symbol 0 on, the likeliest next, against the package."""
     os.environ["RWKV_V7_ON"] = "1"  # read when the package is imported
-    from rwkv.model import RWKV_x070
+    try:
+        from rwkv.model import RWKV_x070
+    except ModuleNotFoundError as error:
+        raise NotGivenError("pip install rwkv") from error
 
-    model = build().eval()
-    names = {k.removeprefix("backbone."): v for k, v in model.state_dict().items()}
+    model = rwkv7().eval()
     with tempfile.TemporaryDirectory() as folder:
-        torch.save(names, Path(folder) / "rwkv7.pth")
+        torch.save(renamed(model, CHECKPOINT_NAMES), Path(folder) / "rwkv7.pth")
         package = RWKV_x070(str(Path(folder) / "rwkv7"), "cpu fp32")
-    token = torch.zeros(1, dtype=torch.long)
-    backbone = model["backbone"]
-    assert isinstance(backbone, RWKV7)
 
-    def ours() -> None:
-        with torch.inference_mode():
-            state = backbone.init_state(1, device=torch.device("cpu"), dtype=torch.float32)
-            for _ in range(calls):
-                hidden, state = backbone.step(model["emb"](token), state)
-                model["head"](hidden)
+    @torch.no_grad()
+    def ours() -> Tensor:
+        state = model.backbone.init_state(1, device=torch.device("cpu"), dtype=torch.float32)
+        token = torch.zeros(1, dtype=torch.long)
+        for _ in range(DECODED):
+            logits, state = model.step(token, state)
+            token = logits.argmax(-1)
+        return logits[0]
 
-    def theirs() -> None:
-        state = None
-        for _ in range(calls):
-            _, state = package.forward([0], state)
+    def theirs() -> Tensor:
+        token, state = 0, None
+        for _ in range(DECODED):
+            logits, state = package.forward([token], state)
+            token = int(logits.argmax())
+        return logits
 
-    compare(
-        f"RWKV-7 decoding {calls} tokens / rwkv package", ours, theirs, seconds=seconds, target=0.97
-    )
+    note = alike(f"logits of symbol {DECODED}", ours(), theirs())
+    weights = list(package.z.values())
+    return Pair(Side(ours, list(tensors_of(model))), Side(theirs, weights), note)
+
+
+ROWS = (
+    Row("rwkv7-loop", "RWKV-7's recurrence against the plain loop", 8.0, plain_loop),
+    Row("rwkv7-fla", "RWKV-7's recurrence against fla's chunked torch reference", 10.0, fla),
+    Row("rwkv7-matched", "RWKV-7 against the Transformer of its parameters", 0.5, matched),
+    Row("rwkv7-decode", "RWKV-7 decoding against the rwkv package", 2.0, decode, DECODED),
+)
+# Not in the table.
+MORE = (
+    Row("rwkv7-chunks", "RWKV-7's recurrence against our chunks in torch", 1.0, chunks),
+    Row("rwkv7-model-loop", "RWKV-7 against itself with the plain loop", 4.0, model_loop),
+)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=15.0, help="about, for each comparison")
-    parser.add_argument("--only", choices=["training", "decoding"])
-    options = parser.parse_args()
-    if options.only != "training":
-        decoding(options.seconds, calls=50)
-    if options.only != "decoding":
-        training(options.seconds)
+    main(__doc__, (*ROWS, *MORE))

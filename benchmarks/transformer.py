@@ -1,120 +1,70 @@
-"""Transformer against transformers' Llama and a nanoGPT-style block: training step and decoding.
+"""Transformer against transformers' Llama and nanoGPT's model: training step and decoding.
 
-    python -m benchmarks.transformer [train] [decode] [norm]
+    python -m benchmarks.transformer [--rows ROW ...] [--length 512 2048] [--seconds 15]
+                                     [--nanogpt PATH]
 
-B batch, T time, D width, V vocabulary. Every rival has the same embedding and read-out, and about
-as many parameters.
+Four layers, width 256, batch 4, fp32, two threads; a training step is forward and backward. Llama
+holds the same weights. nanoGPT's blocks are cheaper (LayerNorm and GELU instead of RMSNorm and
+SwiGLU, a table of positions instead of RoPE) and as large.
 """
 
-import sys
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.ab import THREADS, compare, train_step
+from bench.sizes import Solve, solve
+from benchmarks.rows.command import main
+from benchmarks.rows.decoding import DECODED, decoding
+from benchmarks.rows.rivals import NANOGPT
+from benchmarks.rows.row import Pair, Row, Setting, Side
+from benchmarks.rows.training import (
+    BATCH,
+    LAYERS,
+    VOCABULARY,
+    WIDTH,
+    cross_entropy,
+    parameters_of,
+    renamed,
+    step,
+    tokens_of,
+    training,
+)
 from models.backbones.norm import RMSNorm
-from models.backbones.transformer import Decoder, Transformer
+from models.backbones.transformer import CHECKPOINT_NAMES, Transformer
+from models.objectives.autoregressive import LanguageModel
 
-LAYERS, D_MODEL, HEADS, LENGTH, BATCH, VOCAB = 4, 256, 4, 512, 4, 256
+HEADS = 4
 D_FF = 684  # 3 x 684 is 2 x 4 x 256 of the GELU MLP, less the room its norms' biases would take
-SECONDS = 20.0
-NEW_TOKENS, PROMPT = 128, 16
 
 
-class Model(nn.Module):
-    """Embedding, backbone, read-out."""
-
-    def __init__(self, backbone: Decoder) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCAB, D_MODEL)
-        self.backbone = backbone
-        self.lm_head = nn.Linear(D_MODEL, VOCAB, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) -> (B, T, V)."""
-        hidden, _ = self.backbone(self.embedding(tokens))
-        return self.lm_head(hidden)
-
-    @torch.no_grad()
-    def generate(self, tokens: Tensor, count: int) -> Tensor:
-        """Greedy continuation with the cache, (B, T) -> (B, T + count)."""
-        weight = self.embedding.weight
-        state = self.backbone.init_state(len(tokens), device=weight.device, dtype=weight.dtype)
-        hidden, state = self.backbone.prefill(self.embedding(tokens), state)
-        out = [tokens]
-        token = self.lm_head(hidden[:, -1]).argmax(-1)  # (B,)
-        for _ in range(count - 1):
-            out.append(token.unsqueeze(1))
-            hidden, state = self.backbone.step(self.embedding(token), state)
-            token = self.lm_head(hidden).argmax(-1)
-        return torch.cat([*out, token.unsqueeze(1)], 1)
-
-
-class GPTBlock(nn.Module):
-    """LayerNorm, fused qkv, sdpa, four times wider GELU MLP: the plain block of small GPTs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(D_MODEL), nn.LayerNorm(D_MODEL)
-        self.qkv = nn.Linear(D_MODEL, 3 * D_MODEL, bias=False)
-        self.out = nn.Linear(D_MODEL, D_MODEL, bias=False)
-        self.up = nn.Linear(D_MODEL, 4 * D_MODEL, bias=False)
-        self.down = nn.Linear(4 * D_MODEL, D_MODEL, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        qkv = self.qkv(self.norm1(x)).chunk(3, -1)
-        q, k, v = (y.unflatten(-1, (HEADS, -1)).transpose(1, 2) for y in qkv)  # (B, H, T, d)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(y.transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-
-class GPT(nn.Module):
-    """Token and position table, blocks, read-out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCAB, D_MODEL)
-        self.position = nn.Embedding(LENGTH, D_MODEL)
-        self.blocks = nn.Sequential(*(GPTBlock() for _ in range(LAYERS)))
-        self.norm = nn.LayerNorm(D_MODEL)
-        self.lm_head = nn.Linear(D_MODEL, VOCAB, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) -> (B, T, V)."""
-        x = self.embedding(tokens) + self.position.weight[: tokens.shape[1]]
-        return self.lm_head(self.norm(self.blocks(x)))
-
-
-def ours(attention: str = "sdpa") -> Model:
-    """Our model at the shared shape."""
-    return Model(
-        Transformer(
-            d_model=D_MODEL,
-            n_layers=LAYERS,
-            n_heads=HEADS,
-            n_kv_heads=HEADS,
-            d_ff=D_FF,
-            attention=attention,
-            causal=True,
-            qk_norm=False,
-            mlp="swiglu",
-            rope_theta=10000.0,
-            norm_eps=1e-6,
-            residual_init=1.0,
-        )
+def transformer(layers: int = LAYERS, d_ff: int = D_FF) -> LanguageModel:
+    """Ours."""
+    backbone = Transformer(
+        d_model=WIDTH,
+        n_layers=layers,
+        n_heads=HEADS,
+        n_kv_heads=HEADS,
+        d_ff=d_ff,
+        attention="sdpa",
+        causal=True,
+        qk_norm=False,
+        mlp="swiglu",
+        rope_theta=10000.0,
+        norm_eps=1e-6,
+        residual_init=1.0,
     )
+    return LanguageModel(backbone=backbone, vocab_size=VOCABULARY, init="backbone")
 
 
-def llama() -> LlamaForCausalLM:
-    """transformers' Llama at the shared shape."""
-    return LlamaForCausalLM(
+def library(ours: LanguageModel) -> LlamaForCausalLM:
+    """transformers' Llama with the weights of ours."""
+    theirs = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCAB,
-            hidden_size=D_MODEL,
+            vocab_size=VOCABULARY,
+            hidden_size=WIDTH,
             intermediate_size=D_FF,
             num_hidden_layers=LAYERS,
             num_attention_heads=HEADS,
@@ -128,84 +78,99 @@ def llama() -> LlamaForCausalLM:
             pad_token_id=None,
         )
     )
+    theirs.load_state_dict(renamed(ours, CHECKPOINT_NAMES))
+    return theirs.train()
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean nats per token."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+def llama(setting: Setting) -> Pair:
+    """A training step against transformers."""
+    ours = transformer()
+    theirs = library(ours)
+    pair = training(setting, ours, theirs, lambda x: theirs(x, use_cache=False).logits)
+    return replace(pair, flops=flops_of_step(ours, setting))
 
 
-def train() -> None:
-    """A training step of both rivals."""
-    tokens = torch.randint(VOCAB, (BATCH, LENGTH))
-    labels = torch.randint(VOCAB, (BATCH, LENGTH))
-    mine, hf, gpt = ours(), llama(), GPT()
-    for model in (mine, hf, gpt):
-        model.train()
-        print(type(model).__name__, sum(p.numel() for p in model.parameters()), "parameters")
-    step = train_step(lambda: cross_entropy(mine(tokens), labels), mine.parameters())
-    for name, loss, rival in (
-        ("Llama", lambda: cross_entropy(hf(tokens, use_cache=False).logits, labels), hf),
-        ("nanoGPT-style", lambda: cross_entropy(gpt(tokens), labels), gpt),
-    ):
-        compare(
-            f"transformer train step against {name}",
-            step,
-            train_step(loss, rival.parameters()),
-            seconds=SECONDS,
-            target=0.97,
-        )
-
-
-def decode() -> None:
-    """Greedy decoding at batch 1, both with a cache."""
-    mine, hf = ours().eval(), llama().eval()
-    prompt = torch.randint(VOCAB, (1, PROMPT))
-    mask = torch.ones_like(prompt)
-
-    def run_ours() -> None:
-        mine.generate(prompt, NEW_TOKENS)
-
-    def theirs() -> None:
-        with torch.no_grad():
-            hf.generate(
-                prompt,
-                attention_mask=mask,
-                max_new_tokens=NEW_TOKENS,
-                min_new_tokens=NEW_TOKENS,
-                do_sample=False,
-                use_cache=True,
-            )
-
-    compare(
-        f"transformer decode {NEW_TOKENS} tokens against generate",
-        run_ours,
-        theirs,
-        seconds=SECONDS / 2,
-        target=1.0,
+def nanogpt(setting: Setting) -> Pair:
+    """A training step against nanoGPT's model, whose own loss it is."""
+    module = NANOGPT.load(setting, "model.py")
+    ours = transformer()
+    config = module.GPTConfig(
+        block_size=setting.length,
+        vocab_size=VOCABULARY,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        n_embd=WIDTH,
+        dropout=0.0,
+        bias=False,  # its own words: "a bit better and faster"
+    )
+    theirs = module.GPT(config)
+    tokens = tokens_of(setting)
+    return Pair(
+        step(lambda: cross_entropy(ours.next_logits(tokens), tokens), ours),
+        step(lambda: theirs(tokens, tokens)[1], theirs),
+        sizes(ours, theirs),
+        flops_of_step(ours, setting),
     )
 
 
-def norm() -> None:
+def flops_of_step(model: LanguageModel, setting: Setting) -> int | None:
+    """The backward's matrix products are twice as many as the forward's."""
+    forward = model.flops(BATCH, setting.length)
+    return None if forward is None else 3 * forward
+
+
+def sizes(ours: torch.nn.Module, theirs: torch.nn.Module) -> str:
+    """Parameters of both, in words."""
+    return f"{parameters_of(ours):,} parameters, theirs {parameters_of(theirs):,}"
+
+
+def as_large_as(model: LanguageModel, layers: int) -> LanguageModel:
+    """A Transformer of that many layers and parameters; its feed-forward width is solved for."""
+
+    def count(d_ff: int) -> int:
+        with torch.device("meta"):
+            return parameters_of(transformer(layers, d_ff))
+
+    rule = Solve("d_ff", low=4, high=16384, step=4)
+    return transformer(layers, solve(count, parameters_of(model), rule))
+
+
+def against_transformer(setting: Setting, ours: LanguageModel, layers: int) -> Pair:
+    """A training step of another family against the Transformer of its parameters and width."""
+    theirs = as_large_as(ours, layers)
+    return training(setting, ours, theirs, theirs.next_logits, sizes(ours, theirs))
+
+
+def decode(setting: Setting) -> Pair:
+    """Greedy decoding with a cache against transformers' `generate`."""
+    ours = transformer()
+    return decoding(ours, library(ours))
+
+
+def norm(setting: Setting) -> Pair:
     """Our RMSNorm against torch's, forward and backward, to keep the reason for it in sight."""
-    layer = RMSNorm(D_MODEL, 1e-6)
-    x = torch.randn(BATCH, LENGTH, D_MODEL, requires_grad=True)
+    layer = RMSNorm(WIDTH, 1e-6)
+    x = torch.randn(BATCH, setting.length, WIDTH, requires_grad=True)
     grad = torch.randn_like(x)
 
-    def library() -> None:
-        F.rms_norm(x, (D_MODEL,), layer.weight, 1e-6).backward(grad)
+    def library() -> Tensor:
+        return F.rms_norm(x, (WIDTH,), layer.weight, 1e-6)
 
-    compare("RMSNorm", lambda: layer(x).backward(grad), library, seconds=3.0, target=1.0)
+    def side(output: Tensor) -> None:
+        torch.autograd.grad(output, (x, layer.weight), grad)
+
+    resident = (x, grad, layer.weight)
+    return Pair(Side(lambda: side(layer(x)), resident), Side(lambda: side(library()), resident), "")
 
 
-def main() -> None:
-    """Run the parts that are named, all of them by default."""
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(0)
-    parts = {"train": train, "decode": decode, "norm": norm}
-    for name in sys.argv[1:] or parts:
-        parts[name]()
+ROWS = (
+    Row("transformer-llama", "Transformer against transformers' Llama", 1.1, llama, ceiling=0.85),
+    Row("transformer-nanogpt", "Transformer against nanoGPT's model", 1.1, nanogpt, ceiling=0.85),
+    Row("transformer-decode", "Transformer decoding against generate", 3.0, decode, DECODED),
+)
+# Not in the table.
+MORE = (Row("norm", "RMSNorm against torch's", 1.0, norm),)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, (*ROWS, *MORE))
