@@ -23,12 +23,13 @@ WORDS = ("list", "doctor", "table", "records")
 USAGE = """\
 usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
 
-  python -m bench                                every family on every task (suite quick)
+  python -m bench                                seven families on every task (suite quick)
   python -m bench model=mamba                    one family
   python -m bench model=mamba,rwkv size=nano,tiny    a sweep (-m is accepted, not needed)
   python -m bench list | doctor                  what there is | which backends work here
   python -m bench table [results/...]            the table again, from the records
   python -m bench records --help                 list, merge, prune, query and export records
+  python -m bench.save | bench.eval --help       write a checkpoint | lm-evaluation-harness
 
 groups    model task scenario size suite device         see `python -m bench list`
 axes      seed dtype threads compile backend             groups and axes take lists: seed=0,1,2

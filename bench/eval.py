@@ -15,17 +15,24 @@ from bench.arguments import given_path
 from bench.cli import main as bench
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code of the run."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `python -m bench.eval`."""
+    made = argparse.ArgumentParser(
         prog="python -m bench.eval", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("tasks", metavar="TASK")
-    parser.add_argument("--include", type=given_path, help="folder of tasks in YAML")
-    parser.add_argument("--limit", type=float, help="items of each task, or a share of them")
-    parser.add_argument("--fewshot", type=int, help="examples before each item")
-    options, keys = parser.parse_known_args(argv)
+    made.add_argument("tasks", metavar="TASK[,TASK…]")
+    made.add_argument("keys", metavar="KEY=VALUE", nargs="*", help="as of python -m bench")
+    made.add_argument("--include", type=given_path, help="folder of tasks in YAML")
+    made.add_argument("--limit", type=float, help="items of each task, or a share of them")
+    made.add_argument("--fewshot", type=int, help="examples before each item")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code of the run."""
+    options = parser().parse_intermixed_args(argv)
+    keys = options.keys
     given = {
         "tasks": f"[{options.tasks}]",
         "limit": options.limit,

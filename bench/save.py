@@ -18,17 +18,22 @@ from bench.store import Record, Store, StoreError
 WEIGHTS = "checkpoint.safetensors"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 2 with one sentence where the record cannot be saved."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `python -m bench.save`."""
+    made = argparse.ArgumentParser(
         prog="python -m bench.save", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("record", metavar="RECORD")
-    parser.add_argument("to", metavar="DIR", type=given_path)
-    parser.add_argument("--results", type=given_path, default=RESULTS, help="folder of records")
-    parser.add_argument("--format", help="huggingface, state_spaces or blinkdl; default: its own")
-    options = parser.parse_args(argv)
+    made.add_argument("record", metavar="RECORD")
+    made.add_argument("to", metavar="DIR", type=given_path)
+    made.add_argument("--results", type=given_path, default=RESULTS, help="folder of records")
+    made.add_argument("--format", help="huggingface, state_spaces or blinkdl; default: its own")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 2 with one sentence where the record cannot be saved."""
+    options = parser().parse_args(argv)
     try:
         save(options.record, options.to, options.results, options.format)
     except (BadInput, StoreError, OSError) as error:

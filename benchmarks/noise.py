@@ -6,7 +6,8 @@ Pairs of fresh processes of one training step (the Transformer's, size nano) are
 controls and with one of them off, in rounds over all of these, so that what drifts on the machine
 meets them alike. Printed are the step's median time, the coefficient of variation of processes each
 on its own, and of the ratio of two that take turns (over the root of two, so that both stand side
-by side): the gain of turns is the one over the other, in every row.
+by side): the gain of turns is the one over the other, in every row. The last column is the second
+without what single odd pairs bring.
 """
 
 import copy
@@ -126,7 +127,10 @@ def _sheet(found: list[Variant]) -> Sheet:
 
 
 def _robust(pairs: list[Pair]) -> float:
-    """The spread of a process in turns, by what a single pair cannot rule."""
+    """The spread of a process in turns by the median absolute deviation of log ratios.
+
+    Of normal noise it is the coefficient of variation; one odd pair does not move it.
+    """
     changes = [math.log(statistics.median(p.other) / statistics.median(p.plain)) for p in pairs]
     middle = statistics.median(changes)
     return 1.4826 * statistics.median(abs(change - middle) for change in changes) / 2**0.5

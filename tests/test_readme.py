@@ -19,6 +19,8 @@ PARSED = {
     "bench.ab": "bench.ab.__main__",
     "bench.selftest": "bench.selftest.__main__",
     "bench.records.command": "bench.records.command",
+    "bench.eval": "bench.eval",
+    "bench.save": "bench.save",
 }
 PROGRAMS = ("python -m bench", "archbench", "make bench")
 

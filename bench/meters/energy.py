@@ -137,7 +137,8 @@ def open_counters(device: torch.device) -> Iterator[Counters]:
     try:
         monitor = zeus.monitor.ZeusMonitor(gpu_indices=gpus, cpu_indices=cpus)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that so short a window holds no joule
+            # That so short a window holds no joule.
+            warnings.filterwarnings("ignore", message="The energy consumption of one or more GPUs")
             monitor.begin_window(KEY)  # starts the helpers
             monitor.end_window(KEY)
         _settle([c.pid for c in multiprocessing.active_children() if c not in before])

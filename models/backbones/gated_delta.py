@@ -31,11 +31,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
+from models.backbones.interface import scan_dtype
 from models.backbones.mamba_stack import (
     ConvMixer,
     MixerState,
     init_residual,
-    scan_dtype,
     without_autocast,
 )
 from models.backbones.norm import RMSNorm

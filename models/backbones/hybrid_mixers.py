@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.backbones.attention import KVCache, Rope
 from models.backbones.gated_delta import GatedDeltaMixer
+from models.backbones.interface import scan_dtype
 from models.backbones.mamba import MambaMixer
 from models.backbones.mamba2 import Mamba2Mixer
 from models.backbones.mamba3 import Mamba3Mixer, check_mamba3
@@ -372,7 +373,7 @@ class RWKVMixer(HybridMixer):
 
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> TimeMixState:
         """Zeros; the matrix state stays in fp32 under 16-bit dtypes."""
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = scan_dtype(dtype)
         N = self.head_size
         shape = (batch, self.d_model // N, N, N)
         return TimeMixState(
@@ -382,7 +383,7 @@ class RWKVMixer(HybridMixer):
 
     def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
         """Whatever the context."""
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = scan_dtype(dtype)
         return batch * self.d_model * (dtype.itemsize + self.head_size * wide.itemsize)
 
     def flops(self, batch: int, length: int) -> int:

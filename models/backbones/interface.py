@@ -15,6 +15,11 @@ from torch import Tensor
 State = Any
 
 
+def scan_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of a recurrence's state: fp32, or wider where the model is; errors add up over time."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 @runtime_checkable
 class SequenceBackbone(Protocol):
     """Parallel form, used in training."""

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
+from models.backbones.interface import scan_dtype
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     ConvMixer,
@@ -31,7 +32,6 @@ from models.backbones.mamba_stack import (
     MixerState,
     init_residual,
     inverse_softplus_steps,
-    scan_dtype,
     without_autocast,
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch

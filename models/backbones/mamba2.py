@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
+from models.backbones.interface import scan_dtype
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     ConvMixer,
@@ -29,7 +30,6 @@ from models.backbones.mamba_stack import (
     MixerState,
     init_residual,
     inverse_softplus_steps,
-    scan_dtype,
     without_autocast,
 )
 from models.backbones.norm import RMSNorm

@@ -33,13 +33,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.interface import scan_dtype
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     MambaStack,
     Mixer,
     init_residual,
     inverse_softplus_steps,
-    scan_dtype,
     without_autocast,
 )
 from models.backbones.norm import RMSNorm

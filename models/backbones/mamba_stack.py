@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from models.backbones.interface import scan_dtype
 from models.backbones.norm import RMSNorm
+from models.kernels.available import counted
 
 # Step sizes start log-uniform in this range (section 3.6 of arXiv:2312.00752, and mamba_ssm).
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4
@@ -76,6 +78,7 @@ class ConvMixer(Mixer):
             and x.dtype == state.ssm.dtype == state.window.dtype
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled(x.device.type)
+            and not counted()
             and self.kernel_on(x.device, x.dtype) == "numba"
         )
 
@@ -98,11 +101,6 @@ def inverse_softplus_steps(count: int) -> Tensor:
     low, high = math.log(DELTA_MIN), math.log(DELTA_MAX)
     delta = torch.exp(torch.rand(count) * (high - low) + low).clamp(min=DELTA_FLOOR)
     return delta + torch.log(-torch.expm1(-delta))
-
-
-def scan_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The state's type: fp32, or wider where the model is."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
+from models.backbones.interface import scan_dtype
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.rwkv7_time_mix import LN_X_EPS, LOG_DECAY, TimeMix
-from models.kernels.available import MAX_HEAD, check_kernel
+from models.kernels.available import MAX_HEAD, check_kernel, counted
 from models.kernels.views import Views
 
 CHECKPOINT_NAMES: dict[str, str] = {"embedding.": "emb.", "backbone.": "", "lm_head.": "head."}
@@ -147,7 +148,7 @@ class RWKV7(nn.Module):
         self, batch: int, *, device: torch.device, dtype: torch.dtype
     ) -> list[LayerState]:
         """Zeros; the matrix states stay in fp32 under 16-bit dtypes, as in the reference."""
-        wkv = torch.promote_types(dtype, torch.float32)
+        wkv = scan_dtype(dtype)
         heads = (batch, self.n_heads, self.head_size, self.head_size)
         return [
             LayerState(
@@ -174,7 +175,7 @@ class RWKV7(nn.Module):
             hidden, state = self.prefill(x.unsqueeze(1), state)  # (B, 1, D)
             return hidden.squeeze(1), state
         x = self._first.ln0(x)
-        if x.shape[0] == 1 and x.dtype == self.ln_out.weight.dtype:
+        if x.shape[0] == 1 and x.dtype == self.ln_out.weight.dtype and not counted():
             fused = self._views()
             if fused is not None:
                 return self._fused_step(fused, x, state)
@@ -239,7 +240,7 @@ class RWKV7(nn.Module):
 
     def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
         """Bytes of the state, whatever the context."""
-        wkv = torch.promote_types(dtype, torch.float32)
+        wkv = scan_dtype(dtype)
         matrix = self.d_model * self.head_size * wkv.itemsize
         return batch * len(self.blocks) * (2 * self.d_model * dtype.itemsize + matrix)
 

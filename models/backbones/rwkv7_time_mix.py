@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.interface import scan_dtype
 from models.backbones.rwkv7_token_shift import token_shift
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 from models.kernels.available import MAX_HEAD, choose_kernel, fallback
@@ -150,13 +151,13 @@ class TimeMix(nn.Module):
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
         """What computes the recurrence there, for a model of that type."""
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = scan_dtype(dtype)
         return choose_kernel(self.kernel, device, wide, fits=self.head_size <= MAX_HEAD)
 
     @property
     def kernel_fallback(self) -> str | None:
         """Why kernel=auto takes the slower form here, where it does."""
-        wide = torch.promote_types(self.w0.dtype, torch.float32)
+        wide = scan_dtype(self.w0.dtype)
         return fallback(self.kernel, self.w0.device, wide, fits=self.head_size <= MAX_HEAD)
 
     def flops(self, batch: int, length: int) -> int:

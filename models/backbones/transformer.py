@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from models.backbones.attention import KERNELS, KVCache, Rope, attend, rotate
 from models.backbones.norm import RMSNorm
-from models.kernels.available import choose_kernel, numba_problem
+from models.kernels.available import choose_kernel, counted, numba_problem
 from models.kernels.views import Views
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Attention(nn.Module):
             and cache.stop - cache.start < SHORT
             and self.attention == "sdpa"
             and not torch.is_grad_enabled()
+            and not counted()
             and numba_problem() is None
         )
 

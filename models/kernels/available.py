@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 KERNELS = ("auto", "torch", "numba")
 # What the workspaces of the kernels hold: states a channel of Mamba-1, channels a head of RWKV-7.
@@ -17,6 +18,15 @@ def numba_problem() -> str | None:
     except ImportError as error:  # numba is absent, or refuses the installed numpy
         return f"numba cannot be imported ({error}); pip install numba"
     return None
+
+
+def counted() -> bool:
+    """Whether a mode looks at torch's operators: kernels that are called directly are none.
+
+    A step of decoding then takes torch's form, so that its arithmetic and traffic are seen. As
+    operators the kernels would be seen too, at ten microseconds a call.
+    """
+    return _get_current_dispatch_mode() is not None
 
 
 def check_kernel(kernel: str, name: str = "", size: int = 0, limit: int = 0) -> None:

@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 
+def channels_last(state: Tensor) -> Tensor:
+    """(..., E, N) -> a copy as (..., N, E), so that inner loops run over channels."""
+    return state.mT.clone(memory_format=torch.contiguous_format)
+
+
 def differentiate(library: torch.library.Library, name: str) -> None:
     """Register the gradient of `archbench::name` by its backward operator."""
     backward = getattr(torch.ops.archbench, f"{name}_backward")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.kernels.available import MAX_STATES
 from models.kernels.compiled import LOG2E, blocks_of, exp2, flushed, jit, run, sigmoid
-from models.kernels.recurrence import differentiate, recur
+from models.kernels.recurrence import channels_last, differentiate, recur
 
 CHUNK = 16
 BLOCK = 64  # channels of one work item: a chunk's states stay within the second-level cache
@@ -180,11 +180,6 @@ def _bounds(u: Tensor, states: int, save: bool) -> Tensor:
     return u.new_empty(batch, -(-length // CHUNK) if save else 0, states, channels)
 
 
-def _channels_last(state: Tensor) -> Tensor:
-    """(B, E, N) -> a copy as (B, N, E)."""
-    return state.transpose(1, 2).clone(memory_format=torch.contiguous_format)
-
-
 @torch.library.impl(library, "selective_scan", "CPU")
 def _selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
@@ -193,7 +188,7 @@ def _selective_scan(
     batch, _, channels = u.shape
     states = A.shape[1]
     inputs = tuple(x.contiguous() for x in (u, delta, A.T * LOG2E, B, C, D, z))
-    h = u.new_zeros(batch, states, channels) if state is None else _channels_last(state)
+    h = u.new_zeros(batch, states, channels) if state is None else channels_last(state)
     y, bounds = torch.empty_like(inputs[0]), _bounds(u, states, save)
     run(forward, *inputs, h, bounds, y, blocks_of(channels, BLOCK))
     return y, h.transpose(1, 2).contiguous(), bounds  # (B, T, E), (B, E, N), (B, K, N, E)
@@ -218,7 +213,7 @@ def _selective_scan_backward(
     states = A.shape[1]
     blocks = blocks_of(channels, BLOCK)
     inputs = [x.contiguous() for x in (u, delta, A.T * LOG2E, B, C, D, z, bounds, dy)]
-    g = _channels_last(dlast)
+    g = channels_last(dlast)
     du, ddelta, dz = (torch.empty_like(inputs[0]) for _ in range(3))
     dA = u.new_empty(batch, states, channels)
     dD = u.new_empty(batch, channels)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.kernels.available import MAX_STATES
 from models.kernels.compiled import blocks_of, flushed, jit, run
-from models.kernels.recurrence import differentiate, recur
+from models.kernels.recurrence import channels_last, differentiate, recur
 
 CHUNK = 16
 WIDTH = 64  # of a row of the workspace: channels of one work item
@@ -181,11 +181,6 @@ def _bounds(x: Tensor, states: int, save: bool) -> Tensor:
     return x.new_empty(batch, heads, -(-length // CHUNK) if save else 0, states, width)
 
 
-def _channels_last(state: Tensor) -> Tensor:
-    """(B, H, P, N) -> a copy as (B, H, N, P)."""
-    return state.transpose(2, 3).clone(memory_format=torch.contiguous_format)
-
-
 @torch.library.impl(library, "ssd", "CPU")
 def _ssd(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None,
@@ -194,7 +189,7 @@ def _ssd(
     batch, _, heads, width = x.shape
     states = B.shape[3]
     inputs = [t.contiguous() for t in (x, delta, A, B, C, D)]
-    h = x.new_zeros(batch, heads, states, width) if state is None else _channels_last(state)
+    h = x.new_zeros(batch, heads, states, width) if state is None else channels_last(state)
     y, bounds = torch.empty_like(inputs[0]), _bounds(x, states, save)
     run(forward, *inputs, h, bounds, y, blocks_of(width, WIDTH))
     return y, h.transpose(2, 3).contiguous(), bounds  # (B, T, H, P), (B, H, P, N)
@@ -219,7 +214,7 @@ def _ssd_backward(
     blocks = blocks_of(width, WIDTH)
     items = heads * len(blocks)
     inputs = [t.contiguous() for t in (x, delta, A, B, C, D, bounds, dy)]
-    g, dx = _channels_last(dlast), torch.empty_like(inputs[0])
+    g, dx = channels_last(dlast), torch.empty_like(inputs[0])
     ddelta = x.new_empty(batch, length, items)
     dA, dD = x.new_empty(batch, items), x.new_empty(batch, items)
     dB, dC = (x.new_empty(batch, length, items, states) for _ in range(2))

@@ -148,11 +148,12 @@ def test_all_but_the_masked_diffusion_decode_from_a_state() -> None:
     assert set(LANGUAGE) - set(DECODING) == {"diffusion"}
 
 
+@pytest.mark.parametrize("batch", [1, 2])  # a fused kernel takes one sequence
 @pytest.mark.parametrize("name", DECODING)
-def test_every_model_that_decodes_has_flops_of_a_step(name: str) -> None:
+def test_every_model_that_decodes_has_flops_of_a_step(name: str, batch: int) -> None:
     model = build(name, "language").eval().requires_grad_(False)
     assert isinstance(model, Recurrent)
-    tokens = torch.randint(256, (2, 16))
+    tokens = torch.randint(256, (batch, 16))
     with torch.no_grad():
         _, state = model.prefill(tokens)
         found = count(lambda: model.step(tokens[:, 0], state))
@@ -160,7 +161,7 @@ def test_every_model_that_decodes_has_flops_of_a_step(name: str) -> None:
     class Given:
         dtype = torch.float32
 
-    stated = step_flops(Given(), model, 2, 16)  # type: ignore[arg-type]
+    stated = step_flops(Given(), model, batch, 16)  # type: ignore[arg-type]
     cost = settle(found, stated)
     assert cost["flops"] is not None, cost
     assert (stated is None) == (name == "hf")  # the library states none

@@ -1,4 +1,7 @@
-"""The reasons of findings as lines to read: what many cells share is said once."""
+"""The reasons of findings as lines to read.
+
+What more than `ALIKE` of them share is said once.
+"""
 
 from collections.abc import Iterable
 
