@@ -91,7 +91,7 @@ def inputs(model: Any, batch: int, length: int, dtype: torch.dtype = torch.float
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     heads=st.integers(1, 4), width=st.integers(2, 9), groups=st.integers(1, 2),
     read=st.integers(0, 70), threads=st.integers(1, 2),

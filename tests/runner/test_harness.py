@@ -138,7 +138,6 @@ def test_scores_are_filed_and_shown(folder: Path, results: Path) -> None:
     ("words", "said"),
     [
         (["scenario.tasks=[chose]"], "chose is no task of lm-evaluation-harness"),
-        (["scenario.tasks=[]"], "names no task; give some"),
         (
             ["scenario.include=/nowhere", "scenario.tasks=[x]"],
             "scenario.include=/nowhere is no folder",
