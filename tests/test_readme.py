@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from bench.cli import WORDS, main
+from tests import small
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,8 +59,10 @@ def test_the_readme_is_read() -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the README speaks of: a text, and YAML of the reader's own model."""
+    """What the README speaks of: a text, a checkpoint, and YAML of the reader's own model."""
     (tmp_path / "book.txt").write_text("A text of one's own.\n" * 1000)
+    small.llama(tmp_path / "my-llama")
+    small.tokenizer(tmp_path / "my-llama")
     for block in yamls():
         first = block.splitlines()[0]
         if match := re.fullmatch(r"# my/configs/(\w+/\w+\.yaml)", first):
