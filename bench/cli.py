@@ -217,7 +217,8 @@ class Application:
         from bench.checks import check_runner, parse_duration
         from bench.machine.device import resolve_device
         from bench.machine.processor import cores
-        from bench.plan import Request, expand
+        from bench.plan import expand
+        from bench.request import Request
         from bench.run import Settings, execute
 
         self._check_suite_name()

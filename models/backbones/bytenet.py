@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.sizes import check_sizes
+
 
 class CausalConv1d(nn.Module):
     """y_t = sum_i W_i x_{t - (k - 1 - i) r}: a dilated convolution that never looks ahead."""
@@ -109,9 +111,7 @@ class ByteNet(nn.Module):
         norm_eps: float,
     ) -> None:
         super().__init__()
-        for name, value in (("d_inner", d_inner), ("n_layers", n_layers), ("kernel", kernel)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_sizes(d_inner=d_inner, n_layers=n_layers, kernel=kernel)
         if not dilations or min(dilations) < 1:
             raise ValueError(f"dilations is {list(dilations)}; give at least one, each at least 1")
         self.d_model = d_model

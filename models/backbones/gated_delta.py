@@ -39,7 +39,8 @@ from models.backbones.mamba_stack import (
     without_autocast,
 )
 from models.backbones.norm import RMSNorm
-from models.kernels.available import MAX_HEAD, choose_kernel
+from models.backbones.sizes import check_sizes
+from models.kernels.available import MAX_HEAD, check_kernel
 
 NORM_EPS = 1e-6  # of q and k, as in flash-linear-attention
 DECAYS = (0.01, 16.0)  # exp(A_log) starts uniform in this range, as in transformers
@@ -171,6 +172,19 @@ class GatedDeltaMixer(ConvMixer):
         n_layers: int,
     ) -> None:
         super().__init__()
+        check_sizes(num_k_heads=num_k_heads, num_v_heads=num_v_heads, head_k_dim=head_k_dim,
+                    head_v_dim=head_v_dim, chunk_size=chunk_size)  # fmt: skip
+        if num_v_heads % num_k_heads:
+            raise ValueError(
+                f"num_v_heads is {num_v_heads}; it has to be a multiple of num_k_heads, "
+                f"{num_k_heads}"
+            )
+        check_kernel(kernel, "head_v_dim", head_v_dim, MAX_HEAD)
+        if kernel == "numba" and head_k_dim != head_v_dim:
+            raise ValueError(
+                f"kernel=numba: head_k_dim is {head_k_dim} and head_v_dim {head_v_dim}, and it "
+                "needs them equal, or set kernel=auto or kernel=torch"
+            )
         self.num_k_heads, self.num_v_heads, self.kernel = num_k_heads, num_v_heads, kernel
         self.head_k_dim, self.head_v_dim, self.chunk_size = head_k_dim, head_v_dim, chunk_size
         self.key_dim, self.value_dim = num_k_heads * head_k_dim, num_v_heads * head_v_dim
@@ -235,10 +249,10 @@ class GatedDeltaMixer(ConvMixer):
             rule = 7 * K * HV
         return projections + convolution + rule + 6 * GK + 9 * HV
 
-    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """What computes the rule there, for a model of that type."""
-        fits = self.head_k_dim == self.head_v_dim <= MAX_HEAD
-        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
+    @property
+    def fits_kernel(self) -> bool:
+        """It is that of RWKV-7, of square states."""
+        return self.head_k_dim == self.head_v_dim <= MAX_HEAD
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """q, k and v side by side (..., 2GK + HV), z (..., H, V), b and a (..., H)."""

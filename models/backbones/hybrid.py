@@ -19,8 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.backbones.hybrid_mixers import MIXERS, HybridMixer
+from models.backbones.mixers import MIXERS, HybridMixer
 from models.backbones.norm import RMSNorm
+from models.backbones.sizes import check_sizes
 from models.backbones.transformer import MLP
 
 
@@ -85,8 +86,7 @@ class Hybrid(nn.Module):
                 f"pattern is [{', '.join(pattern)}] and n_layers is {n_layers}; allowed are one "
                 "mixer or more, and as many layers as it takes to use each of them"
             )
-        if d_model < 1:
-            raise ValueError(f"d_model is {d_model}; it has to be at least 1")
+        check_sizes(d_model=d_model)
         self.d_model = d_model
         names = [pattern[layer % len(pattern)] for layer in range(n_layers)]
         self.layers = nn.ModuleList(

@@ -35,7 +35,8 @@ from models.backbones.mamba_stack import (
     without_autocast,
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
-from models.kernels.available import MAX_STATES, check_kernel, choose_kernel, fallback
+from models.backbones.sizes import check_sizes
+from models.kernels.available import MAX_STATES, check_kernel
 from models.kernels.views import Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer"]
@@ -51,12 +52,17 @@ class MambaMixer(ConvMixer):
         d_inner: int,
         d_state: int,
         d_conv: int,
-        dt_rank: int,
+        dt_rank: int | None,
         kernel: str,
         residual_init: str,
         n_layers: int,
     ) -> None:
         super().__init__()
+        check_sizes(d_inner=d_inner, d_state=d_state)
+        if dt_rank is not None and dt_rank < 1:
+            raise ValueError(f"dt_rank is {dt_rank}; it has to be at least 1, or null for D / 16")
+        check_kernel(kernel, "d_state", d_state, MAX_STATES)
+        dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
         self.kernel = kernel
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
@@ -137,16 +143,10 @@ class MambaMixer(ConvMixer):
         projections = 2 * (3 * D * E + E * (R + 2 * N) + R * E)
         return projections + 2 * self.conv1d.width * E + 7 * E * N + 8 * E
 
-    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """What computes the scan there, for a model of that type."""
-        fits = self.d_state <= MAX_STATES
-        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
-
     @property
-    def kernel_fallback(self) -> str | None:
-        """Why kernel=auto takes the slower form here, where it does."""
-        A, fits = self.A_log, self.d_state <= MAX_STATES
-        return fallback(self.kernel, A.device, scan_dtype(A.dtype), fits=fits)
+    def fits_kernel(self) -> bool:
+        """It holds a few hundred states a channel."""
+        return self.d_state <= MAX_STATES
 
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Section 3.2: delta, B and C as functions of the input, (..., E) -> E, N and N values."""
@@ -169,40 +169,10 @@ class MambaMixer(ConvMixer):
 
 
 class Mamba(MambaStack):
-    """A stack of Mamba-1 mixers."""
+    """A stack of Mamba-1 mixers, of the options that `MambaMixer` takes."""
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        n_layers: int,
-        d_inner: int,
-        d_state: int,
-        d_conv: int,
-        dt_rank: int | None,
-        norm_eps: float,
-        kernel: str,
-        residual_init: str,
-    ) -> None:
-        sizes = {"d_model": d_model, "n_layers": n_layers, "d_inner": d_inner, "d_state": d_state}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it has to be at least 1")
-        if dt_rank is not None and dt_rank < 1:
-            raise ValueError(f"dt_rank is {dt_rank}; it has to be at least 1, or null for D / 16")
-        check_kernel(kernel, "d_state", d_state, MAX_STATES)
-        mixers = [
-            MambaMixer(
-                d_model=d_model,
-                d_inner=d_inner,
-                d_state=d_state,
-                d_conv=d_conv,
-                dt_rank=math.ceil(d_model / 16) if dt_rank is None else dt_rank,
-                kernel=kernel,
-                residual_init=residual_init,
-                n_layers=n_layers,
-            )
-            for _ in range(n_layers)
-        ]
-        super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
-        self.kernel = kernel
+    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
+        def mixer() -> MambaMixer:
+            return MambaMixer(d_model=d_model, n_layers=n_layers, **options)
+
+        super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

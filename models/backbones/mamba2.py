@@ -33,8 +33,9 @@ from models.backbones.mamba_stack import (
     without_autocast,
 )
 from models.backbones.norm import RMSNorm
+from models.backbones.sizes import check_sizes
 from models.backbones.ssd import ssd_chunked, ssd_step
-from models.kernels.available import MAX_STATES, check_kernel, choose_kernel, fallback
+from models.kernels.available import MAX_STATES, check_kernel
 from models.kernels.views import Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
@@ -75,6 +76,11 @@ class Mamba2Mixer(ConvMixer):
         n_layers: int,
     ) -> None:
         super().__init__()
+        check_sizes(nheads=nheads, headdim=headdim, d_state=d_state, ngroups=ngroups,
+                    chunk_size=chunk_size)  # fmt: skip
+        if nheads % ngroups:
+            raise ValueError(f"nheads is {nheads}; it has to be a multiple of ngroups, {ngroups}")
+        check_kernel(kernel, "d_state", d_state, MAX_STATES)
         self.nheads, self.headdim, self.kernel = nheads, headdim, kernel
         self.d_state, self.ngroups, self.chunk_size = d_state, ngroups, chunk_size
         d_inner = nheads * headdim
@@ -162,16 +168,10 @@ class Mamba2Mixer(ConvMixer):
             ssd = 5 * E * N
         return projections + convolution + ssd + 9 * E
 
-    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """What computes the recurrence there, for a model of that type."""
-        fits = self.d_state <= MAX_STATES
-        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
-
     @property
-    def kernel_fallback(self) -> str | None:
-        """Why kernel=auto takes the slower form here, where it does."""
-        A, fits = self.A_log, self.d_state <= MAX_STATES
-        return fallback(self.kernel, A.device, scan_dtype(A.dtype), fits=fits)
+    def fits_kernel(self) -> bool:
+        """It holds a few hundred states a channel."""
+        return self.d_state <= MAX_STATES
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [self.d_inner, self.d_inner + 2 * self.d_shared, self.nheads]
@@ -188,52 +188,10 @@ class Mamba2Mixer(ConvMixer):
 
 
 class Mamba2(MambaStack):
-    """A stack of Mamba-2 mixers."""
+    """A stack of Mamba-2 mixers, of the options that `Mamba2Mixer` takes."""
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        n_layers: int,
-        nheads: int,
-        headdim: int,
-        d_state: int,
-        ngroups: int,
-        d_conv: int,
-        chunk_size: int,
-        norm_eps: float,
-        kernel: str,
-        residual_init: str,
-    ) -> None:
-        sizes = {
-            "d_model": d_model,
-            "n_layers": n_layers,
-            "nheads": nheads,
-            "headdim": headdim,
-            "d_state": d_state,
-            "ngroups": ngroups,
-            "chunk_size": chunk_size,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it has to be at least 1")
-        if nheads % ngroups:
-            raise ValueError(f"nheads is {nheads}; it has to be a multiple of ngroups, {ngroups}")
-        check_kernel(kernel, "d_state", d_state, MAX_STATES)
-        mixers = [
-            Mamba2Mixer(
-                d_model=d_model,
-                nheads=nheads,
-                headdim=headdim,
-                d_state=d_state,
-                ngroups=ngroups,
-                d_conv=d_conv,
-                chunk_size=chunk_size,
-                norm_eps=norm_eps,
-                kernel=kernel,
-                residual_init=residual_init,
-                n_layers=n_layers,
-            )
-            for _ in range(n_layers)
-        ]
-        super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
+    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
+        def mixer() -> Mamba2Mixer:
+            return Mamba2Mixer(d_model=d_model, n_layers=n_layers, norm_eps=norm_eps, **options)
+
+        super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

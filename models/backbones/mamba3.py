@@ -43,8 +43,9 @@ from models.backbones.mamba_stack import (
     without_autocast,
 )
 from models.backbones.norm import RMSNorm
+from models.backbones.sizes import check_sizes
 from models.backbones.ssd import decayed_sums
-from models.kernels.available import MAX_STATES, check_kernel, choose_kernel
+from models.kernels.available import MAX_STATES, check_kernel
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba3", "Mamba3Mixer"]
 
@@ -198,6 +199,20 @@ class Mamba3Mixer(Mixer):
         n_layers: int,
     ) -> None:
         super().__init__()
+        check_sizes(nheads=nheads, headdim=headdim, ngroups=ngroups, mimo_rank=mimo_rank,
+                    chunk_size=chunk_size)  # fmt: skip
+        if nheads % ngroups:
+            raise ValueError(f"nheads is {nheads}; it has to be a multiple of ngroups, {ngroups}")
+        if rope_fraction not in (0.5, 1.0):
+            raise ValueError(f"rope_fraction is {rope_fraction}; allowed are 0.5 and 1.0")
+        if d_state < 4 or d_state % 2:
+            raise ValueError(f"d_state is {d_state}; it has to be even and at least 4")
+        check_kernel(kernel, "d_state", d_state, MAX_STATES)
+        if kernel == "numba" and mimo_rank > 1:
+            raise ValueError(
+                f"kernel=numba: mimo_rank is {mimo_rank}, and it computes 1 alone, or set "
+                "kernel=auto or kernel=torch"
+            )
         H, P, N, R = nheads, headdim, d_state, mimo_rank
         self.nheads, self.headdim, self.d_state, self.mimo_rank = H, P, N, R
         self.ngroups, self.chunk_size, self.kernel = ngroups, chunk_size, kernel
@@ -285,10 +300,10 @@ class Mamba3Mixer(Mixer):
         rest = 8 * self.d_shared + 2 * R * H * N + 12 * R * H * S + H * (S + 15)
         return projections + scan + rest + (12 if R > 1 else 6) * R * E
 
-    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """What computes the recurrence there, for a model of that type."""
-        fits = self.d_state <= MAX_STATES and self.mimo_rank == 1
-        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=fits)
+    @property
+    def fits_kernel(self) -> bool:
+        """It holds a few hundred states a channel, of one input each."""
+        return self.d_state <= MAX_STATES and self.mimo_rank == 1
 
     def _state_shapes(self, batch: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
         """Of the last B and x, and of what adds up: states and angles."""
@@ -350,83 +365,11 @@ class Mamba3Mixer(Mixer):
         return self.out_proj((y * F.silu(z)).flatten(-3))
 
 
-def check_mamba3(
-    *,
-    nheads: int,
-    headdim: int,
-    d_state: int,
-    ngroups: int,
-    rope_fraction: float,
-    mimo_rank: int,
-    chunk_size: int,
-    kernel: str,
-) -> None:
-    """ValueError for sizes that no mixer has."""
-    sizes = {
-        "nheads": nheads,
-        "headdim": headdim,
-        "ngroups": ngroups,
-        "mimo_rank": mimo_rank,
-        "chunk_size": chunk_size,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it has to be at least 1")
-    if nheads % ngroups:
-        raise ValueError(f"nheads is {nheads}; it has to be a multiple of ngroups, {ngroups}")
-    if rope_fraction not in (0.5, 1.0):
-        raise ValueError(f"rope_fraction is {rope_fraction}; allowed are 0.5 and 1.0")
-    if d_state < 4 or d_state % 2:
-        raise ValueError(f"d_state is {d_state}; it has to be even and at least 4")
-    check_kernel(kernel, "d_state", d_state, MAX_STATES)
-    if kernel == "numba" and mimo_rank > 1:
-        raise ValueError(
-            f"kernel=numba: mimo_rank is {mimo_rank}, and it computes 1 alone, or set kernel=auto "
-            "or kernel=torch"
-        )
-
-
 class Mamba3(MambaStack):
-    """A stack of Mamba-3 mixers."""
+    """A stack of Mamba-3 mixers, of the options that `Mamba3Mixer` takes."""
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        n_layers: int,
-        nheads: int,
-        headdim: int,
-        d_state: int,
-        ngroups: int,
-        rope_fraction: float,
-        mimo_rank: int,
-        chunk_size: int,
-        norm_eps: float,
-        kernel: str,
-        residual_init: str,
-    ) -> None:
-        for name, value in {"d_model": d_model, "n_layers": n_layers}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it has to be at least 1")
-        check_mamba3(
-            nheads=nheads, headdim=headdim, d_state=d_state, ngroups=ngroups,
-            rope_fraction=rope_fraction, mimo_rank=mimo_rank, chunk_size=chunk_size, kernel=kernel,
-        )  # fmt: skip
-        mixers = [
-            Mamba3Mixer(
-                d_model=d_model,
-                nheads=nheads,
-                headdim=headdim,
-                d_state=d_state,
-                ngroups=ngroups,
-                rope_fraction=rope_fraction,
-                mimo_rank=mimo_rank,
-                chunk_size=chunk_size,
-                norm_eps=norm_eps,
-                kernel=kernel,
-                residual_init=residual_init,
-                n_layers=n_layers,
-            )
-            for _ in range(n_layers)
-        ]
-        super().__init__(mixers=mixers, d_model=d_model, norm_eps=norm_eps)
+    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
+        def mixer() -> Mamba3Mixer:
+            return Mamba3Mixer(d_model=d_model, n_layers=n_layers, norm_eps=norm_eps, **options)
+
+        super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

@@ -7,7 +7,7 @@ Shapes: B batch, T time, D width, E channels of the mixer, K convolution width.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
 from models.backbones.norm import RMSNorm
-from models.kernels.available import counted
+from models.backbones.sizes import check_sizes
+from models.kernels.available import choose_kernel, counted, fallback
 
 # Step sizes start log-uniform in this range (section 3.6 of arXiv:2312.00752, and mamba_ssm).
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4
@@ -39,6 +40,8 @@ class MixerState(NamedTuple):
 class Mixer(nn.Module, ABC):
     """The part between norm and residual sum; every Mamba has its own."""
 
+    kernel: str  # auto | torch | numba
+
     @abstractmethod
     def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:
         """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
@@ -59,9 +62,20 @@ class Mixer(nn.Module, ABC):
     def flops_per_symbol(self, length: int) -> int:
         """FLOPs of one symbol in a sequence of `length`."""
 
+    @property
     @abstractmethod
+    def fits_kernel(self) -> bool:
+        """Whether the fused kernel holds a mixer of these sizes."""
+
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
         """What computes the recurrence there, for a model of that type."""
+        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=self.fits_kernel)
+
+    @property
+    def kernel_fallback(self) -> str | None:
+        """Why kernel=auto takes the slower form here, where it does."""
+        weight = next(self.parameters())
+        return fallback(self.kernel, weight.device, scan_dtype(weight.dtype), fits=self.fits_kernel)
 
 
 class ConvMixer(Mixer):
@@ -142,13 +156,19 @@ class Block(nn.Module):
 
 
 class MambaStack(nn.Module):
-    """Blocks and the final norm: a causal backbone with a state of constant size."""
+    """Blocks and the final norm: a causal backbone with a state of constant size.
 
-    def __init__(self, *, mixers: Sequence[Mixer], d_model: int, norm_eps: float) -> None:
+    `mixer` makes that of one layer; ValueError for sizes that no model has.
+    """
+
+    def __init__(
+        self, *, mixer: Callable[[], Mixer], d_model: int, n_layers: int, norm_eps: float
+    ) -> None:
         super().__init__()
+        check_sizes(d_model=d_model, n_layers=n_layers)
         self.d_model = d_model
         self.layers = nn.ModuleList(
-            Block(mixer=mixer, d_model=d_model, norm_eps=norm_eps) for mixer in mixers
+            Block(mixer=mixer(), d_model=d_model, norm_eps=norm_eps) for _ in range(n_layers)
         )
         self.norm_f = RMSNorm(d_model, norm_eps)
 

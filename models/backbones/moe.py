@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.sizes import check_sizes
 from models.backbones.transformer import MLP, Attention, Block, Decoder, linear
 
 # Prefixes of ours -> those of transformers' MixtralForCausalLM, whose experts hold
@@ -107,8 +108,7 @@ class SparseMLP(nn.Module):
         super().__init__()
         if not 1 <= top_k <= n_experts:
             raise ValueError(f"top_k={top_k} must lie between 1 and n_experts={n_experts}")
-        if d_expert < 1:
-            raise ValueError(f"d_expert={d_expert} must be at least 1")
+        check_sizes(d_expert=d_expert)
         if d_shared < 0:
             raise ValueError(f"d_shared={d_shared} must be at least 0 (0: no shared expert)")
         self.top_k = top_k

@@ -30,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.sizes import check_sizes
+
 
 class MaskedConv2d(nn.Module):
     """n x n convolution under mask B, channels last: the rows above, and the centre's row up to it.
@@ -122,9 +124,7 @@ class PixelCNN(nn.Module):
         norm_eps: float,
     ) -> None:
         super().__init__()
-        for name, value in (("d_inner", d_inner), ("n_layers", n_layers)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_sizes(d_inner=d_inner, n_layers=n_layers)
         if kernel < 3 or kernel % 2 == 0:
             raise ValueError(f"kernel is {kernel}; a masked convolution needs an odd one from 3 on")
         self.d_model, self.d_inner = d_model, d_inner

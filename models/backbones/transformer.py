@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from models.backbones.attention import KERNELS, KVCache, Rope, attend, rotate
 from models.backbones.norm import RMSNorm
+from models.backbones.sizes import check_sizes
 from models.kernels.available import choose_kernel, counted, numba_problem
 from models.kernels.views import Views
 
@@ -159,8 +160,7 @@ class MLP(nn.Module):
         super().__init__()
         if mlp not in MLPS:
             raise ValueError(f"mlp={mlp!r} is unknown; allowed: {', '.join(MLPS)}")
-        if d_ff < 1:
-            raise ValueError(f"d_ff={d_ff} must be at least 1")
+        check_sizes(d_ff=d_ff)
         self.gated = mlp == "swiglu"
         if self.gated:
             self.gate_proj = linear(d_model, d_ff)

@@ -16,6 +16,8 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.backbones.sizes import check_sizes
+
 
 class UNet(nn.Module):
     """`net(x_t, t, condition) -> logits`, see `models.objectives.diffusion.ImageDenoiser`.
@@ -37,10 +39,7 @@ class UNet(nn.Module):
         scale_shift: bool,
     ) -> None:
         super().__init__()
-        if n_scales < 1:
-            raise ValueError(f"n_scales={n_scales} must be at least 1")
-        if deep_multiple < 1:
-            raise ValueError(f"deep_multiple={deep_multiple} must be at least 1")
+        check_sizes(n_scales=n_scales, deep_multiple=deep_multiple)
         if groups < 1 or width < groups or width % groups:
             raise ValueError(f"groups={groups} must divide width={width}")
         deep_width = groups * deep_multiple

@@ -33,6 +33,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from models.backbones.sizes import check_sizes
 from models.objectives.diffusion_sampling import SAMPLERS, Denoiser, draw_pixels, expectation
 from models.objectives.noise import LogSnrSchedule
 from models.objectives.pixels import check_pixels
@@ -86,8 +87,7 @@ class Diffusion(nn.Module):
             raise ValueError(f"sampling_steps={sampling_steps} must lie in 1..{steps} (steps)")
         if not 0 < reconstruction_share < 1:
             raise ValueError(f"reconstruction_share={reconstruction_share} must lie in (0, 1)")
-        if min(draws, train_draws) < 1:
-            raise ValueError(f"draws={draws}, train_draws={train_draws} must be at least 1")
+        check_sizes(draws=draws, train_draws=train_draws)
         if levels < 2:
             raise ValueError(f"levels={levels} must be at least 2")
         self.network = network

@@ -12,6 +12,7 @@ Shapes: B batch, C classes, K draws, H and W image sides.
 import torch
 from torch import Tensor, nn
 
+from models.backbones.sizes import check_sizes
 from models.objectives.diffusion import Diffusion
 from models.output import Output
 
@@ -24,8 +25,7 @@ class DiffusionClassifier(nn.Module):
 
     def __init__(self, *, diffusion: Diffusion, draws: int) -> None:
         super().__init__()
-        if draws < 1:
-            raise ValueError(f"draws={draws} must be at least 1")
+        check_sizes(draws=draws)
         self.diffusion = diffusion
         self.draws = draws
         self.forwards_per_image = draws * diffusion.n_classes

@@ -140,7 +140,7 @@ def test_cost_is_what_is_stated() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="kernel is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="kernel is 0; it has to be at least 1"):
         backbone(kernel=0)
     with pytest.raises(ValueError, match=r"dilations is \[\]"):
         ByteNet(d_model=4, d_inner=4, n_layers=1, kernel=3, dilations=[], norm_eps=1e-5)

@@ -19,15 +19,8 @@ from models.backbones.gated_delta import (
     gated_delta_reference,
     unit,
 )
-from models.kernels.available import numba_problem
+from tests.models.kernels import KERNELS, needs_numba
 from tests.zoo import randomise
-
-KERNELS = [
-    "torch",
-    pytest.param(
-        "numba", marks=pytest.mark.skipif(numba_problem() is not None, reason="needs numba")
-    ),
-]
 
 
 def inputs(
@@ -77,7 +70,7 @@ def test_chunked_form_equals_the_recurrence(
 
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize(("length", "groups"), [(1, 1), (16, 2), (45, 4)])
-@pytest.mark.skipif(numba_problem() is not None, reason="needs numba")
+@needs_numba
 def test_the_kernel_of_rwkv_computes_the_rule(length: int, groups: int, with_state: bool) -> None:
     tensors = inputs(length, groups=groups, V=5)
     fused = results(gated_delta_fused, tensors, with_state)

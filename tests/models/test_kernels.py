@@ -1,8 +1,7 @@
 """The fused kernels against the plain recurrences, as operators of torch, and at their limits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,109 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.backbones.causal_conv import causal_conv_reference
-from models.backbones.mamba import Mamba
-from models.backbones.mamba2 import Mamba2
-from models.backbones.rwkv7 import RWKV7
 from models.backbones.selective_scan import selective_scan_reference
 from models.backbones.ssd import ssd_reference
 from models.backbones.wkv7 import wkv7_reference
-from models.kernels import warm
-from models.kernels.available import MAX_HEAD, MAX_STATES, numba_problem
+from models.kernels.available import MAX_HEAD
+from tests.models.forms import (
+    Form,
+    conv,
+    conv_inputs,
+    conv_reference,
+    scan,
+    scan_inputs,
+    ssd,
+    ssd_inputs,
+    wkv,
+    wkv_inputs,
+)
 from tests.models.kernels import needs_numba
-
-Form = Callable[..., tuple[Tensor, Tensor]]
-MAMBA = {"d_model": 16, "n_layers": 2, "d_inner": 24, "d_conv": 4, "dt_rank": None,
-         "norm_eps": 1e-5, "residual_init": "scaled"}  # fmt: skip
-MAMBA2 = {"d_model": 16, "n_layers": 2, "nheads": 4, "headdim": 6, "d_state": 5, "ngroups": 1,
-          "d_conv": 4, "chunk_size": 8, "norm_eps": 1e-5, "residual_init": "scaled"}  # fmt: skip
-RWKV = {"n_layers": 2, "d_ff": 40, "decay_rank": 4, "rate_rank": 5, "value_rank": 3,
-        "gate_rank": 6, "chunk": 16}  # fmt: skip
-
-
-def scan_inputs(
-    length: int, channels: int, states: int, dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
-    """u, delta, A, B, C, D, z and state for two items."""
-    g = torch.Generator().manual_seed(length)
-    normal = partial(torch.randn, generator=g, dtype=dtype)
-    return [
-        normal(2, length, channels),
-        torch.rand(2, length, channels, generator=g, dtype=dtype) * 0.3,
-        -torch.arange(1, states + 1, dtype=dtype).repeat(channels, 1),
-        normal(2, length, states),
-        normal(2, length, states),
-        normal(channels),
-        normal(2, length, channels),
-        normal(2, channels, states),
-    ]
-
-
-def wkv_inputs(length: int, head_size: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """r, log_w, k, v, a, b and state for two items of three heads, as the model makes them."""
-    g = torch.Generator().manual_seed(length)
-    normal = partial(torch.randn, generator=g, dtype=dtype)
-    shape = (2, length, 3, head_size)
-    r, k, v, d = (normal(*shape) for _ in range(4))
-    kk = torch.nn.functional.normalize(normal(*shape), dim=-1)
-    rate = torch.rand(shape, generator=g, dtype=dtype)
-    state = normal(2, 3, head_size, head_size)
-    return [r, -0.6065 * torch.sigmoid(3 * d), k, v, -kk, kk * rate, state]
-
-
-def ssd_inputs(
-    length: int, headdim: int, states: int, groups: int = 1, dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
-    """x, delta, A, B, C, D and state for two items of four heads."""
-    g = torch.Generator().manual_seed(length)
-    normal = partial(torch.randn, generator=g, dtype=dtype)
-    return [
-        normal(2, length, 4, headdim),
-        torch.rand(2, length, 4, generator=g, dtype=dtype) * 0.3,
-        -torch.arange(1, 5, dtype=dtype),
-        normal(2, length, groups, states),
-        normal(2, length, groups, states),
-        normal(4),
-        normal(2, 4, headdim, states),
-    ]
-
-
-def ssd() -> Form:
-    from models.kernels.ssd import ssd_fused
-
-    return ssd_fused
-
-
-def conv_inputs(
-    length: int, channels: int, width: int, dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
-    """x, weight, bias and window for two items."""
-    g = torch.Generator().manual_seed(length)
-    normal = partial(torch.randn, generator=g, dtype=dtype)
-    shapes = [(2, length, channels), (channels, 1, width), (channels,), (2, width - 1, channels)]
-    return [normal(*shape) for shape in shapes]
-
-
-def conv() -> Form:
-    from models.kernels.causal_conv import causal_conv_fused
-
-    return lambda *inputs: (causal_conv_fused(*inputs), inputs[0])
-
-
-def conv_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-    return causal_conv_reference(*inputs), inputs[0]
-
-
-def scan() -> Form:
-    from models.kernels.selective_scan import selective_scan_fused
-
-    return selective_scan_fused
-
-
-def wkv() -> Form:
-    from models.kernels.wkv7 import wkv7_fused
-
-    return wkv7_fused
 
 
 def values_and_gradients(form: Form, inputs: list[Tensor]) -> list[Tensor]:
@@ -336,75 +249,3 @@ def test_nothing_is_kept_without_a_gradient() -> None:
     leaf = inputs[0].requires_grad_()
     with pytest.raises(RuntimeError, match="save=True"):
         torch.ops.archbench.selective_scan(leaf, *inputs[1:], False)
-
-
-@needs_numba
-@pytest.mark.parametrize(
-    ("family", "sizes", "fits"),
-    [
-        (Mamba, MAMBA | {"d_state": 4}, True),
-        (Mamba, MAMBA | {"d_state": MAX_STATES + 1}, False),
-        (Mamba2, MAMBA2, True),
-        (Mamba2, MAMBA2 | {"d_state": MAX_STATES + 1}, False),
-        (RWKV7, RWKV | {"d_model": 32, "head_size": 16}, True),
-        (RWKV7, RWKV | {"d_model": MAX_HEAD + 2, "head_size": MAX_HEAD + 2}, False),
-    ],
-)
-def test_a_model_runs_the_kernel_that_holds_it(family: type, sizes: dict, fits: bool) -> None:
-    if not fits:
-        with pytest.raises(ValueError, match=f"holds at most ({MAX_HEAD}|{MAX_STATES})"):
-            family(**sizes, kernel="numba")
-    torch.manual_seed(0)
-    model = family(**sizes, kernel="auto")
-    assert model.kernel_used == ("numba" if fits else "torch")
-    plain = family(**sizes, kernel="torch")
-    plain.load_state_dict(model.state_dict())
-    x = torch.randn(2, 37, sizes["d_model"])
-    ours, theirs = (m(x)[0] for m in (model, plain))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    ours.square().sum().backward()
-    theirs.square().sum().backward()
-    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
-        scale = max(1.0, other.grad.abs().max().item())
-        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-4 * scale)
-
-
-@pytest.mark.parametrize(
-    ("family", "sizes"),
-    [
-        (Mamba, MAMBA | {"d_state": 4}),
-        (Mamba2, MAMBA2),
-        (RWKV7, RWKV | {"d_model": 32, "head_size": 16}),
-    ],
-)
-def test_a_kernel_that_cannot_run_is_refused(family: type, sizes: dict) -> None:
-    with pytest.raises(ValueError, match="kernel is 'cuda'; allowed are auto, torch, numba"):
-        family(**sizes, kernel="cuda")
-    if numba_problem() is not None:
-        with pytest.raises(ValueError, match="pip install numba"):
-            family(**sizes, kernel="numba")
-        return
-    model = family(**sizes, kernel="numba").to("meta")
-    with pytest.raises(ValueError, match="not on meta in torch"):
-        _ = model.kernel_used
-
-
-def test_all_kernels_can_be_compiled_ahead(capsys: pytest.CaptureFixture[str]) -> None:
-    assert warm.main() == 0
-    out, err = capsys.readouterr()
-    if numba_problem() is not None:
-        assert "pip install numba" in err
-        return
-    assert sorted(line.partition(":")[0] for line in out.splitlines()) == sorted(warm.MODULES)
-    folder = Path(warm.__file__).parent
-    kernels = {path.stem for path in folder.glob("*.py") if "@jit" in path.read_text()}
-    assert kernels == set(warm.MODULES)
-
-
-@needs_numba
-def test_the_fused_recurrence_costs_what_a_step_costs() -> None:
-    fused = RWKV7(**RWKV, d_model=32, head_size=16, kernel="numba")
-    chunked = RWKV7(**RWKV, d_model=32, head_size=16, kernel="torch")
-    assert fused.flops(2, 64) == 64 * fused.flops(2, 1)
-    assert fused.flops(2, 1) == chunked.flops(2, 1)
-    assert fused.flops(2, 64) < chunked.flops(2, 64)

@@ -18,11 +18,8 @@ from models.backbones.mamba3 import (
     trapezoid_parallel,
     trapezoid_reference,
 )
-from models.kernels.available import numba_problem
+from tests.models.kernels import KERNELS, needs_numba
 from tests.zoo import randomise
-
-needs_numba = pytest.mark.skipif(numba_problem() is not None, reason="needs numba")
-KERNELS = ["torch", pytest.param("numba", marks=needs_numba)]
 
 
 def inputs(length: int, rank: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:

@@ -217,7 +217,7 @@ def test_inactive_parameters_are_those_of_the_experts_not_chosen() -> None:
     [
         ({"top_k": 9}, "top_k=9 must lie between 1 and n_experts=8"),
         ({"top_k": 0}, "top_k=0"),
-        ({"d_expert": 0}, "d_expert=0"),
+        ({"d_expert": 0}, "d_expert is 0"),
         ({"d_shared": -1}, "d_shared=-1"),
     ],
 )

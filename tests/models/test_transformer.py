@@ -262,7 +262,7 @@ def test_encoder_has_no_recurrent_form() -> None:
         ({"n_heads": 0}, "n_heads=0"),
         ({"n_kv_heads": 4}, "n_kv_heads=4 must divide n_heads=6"),
         ({"mlp": "gelu"}, "allowed: swiglu, relu2"),
-        ({"d_ff": 0}, "d_ff=0"),
+        ({"d_ff": 0}, "d_ff is 0"),
         ({"n_layers": 0}, "n_layers=0"),
     ],
 )

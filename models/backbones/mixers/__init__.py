@@ -1,0 +1,25 @@
+"""The families' mixers behind one interface, so that a hybrid can stack them in any order."""
+
+from collections.abc import Callable
+
+from models.backbones.mixers.attention import AttentionMixer
+from models.backbones.mixers.interface import HybridMixer
+from models.backbones.mixers.rwkv import RWKVMixer
+from models.backbones.mixers.state_space import (
+    gated_delta_mixer,
+    mamba2_mixer,
+    mamba3_mixer,
+    mamba_mixer,
+)
+
+__all__ = ["MIXERS", "HybridMixer"]
+
+# Each takes the width, the number of layers and the norms' epsilon besides its own options.
+MIXERS: dict[str, Callable[..., HybridMixer]] = {
+    "attention": AttentionMixer,
+    "mamba": mamba_mixer,
+    "mamba2": mamba2_mixer,
+    "mamba3": mamba3_mixer,
+    "rwkv": RWKVMixer,
+    "gated_delta": gated_delta_mixer,
+}

@@ -1,0 +1,89 @@
+"""Attention as a hybrid's mixer: its state grows with the context.
+
+Shapes: B batch, T time, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.backbones.attention import KVCache, Rope
+from models.backbones.mixers.interface import HybridMixer
+from models.backbones.transformer import Attention
+
+
+@dataclass
+class AttentionState:
+    """Keys and values, and the absolute position of the next symbol."""
+
+    cache: KVCache
+    position: int = 0
+
+
+class AttentionMixer(HybridMixer):
+    """Causal grouped-query attention with rotary positions."""
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        n_layers: int,
+        norm_eps: float,
+        n_heads: int,
+        n_kv_heads: int,
+        kernel: str,
+        qk_norm: bool,
+        rope_theta: float,
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(
+            d_model=d_model,
+            n_heads=n_heads,
+            n_kv_heads=n_kv_heads,
+            attention=kernel,
+            causal=True,
+            qk_norm=qk_norm,
+            norm_eps=norm_eps,
+            residual_init=0.0,
+        )
+        self.rope = Rope(self.attention.head_dim, rope_theta)
+
+    def forward(
+        self, x: Tensor, state: AttentionState | None
+    ) -> tuple[Tensor, AttentionState | None]:
+        """(B, T, D) -> (B, T, D)."""
+        if state is None:
+            return self.attention(x, *self.rope(0, x.shape[1])), None
+        cos, sin = self._positions(state, x.shape[1])
+        return self.attention(x, cos, sin, state.cache), state
+
+    def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """(B, D) -> (B, D)."""
+        cos, sin = self._positions(state, 1)
+        return self.attention.step(x, cos, sin, state.cache), state
+
+    def _positions(self, state: AttentionState, count: int) -> tuple[Tensor, Tensor]:
+        start, state.position = state.position, state.position + count
+        return self.rope(start, start + count)
+
+    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> AttentionState:
+        """No keys yet."""
+        return AttentionState(self.attention.empty_cache(batch, device=device, dtype=dtype))
+
+    def crop(self, state: AttentionState, length: int) -> AttentionState:
+        """Keep the last `length` keys; they stay rotated at their absolute positions."""
+        state.cache.crop(length)
+        return state
+
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        """Grows with the context."""
+        return self.attention.cache_bytes(batch, context, dtype)
+
+    def flops(self, batch: int, length: int) -> int:
+        """Projections and the pairs that are seen."""
+        return self.attention.flops(batch, length)
+
+    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """The kernel that was asked for: torch chooses within it."""
+        return self.attention.attention

@@ -1,0 +1,42 @@
+"""What a layer of a hybrid asks of its mixer.
+
+Shapes: B batch, T time, D width.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class HybridMixer(nn.Module, ABC):
+    """What a layer asks of its mixer, which carries a state of its own kind."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:
+        """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
+
+    @abstractmethod
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One symbol, (B, D) -> (B, D)."""
+
+    @abstractmethod
+    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> Any:
+        """The state before the first symbol."""
+
+    @abstractmethod
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
+        """Bytes of the state after `context` symbols."""
+
+    @abstractmethod
+    def flops(self, batch: int, length: int) -> int:
+        """FLOPs over `batch` sequences of `length`."""
+
+    @abstractmethod
+    def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
+        """What computes it there, for a model of that type."""
+
+    def crop(self, state: Any, length: int) -> Any:
+        """Forget all but the last `length` symbols; the identity where the state does not grow."""
+        return state

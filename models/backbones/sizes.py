@@ -1,0 +1,17 @@
+"""Checks that every family makes of its sizes."""
+
+
+def check_sizes(**sizes: int) -> None:
+    """ValueError for a size below 1, by its name."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}; it has to be at least 1")
+
+
+def heads_of(d_inner: int, size: int, name: str) -> int:
+    """How many heads of `size` make a width; ValueError, naming the option, where none do."""
+    check_sizes(**{name: size})
+    heads, rest = divmod(d_inner, size)
+    if rest:
+        raise ValueError(f"{name} is {size}; it has to divide the width inside, {d_inner}")
+    return heads
