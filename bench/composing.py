@@ -1,7 +1,7 @@
 """The cells of one request, composed from the configurations."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.backends import ALL, chosen, fallback, lacking, others, own, refusal
@@ -21,13 +21,17 @@ CEILINGS = "ceilings"
 MODELLESS = (BASELINES, CEILINGS)
 
 
+# One of a group, with the overrides inside that group.
+Option = tuple[str, str, tuple[str, ...]]
+
+
 class CellBuilder:
     """Composes the cells of one request."""
 
     def __init__(self, request: Request, composer: Composer) -> None:
         self.request, self.composer = request, composer
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
-        self._scenarios: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._composed: dict[tuple[str, tuple[str, ...]], tuple[DictConfig, dict[str, Option]]] = {}
+        self._options: dict[Option, Any] = {}
         self._references: dict[str, DictConfig] = {}
 
     def of_model(
@@ -45,7 +49,8 @@ class CellBuilder:
         wanted = [name for name in scenarios if name not in MODELLESS]
         cells: list[Cell] = []
         for scenario in wanted:
-            config = self._compose(names, scenario, variant)
+            chosen_ones = {"model": model, "task": task, "scenario": scenario}
+            config = self._compose(chosen_ones, size, variant)
             check_numbers(config)
             check_model(config)
             self._check_types(variant, names, size, config)
@@ -101,19 +106,29 @@ class CellBuilder:
             cell.part["fallback"] = note
         return cell
 
-    def _compose(self, names: Sequence[str], scenario: str, variant: Sequence[str]) -> "DictConfig":
-        """Composing takes Hydra a tenth of a second, so scenarios share what they do not change."""
-        where = (*names, *variant)
-        inside = tuple(text for text in variant if _key(text, "scenario."))
-        node = self._scenarios.get((scenario, inside))
-        if node is not None and where in self._composed:
-            config = self._composed[where]
-            config.scenario = node
+    def _compose(
+        self, chosen: Mapping[str, str], size: str, variant: Sequence[str]
+    ) -> "DictConfig":
+        """The configuration with one option of each group that is chosen.
+
+        Composing takes Hydra a seventh of a second, so each option is composed once for each of its
+        overrides, and put where the others refer to it.
+        """
+        inside = {g: tuple(x for x in variant if _key(x, f"{g}.")) for g in chosen}
+        others = tuple(x for x in variant if not any(x in own for own in inside.values()))
+        options = {g: (g, name, inside[g]) for g, name in chosen.items()}
+        if (size, others) in self._composed and all(o in self._options for o in options.values()):
+            config, there = self._composed[size, others]
+            for group, option in options.items():
+                if there[group] != option:
+                    config[group], there[group] = self._options[option], option
             return config
-        overrides = [*names, f"scenario={scenario}", *self.request.shared, *variant]
-        config = self.composer.compose(overrides)
-        self._composed[where] = config
-        self._scenarios[scenario, inside] = config.scenario
+        names = [f"{group}={name}" for group, name in chosen.items()]
+        overrides = [*names, f"size={size}", f"suite={self.request.suite}"]
+        config = self.composer.compose([*overrides, *self.request.shared, *variant])
+        self._composed[size, others] = config, options
+        for group, option in options.items():
+            self._options[option] = config[group]
         return config
 
     def _check_types(

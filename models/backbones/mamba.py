@@ -17,6 +17,7 @@ Shapes: B batch, T time, D width, E d_inner, N d_state, R dt_rank, K d_conv.
 """
 
 import math
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -171,8 +172,8 @@ class MambaMixer(ConvMixer):
 class Mamba(MambaStack):
     """A stack of Mamba-1 mixers, of the options that `MambaMixer` takes."""
 
-    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
-        def mixer() -> MambaMixer:
-            return MambaMixer(d_model=d_model, n_layers=n_layers, **options)
+    mixer_class = MambaMixer
 
+    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
+        mixer = partial(self.mixer_class, d_model=d_model, n_layers=n_layers, **options)
         super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

@@ -15,6 +15,7 @@ models/kernels/ssd.py; `kernel` chooses.
 Shapes: B batch, T time, D width, E d_inner, H, P, G, N as above, K d_conv.
 """
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -190,8 +191,10 @@ class Mamba2Mixer(ConvMixer):
 class Mamba2(MambaStack):
     """A stack of Mamba-2 mixers, of the options that `Mamba2Mixer` takes."""
 
-    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
-        def mixer() -> Mamba2Mixer:
-            return Mamba2Mixer(d_model=d_model, n_layers=n_layers, norm_eps=norm_eps, **options)
+    mixer_class = Mamba2Mixer
 
+    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
+        mixer = partial(
+            self.mixer_class, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps, **options
+        )
         super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

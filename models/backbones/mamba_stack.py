@@ -161,6 +161,8 @@ class MambaStack(nn.Module):
     `mixer` makes that of one layer; ValueError for sizes that no model has.
     """
 
+    mixer_class: type[Mixer]  # whose options those of a subclass are
+
     def __init__(
         self, *, mixer: Callable[[], Mixer], d_model: int, n_layers: int, norm_eps: float
     ) -> None:

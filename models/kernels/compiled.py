@@ -70,8 +70,17 @@ def run(kernel: Any, *tensors: Tensor) -> None:
     megabyte, is numba's.
     """
     assert all(x.is_contiguous() for x in tensors)
+    _start()
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     kernel(*(x.detach().numpy() for x in tensors))
+
+
+@functools.cache
+def _start() -> None:
+    """Start numba's threads. OpenMP would then give torch as many, whatever it was told before."""
+    told = torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(told)
 
 
 def blocks_of(channels: int, most: int) -> Tensor:

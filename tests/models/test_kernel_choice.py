@@ -1,5 +1,8 @@
 """Which form a model runs: what the kernels hold, what is refused, what is compiled ahead."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +107,24 @@ def delta(head_v_dim: int) -> GatedDeltaMixer:
         conv_kernel_size=4, chunk_size=8, norm_eps=1e-5, kernel="auto", residual_init="zero",
         n_layers=2,
     )  # fmt: skip
+
+
+@needs_numba
+def test_the_kernels_leave_torch_its_threads() -> None:
+    """OpenMP gave torch those of numba, where torch had been told fewer."""
+    lines = [
+        "import torch",
+        "torch.set_num_threads(1)",
+        "from models.kernels import causal_conv",
+        "causal_conv.warm()",
+        "print(torch.get_num_threads())",
+    ]
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=300,
+        env=environment, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1"]
 
 
 def test_all_kernels_can_be_compiled_ahead(capsys: pytest.CaptureFixture[str]) -> None:
