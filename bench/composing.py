@@ -45,7 +45,7 @@ class CellBuilder:
         backends: Sequence[str],
         asked: bool,
     ) -> list[Cell]:
-        names = [f"model={model}", f"task={task}", f"size={size}", f"suite={self.request.suite}"]
+        names = [*self._names(model, task), f"size={size}"]
         wanted = [name for name in scenarios if name not in MODELLESS]
         cells: list[Cell] = []
         for scenario in wanted:
@@ -164,27 +164,31 @@ class CellBuilder:
 
     def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
         """The plain rivals of a task; `model` only completes the composition."""
-        kept = [text for text in variant if _key(text, "task.")]
-        names = [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
-        scenario = f"scenario={BASELINES}"
-        config = self.composer.compose([*names, scenario, *self.request.shared, *kept])
-        plain = finish_task(config, self.request.allow_targets)
-        cell = self._cell(plain, device, tuple(kept))
-        cell.part["overrides"] = self._telling(kept, names, "", config)
+        kept, config, cell = self._without_model(BASELINES, "task.", variant, device, task, model)
+        cell.part["overrides"] = self._telling(kept, self._names(model, task), "", config)
         return cell
 
     def ceilings(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:
         """The machine's own ceilings; task and model only complete the composition."""
-        kept = [text for text in variant if _key(text, "scenario.")]
-        names = [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
-        scenario = f"scenario={CEILINGS}"
-        config = self.composer.compose([*names, scenario, *self.request.shared, *kept])
-        plain = finish_task(config, self.request.allow_targets)
-        plain["task"] = {"name": MACHINE, "kind": MACHINE}
-        cell = self._cell(plain, device, tuple(kept))
+        kept, _, cell = self._without_model(CEILINGS, "scenario.", variant, device, task, model)
         cell.part |= {"family": MACHINE, "model": MACHINE, "backend": "torch"}
         cell.part["overrides"] = list(kept)
         return cell
+
+    def _without_model(
+        self, scenario: str, group: str, variant: Sequence[str], device: str, task: str, model: str
+    ) -> "tuple[list[str], DictConfig, Cell]":
+        """The overrides inside the one group that matters, the configuration and the cell."""
+        kept = [text for text in variant if _key(text, group)]
+        names = [*self._names(model, task), f"scenario={scenario}"]
+        config = self.composer.compose([*names, *self.request.shared, *kept])
+        plain = finish_task(config, self.request.allow_targets)
+        if scenario == CEILINGS:
+            plain["task"] = {"name": MACHINE, "kind": MACHINE}
+        return kept, config, self._cell(plain, device, tuple(kept))
+
+    def _names(self, model: str, task: str) -> list[str]:
+        return [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
 
     def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:
         plain = finish_task(config, self.request.allow_targets)

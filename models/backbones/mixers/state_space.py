@@ -6,6 +6,7 @@ norms' epsilon; widths inside are multiples of the model's.
 Shapes: B batch, T time, D width.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor
 
 from models.backbones.gated_delta import GatedDeltaMixer
 from models.backbones.mamba import MambaMixer
-from models.backbones.mamba2 import Mamba2Mixer
-from models.backbones.mamba3 import Mamba3Mixer
 from models.backbones.mamba_stack import Mixer
 from models.backbones.mixers.interface import HybridMixer
 from models.backbones.sizes import check_sizes, heads_of
@@ -64,26 +63,21 @@ def mamba_mixer(
     return StateSpaceMixer(mixer)
 
 
-def mamba2_mixer(
-    *, d_model: int, n_layers: int, norm_eps: float, expand: int, headdim: int, **options: Any
+def headed_mixer(
+    kind: Callable[..., Mixer],
+    *,
+    d_model: int,
+    n_layers: int,
+    norm_eps: float,
+    expand: int,
+    headdim: int,
+    **options: Any,
 ) -> StateSpaceMixer:
-    """Mamba-2 with `expand` times the model's width inside, in heads of `headdim`."""
+    """Mamba-2 or -3 with `expand` times the model's width inside, in heads of `headdim`."""
     check_sizes(expand=expand)
-    mixer = Mamba2Mixer(
-        d_model=d_model, nheads=heads_of(expand * d_model, headdim, "mamba2.headdim"),
-        headdim=headdim, norm_eps=norm_eps, n_layers=n_layers, residual_init="zero", **options,
-    )  # fmt: skip
-    return StateSpaceMixer(mixer)
-
-
-def mamba3_mixer(
-    *, d_model: int, n_layers: int, norm_eps: float, expand: int, headdim: int, **options: Any
-) -> StateSpaceMixer:
-    """Mamba-3 with `expand` times the model's width inside, in heads of `headdim`."""
-    check_sizes(expand=expand)
-    mixer = Mamba3Mixer(
-        d_model=d_model, nheads=heads_of(expand * d_model, headdim, "mamba3.headdim"),
-        headdim=headdim, norm_eps=norm_eps, n_layers=n_layers, residual_init="zero", **options,
+    mixer = kind(
+        d_model=d_model, nheads=heads_of(expand * d_model, headdim, "headdim"), headdim=headdim,
+        norm_eps=norm_eps, n_layers=n_layers, residual_init="zero", **options,
     )  # fmt: skip
     return StateSpaceMixer(mixer)
 
