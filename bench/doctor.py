@@ -117,8 +117,8 @@ def facts_now() -> dict[str, str]:
     known = {name: _word(value) for name, value in found.items()}
     quota, limit = found["cpu_quota"], found["memory_limit_gib"]
     wanted = worker_environment(cores())
-    allocator = ", ".join(f"{name}={wanted[name]}" for name in ALLOCATOR)
-    applies = "" if sys.platform == "linux" else " (read by glibc alone, so without effect here)"
+    settings = ", ".join(f"{name}={wanted[name]}" for name in ALLOCATOR if name in wanted)
+    allocator = settings or "none: those of this system read no variables"
     parts = ", ".join(name for name, value in machine_parts().items() if value)
     return {
         "python": sys.version.split()[0],
@@ -134,7 +134,7 @@ def facts_now() -> dict[str, str]:
         f"{'no' if limit is None else f'{limit:g} GiB'} memory limit",
         "frequency": f"governor {known['governor']}, turbo {known['turbo']}, "
         f"threads share cores {known['smt']}, MHz at most {known['frequency_max_mhz']}",
-        "allocator": allocator + applies,
+        "allocator": allocator,
         "variables": ", ".join(f"{k}={v}" for k, v in facts.variables().items()) or "none set",
     }
 

@@ -83,6 +83,8 @@ def torch_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda is not there; allowed here: auto, cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device=mps is not there; allowed here: auto, cpu")
     return torch.device(name)
 
 

@@ -15,6 +15,12 @@ print("yes" if torch.cuda.is_available() else
       "torch %s is a CPU build" % torch.__version__ if torch.version.cuda is None else
       "torch %s finds no CUDA device" % torch.__version__)
 """
+MPS_PROBE = """
+import torch
+print("yes" if torch.backends.mps.is_available() else
+      "torch %s is built without MPS" % torch.__version__ if not torch.backends.mps.is_built() else
+      "torch %s finds no Metal device" % torch.__version__)
+"""
 PROBE_S = 120
 
 
@@ -44,8 +50,19 @@ def cuda_problem() -> str | None:
     files = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
     if gpu() is None and not any(Path(path).exists() for path in files):
         return "no NVIDIA device is visible"
+    return _answer(PROBE)
+
+
+@functools.cache
+def mps_problem() -> str | None:
+    """Why there is no MPS here, or None where there is."""
+    return _answer(MPS_PROBE) if sys.platform == "darwin" else "this is no Mac"
+
+
+def _answer(probe: str) -> str | None:
+    """What stands in the way, by a program that says yes where nothing does."""
     # -P: a torch/ or random.py of the working directory is none of what a cell would import.
-    command = [sys.executable, "-P", "-c", PROBE]
+    command = [sys.executable, "-P", "-c", probe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S)
     except subprocess.TimeoutExpired:
@@ -60,8 +77,11 @@ def cuda_problem() -> str | None:
 def resolve_device(name: str) -> str:
     """The device of a cell: `auto` becomes what is there, one that is not there is an error.
 
-    `auto` says so on stderr where it passes a GPU over: figures of the CPU would surprise.
+    `auto` says so on stderr where it passes a GPU over: figures of the CPU would surprise. MPS has
+    to be asked for: not every operator has a form there.
     """
+    if name == "mps" and (missing := mps_problem()):
+        raise BadInput(f"device=mps is not there: {missing}; allowed here: cpu, auto.")
     problem = cuda_problem() if name in ("auto", "cuda") else None
     if name == "auto":
         if problem and (card := gpu()):

@@ -70,5 +70,5 @@ def describe(threads: int) -> dict[str, Any]:
         "threads": threads,
         **facts.describe(),
         "variables": facts.variables(),
-        "allocator": {name: worker_environment(threads)[name] for name in ALLOCATOR},
+        "allocator": {k: v for k, v in worker_environment(threads).items() if k in ALLOCATOR},
     }

@@ -1,6 +1,7 @@
 """The variables that a measured process is started with."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -15,8 +16,10 @@ def worker_environment(threads: int, *, online: bool = False) -> dict[str, str]:
     """
     count = str(threads)
     fixed = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
+    # glibc alone reads its allocator's.
+    allocator = ALLOCATOR if sys.platform == "linux" else {}
     # The profiler, which watches the allocator, would speak of the GPU that it does not find.
-    soft = {**ALLOCATOR, "TOKENIZERS_PARALLELISM": "false", "KINETO_LOG_LEVEL": "99"}
+    soft = {**allocator, "TOKENIZERS_PARALLELISM": "false", "KINETO_LOG_LEVEL": "99"}
     soft |= {} if online else {"HF_HUB_OFFLINE": "1"}
     return fixed | {name: os.environ.get(name, value) for name, value in soft.items()}
 

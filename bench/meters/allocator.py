@@ -1,8 +1,9 @@
 """What the allocator of a device hands out, phase by phase.
 
-On CUDA its own counters are read. The CPU's keeps none, but it tells torch's profiler of every
-block that it hands out and takes back. These events see what following the results of operators
-(a dispatch mode) cannot: scratch inside operators, and tensors that compiled or fused kernels make.
+On CUDA its own counters are read; those of MPS know what is handed out now, and no peak. The CPU's
+keeps none, but it tells torch's profiler of every block that it hands out and takes back. These
+events see what following the results of operators (a dispatch mode) cannot: scratch inside
+operators, and tensors that compiled or fused kernels make.
 Neither sees memory that comes from elsewhere, such as numpy's or a library's own.
 """
 
@@ -15,19 +16,23 @@ from torch import Tensor
 from torch.autograd.profiler import profile, record_function
 
 MARK = "archbench phase: "
-METHODS = {"cpu": "CPU allocator events", "cuda": "CUDA allocator"}
+METHODS = {
+    "cpu": "CPU allocator events",
+    "cuda": "CUDA allocator",
+    "mps": "MPS allocator, which keeps no peak",
+}
 
 
 @dataclass(frozen=True)
 class Phase:
     """Bytes: what lives on after the phase, and the most that was alive at once during it.
 
-    `peak` counts all that was alive before the phase as well. `reserved` is the most that the
-    allocator had taken from the device, where it keeps such a store.
+    `peak` counts all that was alive before the phase as well; None where no counter has it.
+    `reserved` is the most that the allocator had taken from the device, where it keeps a store.
     """
 
     added: int
-    peak: int
+    peak: int | None
     reserved: int | None = None
 
 
@@ -51,6 +56,8 @@ def run_phases(
     """
     if device.type == "cuda":
         return {name: _cuda_phase(call, device) for name, call in phases.items()}
+    if device.type == "mps":
+        return {name: _mps_phase(call) for name, call in phases.items()}
     return _cpu_phases(phases, nbytes(resident))
 
 
@@ -64,6 +71,18 @@ def _cuda_phase(call: Callable[[], object], device: torch.device) -> Phase:
         added=torch.cuda.memory_allocated(device) - before,
         peak=torch.cuda.max_memory_allocated(device),
         reserved=torch.cuda.max_memory_reserved(device),
+    )
+
+
+def _mps_phase(call: Callable[[], object]) -> Phase:
+    torch.mps.synchronize()
+    before = torch.mps.current_allocated_memory()
+    call()
+    torch.mps.synchronize()
+    return Phase(
+        added=torch.mps.current_allocated_memory() - before,
+        peak=None,
+        reserved=torch.mps.driver_allocated_memory(),
     )
 
 

@@ -61,9 +61,10 @@ def peak_of(
 def peak_over(phases: Iterable[Phase], model: nn.Module, device: torch.device) -> dict[str, Any]:
     """What a record says of the tensors of a model over `phases`."""
     phases = list(phases)
+    peaks = [phase.peak for phase in phases if phase.peak is not None]
     found = {
         "parameters_bytes": nbytes(model.parameters()),
-        "peak_bytes": max(phase.peak for phase in phases),
+        "peak_bytes": max(peaks) if len(peaks) == len(phases) else None,
         "method": METHODS[device.type],
     }
     reserved = [phase.reserved for phase in phases if phase.reserved is not None]

@@ -106,7 +106,11 @@ def measure(
 
     `wanted` samples are taken where the cap allows it; fewer are no defect.
     """
-    windows = _CudaWindows() if device.type == "cuda" else _CpuWindows()
+    windows: _CpuWindows | _CudaWindows
+    if device.type == "cuda":
+        windows = _CudaWindows()
+    else:
+        windows = _MpsWindows() if device.type == "mps" else _CpuWindows()
     (cold,) = windows.first(call, before)
     for _ in range(limits.warmup):
         before()
@@ -154,10 +158,33 @@ class _CpuWindows:
         turn()
         return (_cpu_clock(call),)
 
-    first = next
+    def first(self, call: Callable[[], object], before: Callable[[], object]) -> Sequence[float]:
+        """The cold call, as any other."""
+        return self.next(call, before)
 
     def settle(self) -> None:
         """Nothing is pending on a CPU."""
+
+
+class _MpsWindows(_CpuWindows):
+    """Windows of a single call, after which the host waits for the device."""
+
+    clock = "perf_counter after torch.mps.synchronize"
+
+    def next(self, call: Callable[[], object], before: Callable[[], object]) -> Sequence[float]:
+        before()
+        self.settle()  # what prepares the call is no part of it
+        turn()
+
+        def whole() -> None:
+            call()
+            torch.mps.synchronize()
+
+        return (_cpu_clock(whole),)
+
+    def settle(self) -> None:
+        """Wait for what was begun to end."""
+        torch.mps.synchronize()
 
 
 def _cpu_clock(call: Callable[[], object]) -> float:

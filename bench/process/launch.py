@@ -44,8 +44,9 @@ class Launcher:
         self, *, preload: Sequence[str], threads: int, worker: str, fresh: bool = False
     ) -> None:
         self.worker = worker
-        methods = multiprocessing.get_all_start_methods()
-        served = "forkserver" in methods and not fresh
+        # On a Mac, too, processes can fork, but not once the system's frameworks are loaded.
+        forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
+        served = forks and not fresh
         self.method = "forkserver" if served else "spawn"
         self.layout = secrets.token_hex(8)
         self._server: int | None = None

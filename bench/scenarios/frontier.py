@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.meters.allocator import METHODS
 from bench.meters.process import peak_during, resident_bytes
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
@@ -52,7 +53,11 @@ def _peak(call: Call, device: torch.device) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats(device)
         call()
         torch.cuda.synchronize(device)
-        return {"peak_bytes": torch.cuda.max_memory_allocated(device), "method": "CUDA allocator"}
+        return {"peak_bytes": torch.cuda.max_memory_allocated(device), "method": METHODS["cuda"]}
+    if device.type == "mps":
+        call()
+        torch.mps.synchronize()
+        return {"peak_bytes": None, "method": METHODS["mps"]}
     peak = peak_during(call)
     if peak is None:  # where it cannot be told, the call is not made; it must fit all the same
         call()

@@ -177,7 +177,7 @@ class MemoryPart(TypedDict, total=False):
     optimizer_bytes: int
     activations_bytes: int
     state_bytes: int
-    peak_bytes: int
+    peak_bytes: int | None
     reserved_bytes: int
     rss_start_bytes: int
     rss_peak_bytes: int
@@ -235,7 +235,7 @@ class PointPart(TypedDict, total=False):
     state_bytes: int  # held by the tensors of the state
     stated_bytes: int  # what the model's formula says
     start_bytes: int  # held by the process before the point's own call
-    peak_bytes: int
+    peak_bytes: int | None
     limit_bytes: int  # of memory, as it was in force
     wall_s: float  # of the point's process
 

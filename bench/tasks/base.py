@@ -163,6 +163,7 @@ def scoring(model: Any, device: torch.device | str) -> Iterator[torch.device]:
     device = torch.device(device)
     training = model.training if isinstance(model, nn.Module) else False
     devices = [device] if device.type == "cuda" else []
+    metal = torch.mps.get_rng_state() if device.type == "mps" else None
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         if isinstance(model, nn.Module):
@@ -170,5 +171,7 @@ def scoring(model: Any, device: torch.device | str) -> Iterator[torch.device]:
         try:
             yield device
         finally:
+            if metal is not None:
+                torch.mps.set_rng_state(metal)
             if isinstance(model, nn.Module):
                 model.train(training)

@@ -57,16 +57,21 @@ def points(block: SweepBlock) -> Sheet:
     rows, notes = [], []
     for sweep in block.sweeps:
         for point in sweep.points:
-            state, peak = point["state_bytes"] / 1024, point["peak_bytes"] / 2**20
+            state, peak = point["state_bytes"] / 1024, point["peak_bytes"]
             rows.append(
                 [Entry(sweep.label), Entry(point["at"]),
                  *_timed(point, "prefill"), *_timed(point, "step"),
-                 Entry(state, significant(state)), Entry(peak, significant(peak))]
+                 Entry(state, significant(state)), _mebibytes(peak)]
             )  # fmt: skip
         for point in sweep.missing:
             reason = point.get("reason")
             notes.append(f"{sweep.label} at {point['at']}: {point['status']}, {reason}")
     return Sheet(f"Context sweep · {block.heading}", HEADS, rows, notes)
+
+
+def _mebibytes(peak: int | None) -> Entry:
+    """A dash where the device keeps no peak."""
+    return Entry(None) if peak is None else Entry(peak / 2**20, significant(peak / 2**20))
 
 
 def _timed(point: PointPart, name: str) -> list[Entry]:
