@@ -53,8 +53,9 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
         }  # fmt: skip
         for size, task, model in itertools.product(axes["size"], axes["task"], axes["model"]):
             found = builder.of_model(
-                variant, device, size, task, model, scenarios, axes["backend"], bool(asked)
-            )
+                variant, device, str(dtype), size, task, model,
+                scenarios, axes["backend"], bool(asked),
+            )  # fmt: skip
             cells += [_with(cell, seed=seed, **scalars) for cell in found for seed in axes["seed"]]
         if BASELINES in scenarios:
             rivals = [
