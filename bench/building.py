@@ -91,8 +91,8 @@ class Models:
     def build(self) -> nn.Module:
         """By the backend of the cell."""
         model = self._adopted(self._ours())
-        if self.config["compile"]:
-            model.compile()
+        if compiled := self.config["compile"]:
+            model.compile(mode=compiled if isinstance(compiled, str) else None)
         return model
 
     def facts(self) -> dict[str, Any]:
