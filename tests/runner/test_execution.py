@@ -66,3 +66,19 @@ def test_a_library_that_is_not_installed(
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert f"backend={backend}: " in done.err
     assert f"is not installed; {cure}" in done.err
+
+
+def test_a_library_that_cannot_run_on_this_device(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "fla").mkdir()
+    (tmp_path / "fla" / "__init__.py").touch()
+    root = str(Path(__file__).resolve().parents[2])
+    done = python(
+        "-m", "bench", "suite=smoke", "model=rwkv", "task=text", "device=cpu", "backend=fla",
+        "scenario=prefill", f"results={results}", PYTHONPATH=f"{tmp_path}:{root}",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    [made] = records(results)
+    assert made["status"] == "unsupported"
+    assert made["reason"] == (
+        "backend=fla: it runs on CUDA in float32 or bfloat16 or float16, not on cpu in float32"
+    )
