@@ -8,6 +8,7 @@ A model's YAML names its own (`backend`) and the others (`backends`): by name a 
     kinds       kinds of tasks it serves; none given: all of the model's
     scenarios   what it can do of what the model can; none given: all
     fastest     devices on which `backend=auto` takes it where it is installed
+    dtypes      types in which it does; none given: all
 """
 
 import importlib.util
@@ -35,34 +36,42 @@ def others(model: Mapping[str, Any], kind: str) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def chosen(model: Mapping[str, Any], kind: str, device: str, asked: str) -> list[str]:
+def chosen(model: Mapping[str, Any], kind: str, device: str, dtype: str, asked: str) -> list[str]:
     """The backends that `asked` means for this model, the model's own before others."""
     there = [own(model, kind), *others(model, kind)]
     if asked == ALL:
         return there
     if asked == AUTO:
-        return [_fastest(model, kind, device)]
+        return [_fastest(model, kind, device, dtype)]
     return [asked]
 
 
-def _fastest(model: Mapping[str, Any], kind: str, device: str) -> str:
+def _fastest(model: Mapping[str, Any], kind: str, device: str, dtype: str) -> str:
     for name, entry in others(model, kind).items():
-        if device in (entry.get("fastest") or ()) and not lacking(entry):
+        if device in (entry.get("fastest") or ()) and _unfit(entry, dtype) is None:
             return name
     return own(model, kind)
 
 
-def fallback(model: Mapping[str, Any], kind: str, device: str, asked: str) -> str | None:
+def fallback(
+    model: Mapping[str, Any], kind: str, device: str, dtype: str, asked: str
+) -> str | None:
     """What `backend=auto` would have taken, and why it did not."""
     if asked != AUTO:
         return None
     for name, entry in others(model, kind).items():
-        if device in (entry.get("fastest") or ()) and (missing := lacking(entry)):
-            return (
-                f"{name}, the fastest on {device}, is not installed ({', '.join(missing)}; "
-                f"{entry['install']}): {own(model, kind)} runs instead"
-            )
+        if device in (entry.get("fastest") or ()) and (reason := _unfit(entry, dtype)):
+            mine = own(model, kind)
+            return f"{name}, the fastest on {device}, {reason}: {mine} runs instead"
     return None
+
+
+def _unfit(entry: Mapping[str, Any], dtype: str) -> str | None:
+    """Why auto leaves an implementation alone, or None."""
+    if missing := lacking(entry):
+        return f"is not installed ({', '.join(missing)}; {entry['install']})"
+    types = entry.get("dtypes") or (dtype,)
+    return None if dtype in types else f"is taken for {' and '.join(types)}, not for {dtype}"
 
 
 def lacking(entry: Mapping[str, Any]) -> list[str]:

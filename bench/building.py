@@ -91,13 +91,15 @@ class Models:
     def build(self) -> nn.Module:
         """By the backend of the cell."""
         model = self._adopted(self._ours())
-        if self.config["compile"]:
-            model.compile()
+        if compiled := self.config["compile"]:
+            model.compile(mode=compiled if isinstance(compiled, str) else None)
         return model
 
     def facts(self) -> dict[str, Any]:
         """What a record says of the model, from one that is built for it."""
         ours = self._ours()
+        if self.backend is None and (problem := self._problem(ours)):
+            raise Unsupported(problem)
         numbers = count(ours)
         target = None if self.checkpoint else self.config["size"]["parameters"]
         found: dict[str, Any] = {
@@ -157,6 +159,12 @@ class Models:
             if not isinstance(error.__cause__, ValueError):
                 raise
             raise self._named(error) from error
+
+    def _problem(self, model: nn.Module) -> str | None:
+        """Why a kernel that was asked for cannot run on this device in this type, or None."""
+        dtype = getattr(torch, self.config["dtype"])
+        asked = (getattr(module, "kernel_problem", None) for module in model.modules())
+        return next(filter(None, (ask(self.device, dtype) for ask in asked if ask)), None)
 
     def _adopted(self, model: nn.Module) -> nn.Module:
         if self.backend is None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # the type alone: the checks need nothing of Hydra
     from omegaconf import DictConfig
 
 DTYPES = ("float32", "bfloat16", "float16")
+# Modes of torch.compile; the first two record CUDA graphs, which replay all kernels at one launch.
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+COMPILE_MODES = (*CUDA_GRAPHS, "max-autotune-no-cudagraphs")
 OUTPUTS = ("table", "json")
 ISOLATIONS = ("server", "fresh")
 BUSY_GPU = ("record", "refuse")
@@ -32,9 +35,7 @@ def check_scalar(key: str, value: object) -> int | str | bool:
             raise unknown(key, text, DTYPES)
         return text
     if key == "compile":
-        if text.lower() not in ("true", "false"):
-            raise BadInput(f"compile={text} is no truth value; allowed: true, false.")
-        return text.lower() == "true"
+        return check_compile(text)
     least, most, allowed = 0, 2**31 - 1, "integers from 0"
     if key == "threads":  # more than there are cores would only wait for each other
         least, most = 1, cores()
@@ -45,6 +46,26 @@ def check_scalar(key: str, value: object) -> int | str | bool:
     if len(text) > 20 or not least <= int(text) <= most:
         raise BadInput(f"{key}={text[:40]} is out of range; allowed: {allowed}.")
     return int(text)
+
+
+def check_compile(text: str) -> bool | str:
+    """Whether forward is compiled, or the mode of torch.compile by which it is."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text not in COMPILE_MODES:
+        raise unknown("compile", text, ("true", "false", *COMPILE_MODES))
+    return text
+
+
+def compile_refusal(compiled: bool | str, device: str) -> str | None:
+    """Why a device cannot compile in this mode, or None."""
+    if compiled not in CUDA_GRAPHS or device == "cuda":
+        return None
+    plain = ", ".join(["true", *(mode for mode in COMPILE_MODES if mode not in CUDA_GRAPHS)])
+    return (
+        f"compile={compiled} records CUDA graphs, which device={device} has not; "
+        f"allowed there: {plain}"
+    )
 
 
 def check_runner(config: "DictConfig") -> None:

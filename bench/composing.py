@@ -38,6 +38,7 @@ class CellBuilder:
         self,
         variant: Sequence[str],
         device: str,
+        dtype: str,
         size: str,
         task: str,
         model: str,
@@ -64,9 +65,10 @@ class CellBuilder:
             overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
             plain = finish(config, overridden, self.request.allow_targets)
             telling = self._telling(variant, names, size, config)
+            kind = plain["task"]["kind"]
             for wish in backends:
-                for backend in chosen(plain["model"], plain["task"]["kind"], device, wish):
-                    cell = self._by(backend, wish, plain, device, variant, asked)
+                for backend in chosen(plain["model"], kind, device, dtype, wish):
+                    cell = self._by(backend, wish, plain, device, dtype, variant, asked)
                     if cell is not None:
                         cell.part["overrides"] = telling
                         cells.append(cell)
@@ -78,6 +80,7 @@ class CellBuilder:
         wish: str,
         plain: dict[str, Any],
         device: str,
+        dtype: str,
         variant: Sequence[str],
         asked: bool,
     ) -> Cell | None:
@@ -102,7 +105,7 @@ class CellBuilder:
         cell = self._cell(config, device, tuple(variant))
         cell.part["backend"] = backend
         cell.unsupported = reason
-        if (note := fallback(model, kind, device, wish)) is not None:
+        if (note := fallback(model, kind, device, dtype, wish)) is not None:
             cell.part["fallback"] = note
         return cell
 

@@ -116,7 +116,7 @@ class Config:
     dtype: str = MISSING
     threads: int | None = MISSING
     backend: str = MISSING
-    compile: bool = MISSING
+    compile: bool | str = MISSING
     lr: float | None = MISSING
     optimizer: Optimizer = field(default_factory=Optimizer)
 

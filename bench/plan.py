@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.backends import AUTO
 from bench.cell import Cell
+from bench.checks import compile_refusal
 from bench.composing import BASELINES, CEILINGS, CellBuilder
 from bench.errors import BadInput, unknown
 from bench.frontier import FRONTIER
@@ -53,9 +54,12 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
         }  # fmt: skip
         for size, task, model in itertools.product(axes["size"], axes["task"], axes["model"]):
             found = builder.of_model(
-                variant, device, size, task, model, scenarios, axes["backend"], bool(asked)
-            )
-            cells += [_with(cell, seed=seed, **scalars) for cell in found for seed in axes["seed"]]
+                variant, device, str(dtype), size, task, model,
+                scenarios, axes["backend"], bool(asked),
+            )  # fmt: skip
+            for cell in found:
+                cell.unsupported = cell.unsupported or compile_refusal(compiled, device)
+                cells += [_with(cell, seed=seed, **scalars) for seed in axes["seed"]]
         if BASELINES in scenarios:
             rivals = [
                 builder.baselines(variant, device, task, axes["model"][0]) for task in axes["task"]

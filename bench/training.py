@@ -229,7 +229,8 @@ def train(
     begin = time.perf_counter()
     for step in range(1, steps + 1):
         batch = {name: value.to(device) for name, value in next(batches).items()}
-        pending.append(trainer.step(batch))
+        # A copy: where forward is a CUDA graph, the next step writes over the loss of this one.
+        pending.append(trainer.step(batch).clone())
         if step % every == 0 or step == steps:
             loss = torch.stack(pending).mean().item()
             pending.clear()

@@ -90,7 +90,7 @@ class Context:
             )
 
     def require_compiled(self, model: nn.Module, call: Callable[[], object]) -> None:
-        """With compile=true, refuse to measure a `call` that does not go through forward.
+        """Where compiled, refuse to measure a `call` that does not go through forward.
 
         Forward alone is compiled: all else would carry a label that it does not deserve.
         """
@@ -102,8 +102,9 @@ class Context:
             call()
         handle.remove()
         if not seen:
+            asked = str(self.config["compile"]).lower()
             raise Unsupported(
-                f"compile=true compiles the forward pass, which {self.scenario['name']} of this "
+                f"compile={asked} compiles the forward pass, which {self.scenario['name']} of this "
                 f"model does not go through; allowed: compile=false"
             )
 

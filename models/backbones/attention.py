@@ -1,20 +1,32 @@
 """The parts of attention: rotary positions, the kernels, the key-value cache.
 
-RoFormer (arXiv:2104.09864) for positions; FlashAttention (arXiv:2205.14135) is what torch's
-`scaled_dot_product_attention` runs where it can; FlexAttention (arXiv:2412.05496) is `flex`.
+RoFormer (arXiv:2104.09864) for positions. The kernels of the parallel form: `eager` is the plain
+equation; `sdpa` is torch's `scaled_dot_product_attention`, which runs FlashAttention
+(arXiv:2205.14135) where it can; `sdpa_flash` and `sdpa_efficient` are that kernel of torch's or
+none; `flex` is FlexAttention (arXiv:2412.05496); `flash_attn` is the package of FlashAttention-2
+(arXiv:2307.08691).
 
 Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head width.
 """
 
+import importlib.util
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-KERNELS = ("eager", "sdpa", "flex")
+KERNELS = ("eager", "sdpa", "flex", "sdpa_flash", "sdpa_efficient", "flash_attn")
+OF_TORCH = {
+    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+SHORT_TYPES = (torch.float16, torch.bfloat16)
+WIDEST_HEAD = 256  # of FlashAttention on CUDA
 
 
 class Rope(nn.Module):
@@ -87,12 +99,73 @@ def _compiled_flex() -> object:
     return torch.compile(flex_attention)
 
 
+def kernel_problem(
+    kernel: str, device: torch.device, dtype: torch.dtype, head_dim: int
+) -> str | None:
+    """Why a kernel cannot attend there, in one sentence, or None."""
+    kind, cuda = str(dtype).removeprefix("torch."), device.type == "cuda"
+    where = f"attention={kernel} on {device.type} in {kind}"
+    cure = "use attention=sdpa"
+    if kernel == "flash_attn" and importlib.util.find_spec("flash_attn") is None:
+        return (
+            f"{where}: flash_attn is not installed; pip install --no-build-isolation flash-attn, "
+            f"or {cure}"
+        )
+    if kernel in ("sdpa_efficient", "flash_attn") and not cuda:
+        return f"{where}: it runs on CUDA alone; {cure}"
+    if kernel == "flash_attn" or (kernel == "sdpa_flash" and cuda):
+        if dtype not in SHORT_TYPES:
+            return f"{where}: on CUDA it runs in float16 or bfloat16 alone; {cure}"
+        if head_dim > WIDEST_HEAD:
+            return f"{where}: a head is {head_dim} wide, and it holds at most {WIDEST_HEAD}; {cure}"
+    return None
+
+
+def _type_of(q: Tensor) -> torch.dtype:
+    """In which torch attends."""
+    kind = q.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+
+
+def _attend_by_torch(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Tensor:
+    """By one kernel of `scaled_dot_product_attention`, which raises where it cannot."""
+    queries, keys, groups = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
+    if groups > 1:  # not every kernel takes groups, with and without a mask
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (B, H, S, d)
+    seen: Tensor | None = None
+    if causal and queries != keys:
+        if kernel == "sdpa_flash" and q.is_cuda:  # it takes no mask, but knows this one
+            seen = causal_lower_right(queries, keys)
+        else:
+            seen = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    with sdpa_kernel(OF_TORCH[kernel]):
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, is_causal=causal and seen is None
+        )
+
+
+def _attend_by_package(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
+    """By flash_attn, which takes groups, and puts the last query at the last key."""
+    from flash_attn import flash_attn_func
+
+    dtype = _type_of(q)
+    q, k, v = (t.transpose(1, 2).to(dtype) for t in (q, k, v))  # (B, T or S, H or K, d)
+    y: Tensor = flash_attn_func(q, k, v, causal=causal)
+    return y.transpose(1, 2)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Tensor:
     """Attention of (B, H, T, d) over (B, K, S, d), K a divisor of H: -> (B, H, T, d).
 
     With `causal` the last query sits at the last key: query i sees keys 0 .. S-T+i.
     """
     queries, keys = q.shape[2], k.shape[2]
+    if problem := kernel_problem(kernel, q.device, _type_of(q), q.shape[-1]):
+        raise ValueError(problem)
+    if kernel in OF_TORCH:
+        return _attend_by_torch(q, k, v, kernel=kernel, causal=causal)
+    if kernel == "flash_attn":
+        return _attend_by_package(q, k, v, causal=causal)
     if kernel == "flex":
         if q.requires_grad and q.is_cpu:
             raise ValueError("attention=flex has no backward on cpu; use attention=sdpa or eager")

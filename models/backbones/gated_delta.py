@@ -207,13 +207,7 @@ class GatedDeltaMixer(ConvMixer):
         qkv, z, b, a = self._project(x)
         window = None if state is None else self.conv1d.next_window(qkv, state.window)
         qkv = self.conv1d(qkv, None if state is None else state.window)
-        q, k, v, g, beta = self._select(qkv, b, a, scan_dtype(x.dtype))
-        before = None if state is None else state.ssm
-        with without_autocast(x.device):
-            if self.kernel_on(x.device, x.dtype) == "numba":
-                o, last = gated_delta_fused(q, k, v, g, beta, before)
-            else:
-                o, last = gated_delta_chunked(q, k, v, g, beta, before, self.chunk_size)
+        o, last = self._rule(qkv, b, a, None if state is None else state.ssm)
         return self._out(o, z), None if window is None else MixerState(window, last)
 
     def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
@@ -264,6 +258,16 @@ class GatedDeltaMixer(ConvMixer):
         b, a = self.in_proj_ba(x).unflatten(-1, (self.num_k_heads, -1)).chunk(2, -1)
         z = z.reshape(*x.shape[:-1], self.num_v_heads, self.head_v_dim)
         return torch.cat([t.flatten(-2) for t in qkv], -1), z, b.flatten(-2), a.flatten(-2)
+
+    def _rule(
+        self, qkv: Tensor, b: Tensor, a: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The output (B, T, H, V) and the last state (B, H, V, K)."""
+        q, k, v, g, beta = self._select(qkv, b, a, scan_dtype(qkv.dtype))
+        with without_autocast(qkv.device):
+            if self.kernel_on(qkv.device, qkv.dtype) == "numba":
+                return gated_delta_fused(q, k, v, g, beta, state)
+            return gated_delta_chunked(q, k, v, g, beta, state, self.chunk_size)
 
     def _select(self, qkv: Tensor, b: Tensor, a: Tensor, wide: torch.dtype) -> tuple[Tensor, ...]:
         """q and k (..., G, K), v (..., H, V), g and beta (..., H), all in `wide`."""

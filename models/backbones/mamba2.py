@@ -105,16 +105,7 @@ class Mamba2Mixer(ConvMixer):
         z, xBC, dt = self._project(x)
         window = None if state is None else self.conv1d.next_window(xBC, state.window)
         xBC = self.conv1d(xBC, None if state is None else state.window)
-        wide = scan_dtype(x.dtype)
-        u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
-        before = None if state is None else state.ssm
-        with without_autocast(x.device):
-            if self.kernel_on(x.device, x.dtype) == "numba":
-                from models.kernels.ssd import ssd_fused
-
-                y, last = ssd_fused(u, delta, A, B, C, D, before)
-            else:
-                y, last = ssd_chunked(u, delta, A, B, C, D, before, self.chunk_size)
+        y, last = self._scan(xBC, dt, None if state is None else state.ssm)
         out = self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z))  # (B, T, D)
         return out, None if window is None else MixerState(window, last)
 
@@ -179,13 +170,28 @@ class Mamba2Mixer(ConvMixer):
         z, xBC, dt = self.in_proj(x).split(sizes, dim=-1)
         return z, xBC, dt
 
-    def _select(self, xBC: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
-        """Split and shape: x (..., H, P), B and C (..., G, N), delta (..., H), A and D (H)."""
+    def _scan(self, xBC: Tensor, dt: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, T, E + 2GN), (B, T, H) -> (B, T, H, P) and the last state (B, H, P, N)."""
+        wide = scan_dtype(xBC.dtype)
+        u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
+        with without_autocast(xBC.device):
+            if self.kernel_on(xBC.device, xBC.dtype) == "numba":
+                from models.kernels.ssd import ssd_fused
+
+                return ssd_fused(u, delta, A, B, C, D, state)
+            return ssd_chunked(u, delta, A, B, C, D, state, self.chunk_size)
+
+    def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (..., H, P), B and C (..., G, N)."""
         x, B, C = xBC.split([self.d_inner, self.d_shared, self.d_shared], dim=-1)
         B, C = (t.unflatten(-1, (self.ngroups, self.d_state)) for t in (B, C))
+        return x.unflatten(-1, (self.nheads, self.headdim)), B, C
+
+    def _select(self, xBC: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
+        """x (..., H, P), B and C (..., G, N), delta (..., H), A and D (H)."""
         delta = F.softplus(dt + self.dt_bias.to(dt.dtype))
         A, D = -torch.exp(self.A_log.to(dt.dtype)), self.D.to(dt.dtype)
-        return x.unflatten(-1, (self.nheads, self.headdim)), B, C, delta, A, D
+        return *self._split(xBC), delta, A, D
 
 
 class Mamba2(MambaStack):

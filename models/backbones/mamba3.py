@@ -318,20 +318,31 @@ class Mamba3Mixer(Mixer):
         """z and x (..., H, P), B and C (..., R, H, N), log_decay, delta and lam (..., H), and the
         angles of this symbol (..., H, S); all but z in the type of the scan.
         """
-        E, H, shared = self.d_inner, self.nheads, self.d_shared
-        sizes = [E, E, shared, shared, H, H, H, self.num_rope_angles]
-        z, u, B, C, dt, rate, lam, angle = self.in_proj(x).split(sizes, -1)
+        z, u, B, C, dt, rate, lam, angle = self._parts(x)
         wide = scan_dtype(x.dtype)
-        dt, rate, lam, angle = (t.to(wide) for t in (dt, rate, lam, angle))
-        delta = F.softplus(dt + self.dt_bias.to(wide))
-        # A_t = -(1 + rate) where rate >= 0, else -1 / (1 - rate): heavy tails on both sides
-        A = -(rate.clamp(min=0) + 1 / (1 - rate.clamp(max=0))).clamp(min=A_FLOOR)
+        log_decay, delta = self._rates(dt.to(wide), rate.to(wide))
+        lam, angle = lam.to(wide), angle.to(wide)
         # theta_t - theta_{t-1} = pi tanh(a_t) delta_t
         turns = math.pi * torch.tanh(angle).unsqueeze(-2) * delta.unsqueeze(-1)
         B = self._biased(self.B_norm, B, self.B_bias)
         C = self._biased(self.C_norm, C, self.C_bias)
-        z, u = (t.unflatten(-1, (H, self.headdim)) for t in (z, u))
-        return z, u.to(wide), B, C, delta * A, delta, torch.sigmoid(lam), turns
+        return z, u.to(wide), B, C, log_decay, delta, torch.sigmoid(lam), turns
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the projection holds: z and x (..., H, P), B and C (..., RGN), step, rate and share
+        (..., H), and the angles that all heads share (..., S).
+        """
+        E, H, shared = self.d_inner, self.nheads, self.d_shared
+        sizes = [E, E, shared, shared, H, H, H, self.num_rope_angles]
+        z, u, *rest = self.in_proj(x).split(sizes, -1)
+        return z.unflatten(-1, (H, self.headdim)), u.unflatten(-1, (H, self.headdim)), *rest
+
+    def _rates(self, dt: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+        """log alpha and delta, (..., H) each."""
+        delta = F.softplus(dt + self.dt_bias.to(dt.dtype))
+        # A_t = -(1 + rate) where rate >= 0, else -1 / (1 - rate): heavy tails on both sides
+        A = -(rate.clamp(min=0) + 1 / (1 - rate.clamp(max=0))).clamp(min=A_FLOOR)
+        return delta * A, delta
 
     def _biased(self, norm: RMSNorm, x: Tensor, bias: Tensor) -> Tensor:
         """Norm, and a bias for each head of a group: (..., RGN) -> (..., R, H, N)."""

@@ -134,20 +134,26 @@ class TimeMix(nn.Module):
         k = torch.addcmul(k, k, (a - 1) * self.k_a.view(1, D)).view(heads)
         v, a, log_w = v.view(heads), a.view(heads), log_w.view(heads)  # (B, T, H, N)
 
-        r_, w_, k_, v_, a_, b_ = (t.to(state.dtype) for t in (r, log_w, k, v, -kk, kk * a))
-        with torch.autocast(x.device.type, enabled=False):
-            if T == 1:
-                o, state = wkv7_reference(r_, w_, k_, v_, a_, b_, state)
-            elif self.kernel_on(x.device, x.dtype) == "numba":
-                from models.kernels.wkv7 import wkv7_fused
-
-                o, state = wkv7_fused(r_, w_, k_, v_, a_, b_, state)
-            else:
-                o, state = wkv7_chunked(r_, w_, k_, v_, a_, b_, state, chunk=self.chunk)
+        o, state = self._recur(r, log_w, k, v, kk, a, state)
         o = self.ln_x(o.to(x.dtype).reshape(B * T, D)).view(heads)
         # p_t = LayerNorm(S r) + (r (rho k)^T) v: what the present token says of itself
         o = torch.addcmul(o, (r * k * self.r_k).sum(-1, keepdim=True), v).view(B * T, D)
         return self.output(o * g).view(B, T, D), v_first, state
+
+    def _recur(
+        self, r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, kk: Tensor, a: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs (B, T, H, N) and the last state (B, H, N, N), in the type of the state."""
+        device, dtype = r.device, r.dtype
+        r, log_w, k, v, a, b = (t.to(state.dtype) for t in (r, log_w, k, v, -kk, kk * a))
+        with torch.autocast(device.type, enabled=False):
+            if r.shape[1] == 1:
+                return wkv7_reference(r, log_w, k, v, a, b, state)
+            if self.kernel_on(device, dtype) == "numba":
+                from models.kernels.wkv7 import wkv7_fused
+
+                return wkv7_fused(r, log_w, k, v, a, b, state)
+            return wkv7_chunked(r, log_w, k, v, a, b, state, chunk=self.chunk)
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
         """What computes the recurrence there, for a model of that type."""

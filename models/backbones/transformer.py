@@ -25,7 +25,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.attention import KERNELS, KVCache, Rope, attend, rotate
+from models.backbones.attention import (
+    KERNELS,
+    KVCache,
+    Rope,
+    attend,
+    kernel_problem,
+    rotate,
+)
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.kernels.available import choose_kernel, counted, numba_problem
@@ -119,6 +126,10 @@ class Attention(nn.Module):
         q = q.unflatten(1, (self.n_kv_heads, -1))  # (B, K, H/K, d)
         y = F.scaled_dot_product_attention(q, k, v)  # (B, K, H/K, d)
         return self.o_proj(y.flatten(1))  # (B, D)
+
+    def kernel_problem(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why the kernel that was asked for cannot run there, or None."""
+        return kernel_problem(self.attention, device, dtype, self.head_dim)
 
     def fuses_step(self, x: Tensor, cache: KVCache) -> bool:
         """Whether a fused kernel takes a position: of one sequence, of a context that is short."""

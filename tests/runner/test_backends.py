@@ -22,26 +22,40 @@ MODEL: dict[str, Any] = {
 
 
 def test_which_backends_are_meant() -> None:
+    def chosen(model: dict[str, Any], kind: str, device: str, asked: str) -> list[str]:
+        return backends.chosen(model, kind, device, "float32", asked)
+
+    def fallback(model: dict[str, Any], asked: str = "auto") -> str | None:
+        return backends.fallback(model, "language", "cuda", "float32", asked)
+
     assert backends.own(MODEL, "language") == "torch"
     assert backends.own(MODEL, "classify") == "timm"
-    assert backends.chosen(MODEL, "language", "cpu", "auto") == ["torch"]
-    assert backends.chosen(MODEL, "language", "cuda", "auto") == ["torch"]
-    assert backends.chosen(MODEL, "language", "cpu", "all") == [
-        "torch",
-        "transformers",
-        "fla",
-        "rwkv",
-    ]
-    assert backends.chosen(MODEL, "classify", "cpu", "all") == ["timm", "transformers", "fla"]
+    assert chosen(MODEL, "language", "cpu", "auto") == ["torch"]
+    assert chosen(MODEL, "language", "cuda", "auto") == ["torch"]
+    assert chosen(MODEL, "language", "cpu", "all") == ["torch", "transformers", "fla", "rwkv"]
+    assert chosen(MODEL, "classify", "cpu", "all") == ["timm", "transformers", "fla"]
     installed = {**MODEL, "backends": {"fla": {"needs": ["sys"], "fastest": ["cuda"]}}}
-    assert backends.chosen(installed, "language", "cuda", "auto") == ["fla"]
-    assert backends.chosen(installed, "language", "cpu", "auto") == ["torch"]
-    assert backends.fallback(installed, "language", "cuda", "auto") is None
-    assert backends.fallback(MODEL, "language", "cuda", "auto") == (
+    assert chosen(installed, "language", "cuda", "auto") == ["fla"]
+    assert chosen(installed, "language", "cpu", "auto") == ["torch"]
+    assert fallback(installed) is None
+    assert fallback(MODEL) == (
         "fla, the fastest on cuda, is not installed (no_such_module; pip install fla): torch runs "
         "instead"
     )
-    assert backends.fallback(MODEL, "language", "cuda", "torch") is None
+    assert fallback(MODEL, "torch") is None
+
+
+def test_auto_takes_what_fits_the_type() -> None:
+    entry = {"needs": ["sys"], "fastest": ["cuda"], "dtypes": ["bfloat16", "float16"]}
+    model = {**MODEL, "backends": {"fla": entry}}
+    assert backends.chosen(model, "language", "cuda", "bfloat16", "auto") == ["fla"]
+    assert backends.chosen(model, "language", "cuda", "float32", "auto") == ["torch"]
+    assert backends.chosen(model, "language", "cuda", "float32", "fla") == ["fla"]
+    assert backends.fallback(model, "language", "cuda", "bfloat16", "auto") is None
+    assert backends.fallback(model, "language", "cuda", "float32", "auto") == (
+        "fla, the fastest on cuda, is taken for bfloat16 and float16, not for float32: torch runs "
+        "instead"
+    )
 
 
 def test_what_cannot_be() -> None:

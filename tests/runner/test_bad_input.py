@@ -28,7 +28,7 @@ MISTAKES = {
     "dtype=int8": ["dtype=int8", "bfloat16, float16, float32"],
     "threads=0": ["threads=0", "integers from 1"],
     "threads=999999": ["threads=999999", f"allowed: integers from 1 to {CORES},"],
-    "compile=maybe": ["compile=maybe", "true, false"],
+    "compile=maybe": ["compile=maybe", "false", "max-autotune", "reduce-overhead", "true"],
     "lr=0": ["lr=0", "above 0"],
     "lr=inf": ["lr=inf", "finite"],
     "optimizer.clip=nan": ["optimizer.clip=nan", "above 0"],
