@@ -17,7 +17,7 @@ from bench.agreement import agreement, awake
 from bench.errors import BadInput, one_line
 from bench.parameters import count
 from bench.pretrained import Formats, Pretrained
-from bench.protocol import Backend
+from bench.protocol import Backend, Placed
 from bench.scenarios.base import Unsupported
 from bench.sizes import fit
 
@@ -152,11 +152,15 @@ class Models:
         torch.manual_seed(int(self.config["seed"]))
         make = functools.partial(_module, self.node)
         try:
-            return (self.checkpoint.filled(make) if self.checkpoint else make()).to(self.device)
+            model = self.checkpoint.filled(make) if self.checkpoint else make()
         except InstantiationException as error:
             if not isinstance(error.__cause__, ValueError):
                 raise
             raise self._named(error) from error
+        dtype = getattr(torch, self.config["dtype"])
+        if isinstance(model, Placed) and (problem := model.problem(self.device, dtype)):
+            raise Unsupported(f"model={self.model['name']}: {problem}")
+        return model.to(self.device)
 
     def _adopted(self, model: nn.Module) -> nn.Module:
         if self.backend is None:
