@@ -92,7 +92,10 @@ class Models:
         """By the backend of the cell."""
         model = self._adopted(self._ours())
         if self.config["compile"]:
-            model.compile()
+            try:
+                model.compile()
+            except ValueError as error:
+                raise Unsupported(f"compile=true: {error}") from error
         return model
 
     def facts(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Small files of RWKV-4 to 7 with random weights, and what their papers say that these compute.
 
 Names and shapes are BlinkDL's: RWKV-v4neo/src/model.py, RWKV-v5/src/model.py (`RWKV_Tmix_x052`),
-RWKV-v5/rwkv_v6_demo.py (`RWKV_Tmix_x060`) and RWKV-v7/rwkv_v7_demo.py of BlinkDL/RWKV-LM. Of 5.0 and
-5.1, whose training code has gone, they are those that the rwkv package reads.
+RWKV-v5/rwkv_v6_demo.py (`RWKV_Tmix_x060`) and RWKV-v7/rwkv_v7_demo.py of BlinkDL/RWKV-LM. Of 5.0
+and 5.1 they are those that the rwkv package reads.
 
 Shapes: T time, V vocabulary, D width, H heads, N head size, F hidden width, R a rank.
 """

@@ -19,8 +19,8 @@ def fit(context: Context, model: nn.Module) -> Curve:
     """Train `model` as the suite says; the same data order for every family."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise Unsupported(
-            f"model={context.config['model']['name']} holds no weight that learns: it is scored as "
-            "it was read, with scenario.finetune=false"
+            f"model={context.config['model']['name']} has no weights that learn; "
+            "scenario.finetune=false scores it as it was read"
         )
     return train(
         model,

@@ -91,7 +91,7 @@ class Sequences(nn.Module):
         self._forward, self.start = package.forward, start
 
     def read(self, symbols: list[int], state: Any) -> tuple[Tensor, list[Tensor]]:
-        """Logits after each of one sequence's symbols (T, V), and the state; None: the empty one."""
+        """Logits after each symbol of one sequence (T, V), and the state; None is the empty one."""
         logits, state = self._forward(symbols, state, full_output=True)
         return logits.view(len(symbols), -1), [_alone(part) for part in state]
 

@@ -73,6 +73,10 @@ class RWKVModel(Sequences):
         """None is stated: the counter sees the package's matrix products."""
         return None
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Refused: it would not reach into the package's TorchScript, and not deserve its label."""
+        raise ValueError("the rwkv package runs TorchScript, which torch.compile does not compile")
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The weights stay where the package has them, so nothing may ask for another place."""
         probe = fn(torch.zeros(1))

@@ -87,7 +87,7 @@ def layers_of(weights: Mapping[str, Tensor]) -> int:
 
 
 def sizes_of(path: Path, weights: Mapping[str, Tensor], version: str) -> dict[str, int]:
-    """The side of each letter. `ValueError` for a tensor that is missing, unknown or does not fit."""
+    """The side of each letter; `ValueError` for tensors that are missing, unknown or do not fit."""
     named = _named(weights, version)
     missing = [name for name in named if name not in weights]
     unknown = sorted(weights.keys() - named.keys() - set(UNUSED if version == "7" else ()))
