@@ -17,7 +17,7 @@ from bench.agreement import agreement, awake
 from bench.errors import BadInput, one_line
 from bench.parameters import count
 from bench.pretrained import Formats, Pretrained
-from bench.protocol import Backend
+from bench.protocol import Backend, Placed
 from bench.scenarios.base import Unsupported
 from bench.sizes import fit
 
@@ -92,7 +92,10 @@ class Models:
         """By the backend of the cell."""
         model = self._adopted(self._ours())
         if compiled := self.config["compile"]:
-            model.compile(mode=compiled if isinstance(compiled, str) else None)
+            try:
+                model.compile(mode=compiled if isinstance(compiled, str) else None)
+            except ValueError as error:
+                raise Unsupported(f"compile={compiled}: {error}") from error
         return model
 
     def facts(self) -> dict[str, Any]:
@@ -154,11 +157,15 @@ class Models:
         torch.manual_seed(int(self.config["seed"]))
         make = functools.partial(_module, self.node)
         try:
-            return (self.checkpoint.filled(make) if self.checkpoint else make()).to(self.device)
+            model = self.checkpoint.filled(make) if self.checkpoint else make()
         except InstantiationException as error:
             if not isinstance(error.__cause__, ValueError):
                 raise
             raise self._named(error) from error
+        dtype = getattr(torch, self.config["dtype"])
+        if isinstance(model, Placed) and (problem := model.problem(self.device, dtype)):
+            raise Unsupported(f"model={self.model['name']}: {problem}")
+        return model.to(self.device)
 
     def _problem(self, model: nn.Module) -> str | None:
         """Why a kernel that was asked for cannot run on this device in this type, or None."""

@@ -236,11 +236,13 @@ def _refusal(
         )
     if form is None:
         return f"model={model} has no form for tasks of kind '{config.task.kind}' (task={task})"
+    reasons = form.get("reasons") or {}
+    if scenario in reasons:  # also of what it could by what the scenario needs
+        return str(reasons[scenario])
     if (config.scenario.get("needs") or scenario) in form.scenarios:
         return None
     can = ", ".join(form.scenarios)
-    default = f"model={model} on task={task} cannot {scenario}; it can: {can}"
-    return str((form.get("reasons") or {}).get(scenario, default))
+    return f"model={model} on task={task} cannot {scenario}; it can: {can}"
 
 
 def _key(override: str, prefix: str) -> str:

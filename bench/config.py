@@ -137,7 +137,8 @@ class Config:
 def check_model(config: DictConfig) -> None:
     """Refuse a model's YAML with a key that nobody reads, or without one that is needed.
 
-    A key of the file's own is read where an interpolation of the file names it.
+    A key of the file's own is read where an interpolation of the file names it. A YAML whose
+    `pretrained` is `???` has no weights to draw, and so needs a checkpoint.
     """
     model = OmegaConf.to_container(config.model, resolve=False)
     assert isinstance(model, dict)
@@ -149,6 +150,10 @@ def check_model(config: DictConfig) -> None:
         raise BadInput(f"{where}: kinds is no mapping of kinds of tasks; see configs/model.")
     for kind, form in kinds.items():
         _check_keys(where, form, FORM_KEYS, ("scenarios", "model"), f"kinds.{kind}.", used)
+    if OmegaConf.is_missing(config.model, "pretrained"):
+        raise BadInput(
+            f"{where} draws no weights of its own; give model.pretrained=FILE, a checkpoint"
+        )
 
 
 def _check_keys(

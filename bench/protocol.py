@@ -131,6 +131,15 @@ class TrainCosted(Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """A model that runs on some devices and in some dtypes alone."""
+
+    def problem(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why it cannot run there; None where it can."""
+        ...
+
+
 class Backend(Protocol):
     """Another implementation of a model's weights, see `bench.backends`."""
 

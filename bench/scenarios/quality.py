@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.torch import save_model
 from torch import nn
 
-from bench.scenarios.base import Context, scores
+from bench.scenarios.base import Context, Unsupported, scores
 from bench.training import Curve, facts, train
 
 CURVE_POINTS = 200  # as many as a figure shows
@@ -17,6 +17,11 @@ CURVE_POINTS = 200  # as many as a figure shows
 
 def fit(context: Context, model: nn.Module) -> Curve:
     """Train `model` as the suite says; the same data order for every family."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise Unsupported(
+            f"model={context.config['model']['name']} has no weights that learn; "
+            "scenario.finetune=false scores it as it was read"
+        )
     return train(
         model,
         context.task.batches("train", context.batch_size, int(context.config["seed"])),

@@ -17,18 +17,17 @@ WORLD_TOKENIZER = "rwkv_vocab_v20230424"  # the tokenizer that the rwkv package 
 
 def read(path: Path, family: str) -> Checkpoint:
     """The checkpoint in a .pth or .safetensors file, in fp32."""
-    if path.suffix == ".safetensors":
-        with readable(path):
-            weights = load_file(path)
-    else:
-        weights = load_pickled(path)
+    weights = tensors(path)
     if family != "rwkv":
         raise ValueError(f"{path} is a file; model={family} needs a folder with a config.json")
     needed = ("emb.weight", "head.weight", "blocks.0.att.r_k", "blocks.0.ffn.key.weight")
     if lacking := [name for name in needed if name not in weights]:
         older = "blocks.0.att.time_decay" in weights
         what = "of an RWKV before 7" if older else "of another family"
-        raise ValueError(f"{path} lacks {lacking[0]}: a checkpoint {what}; needed is one of RWKV-7")
+        cure = "; model=rwkv_package runs it" if older else ""
+        raise ValueError(
+            f"{path} lacks {lacking[0]}: a checkpoint {what}; needed is one of RWKV-7{cure}"
+        )
     weights = {name: value.float() for name, value in weights.items()}
     heads, size = weights["blocks.0.att.r_k"].shape
     layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
@@ -61,6 +60,14 @@ def read(path: Path, family: str) -> Checkpoint:
         tied=False,
         tokenizer=WORLD_TOKENIZER if rows == WORLD else None,
     )
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """What a .pth or .safetensors file holds, as it is."""
+    if path.suffix == ".safetensors":
+        with readable(path):
+            return dict(load_file(path))
+    return load_pickled(path)
 
 
 def write(model: LanguageModel, path: Path) -> None:

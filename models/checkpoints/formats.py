@@ -23,9 +23,7 @@ class Formats:
 
     def read(self, name: str) -> Checkpoint:
         """The checkpoint at a path or of that name on the hub; `ValueError` where there is none."""
-        path = Path(name).expanduser()
-        if not path.exists():
-            path = from_hub(name)
+        path = located(name)
         if path.is_file():
             return blinkdl.read(path, self.family)
         files = sorted([*path.glob("*.pth")])
@@ -51,6 +49,12 @@ class Formats:
         else:
             {"huggingface": huggingface, "state_spaces": state_spaces}[form].write(model, path)
         return path
+
+
+def located(name: str) -> Path:
+    """The file or folder of that name, else the folder of that model of the hub."""
+    path = Path(name).expanduser()
+    return path if path.exists() else from_hub(name)
 
 
 def from_hub(name: str) -> Path:

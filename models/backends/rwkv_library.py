@@ -1,0 +1,124 @@
+"""The `rwkv` package behind `prefill` and `step`: inference on a CPU in fp32.
+
+The package takes no batch: several sequences are run one after the other, each with a state of its
+own, which is the package's list of tensors.
+
+Shapes: B batch, T time, D width, V vocabulary.
+"""
+
+import functools
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+STRATEGY = "cpu fp32"
+VERSION_7 = "RWKV_V7_ON"  # read when the package is imported
+KERNELS = "RWKV_CUDA_ON"  # likewise; it would build kernels that a CPU does not run
+
+
+def installed() -> bool:
+    """Whether there is such a package."""
+    return importlib.util.find_spec("rwkv") is not None
+
+
+def problem(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why it cannot run there, or None."""
+    if device.type != "cpu" or dtype != torch.float32:
+        kind = str(dtype).removeprefix("torch.")
+        return f"it runs here on a CPU in float32, not on {device.type} in {kind}"
+    return None
+
+
+def opened(weights: Mapping[str, Tensor], *, seven: bool) -> tuple[Any, dict[str, Tensor]]:
+    """The package's model of `weights` under BlinkDL's names, and the tensors that it holds.
+
+    The package takes a path alone, so it reads a file that was written here, of tensors alone,
+    whatever the user's file was. The temporary folder needs room for it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pth"
+        torch.save(dict(weights), path)
+        if seven:
+            model = _module(seven=True).RWKV_x070(str(path.with_suffix("")), STRATEGY)
+            return model, model.z
+        model = _module(seven=False).RWKV(str(path), STRATEGY, verbose=False)
+        return model, model.w
+
+
+@functools.cache
+def _module(*, seven: bool) -> ModuleType:
+    """The package's module, with version 7 or with versions 4 to 6.
+
+    Which it has is decided as it is imported, so each is imported under a name of its own.
+    """
+    spec = importlib.util.find_spec("rwkv.model")
+    assert spec is not None
+    assert spec.origin is not None
+    own = importlib.util.spec_from_file_location(f"rwkv_model_{7 if seven else 6}", spec.origin)
+    assert own is not None
+    assert own.loader is not None
+    module = importlib.util.module_from_spec(own)
+    sys.modules[own.name] = module  # where TorchScript looks for what it compiles
+    os.environ[KERNELS] = "0"
+    before = os.environ.pop(VERSION_7, None)
+    if seven:
+        os.environ[VERSION_7] = "1"
+    try:
+        own.loader.exec_module(module)
+    finally:
+        os.environ.pop(VERSION_7, None)
+        if before is not None:
+            os.environ[VERSION_7] = before
+    return module
+
+
+class Sequences(nn.Module):
+    """What scenarios ask of a recurrent language model, by the package's own `forward`.
+
+    Without a state the symbol `start` is read first.
+    """
+
+    def run_by(self, package: Any, start: int) -> None:
+        """Give the package's model; a method of it, which torch takes for no part of this one."""
+        self._forward, self.start = package.forward, start
+
+    def read(self, symbols: list[int], state: Any) -> tuple[Tensor, list[Tensor]]:
+        """Logits after each symbol of one sequence (T, V), and the state; None is the empty one."""
+        logits, state = self._forward(symbols, state, full_output=True)
+        return logits.view(len(symbols), -1), [_alone(part) for part in state]
+
+    def prefill(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, list[Any]]:
+        """(B, T) -> logits of the next symbol (B, T, V), and a state for each sequence."""
+        logits, states = [], []
+        for row, before in zip(tokens.tolist(), state or [None] * len(tokens), strict=True):
+            if before is None:
+                _, before = self.read([self.start], None)
+            out, after = self.read(row, before)
+            logits.append(out)
+            states.append(after)
+        return torch.stack(logits), states
+
+    def step(self, token: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
+        """(B,) -> (B, V)."""
+        done = [
+            self.read([symbol], before)
+            for symbol, before in zip(token.tolist(), state, strict=True)
+        ]
+        return torch.cat([logits for logits, _ in done]), [after for _, after in done]
+
+    def crop(self, state: list[Any], length: int) -> list[Any]:
+        """The state does not grow."""
+        return state
+
+
+def _alone(part: Tensor) -> Tensor:
+    """A copy of a view: the package's last position would keep a whole context's inputs alive."""
+    return part.clone() if part.untyped_storage().nbytes() > part.nbytes else part
