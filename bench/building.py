@@ -95,7 +95,7 @@ class Models:
             try:
                 model.compile(mode=compiled if isinstance(compiled, str) else None)
             except ValueError as error:
-                raise Unsupported(f"compile={compiled}: {error}") from error
+                raise Unsupported(f"compile={str(compiled).lower()}: {error}") from error
         return model
 
     def facts(self) -> dict[str, Any]:
