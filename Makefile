@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 # Processes that share the tests, whole files each. Most tests wait for processes of their own.
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: bench test lint types pytest clean
 
@@ -20,7 +20,7 @@ types: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy
 
 pytest: $(VENV)/.installed-dev
-	$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 $(PY):
 	$(PYTHON) -m venv $(VENV)
