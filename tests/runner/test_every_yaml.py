@@ -151,9 +151,8 @@ def test_a_text_shorter_than_one_context(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_records_name_the_backend_of_the_form_that_ran(smoke: tuple[str, list[dict]]) -> None:
-    _, made = smoke
-    told = {(r["cell"]["model"], r["cell"]["task"]): r["cell"]["backend"] for r in made}
+def test_records_name_the_backend_of_the_form_that_ran(smoke: list[dict]) -> None:
+    told = {(r["cell"]["model"], r["cell"]["task"]): r["cell"]["backend"] for r in smoke}
     assert told["resnet", "text"] == told["diffusion", "text"] == told["mamba", "text"] == "torch"
     assert told["resnet", "digits"] == "timm"
     assert told["diffusion", "digits"] == told["diffusion", "generate"] == "diffusers"
