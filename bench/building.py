@@ -101,7 +101,7 @@ class Models:
     def facts(self) -> dict[str, Any]:
         """What a record says of the model, from one that is built for it."""
         ours = self._ours()
-        if self.backend is None and (problem := self._problem(ours)):
+        if problem := self._problem(ours):
             raise Unsupported(problem)
         numbers = count(ours)
         target = None if self.checkpoint else self.config["size"]["parameters"]

@@ -118,7 +118,7 @@ def facts_now() -> dict[str, str]:
     quota, limit = found["cpu_quota"], found["memory_limit_gib"]
     wanted = worker_environment(cores())
     settings = ", ".join(f"{name}={wanted[name]}" for name in ALLOCATOR if name in wanted)
-    allocator = settings or "none: those of this system read no variables"
+    allocator = settings or "none set: glibc's alone is known here"
     parts = ", ".join(name for name, value in machine_parts().items() if value)
     return {
         "python": sys.version.split()[0],

@@ -113,6 +113,8 @@ def kernel_problem(
         )
     if kernel in ("sdpa_efficient", "flash_attn") and not cuda:
         return f"{where}: it runs on CUDA alone; {cure}"
+    if kernel == "sdpa_flash" and device.type not in ("cpu", "cuda"):
+        return f"{where}: it runs on a CPU and on CUDA alone; {cure}"
     if kernel == "flash_attn" or (kernel == "sdpa_flash" and cuda):
         if dtype not in SHORT_TYPES:
             return f"{where}: on CUDA it runs in float16 or bfloat16 alone; {cure}"
