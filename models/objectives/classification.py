@@ -23,7 +23,9 @@ def ordinal(levels: int, width: int) -> Tensor:
     Waves over the grey scale from a quarter of a period to four, each with a phase of its own. A
     few thousand images are too few to learn from independent rows that grey is ordered.
     """
-    # Not torch.linspace: `torch.device("meta")` may pass it over once transformers read a model.
+    # Not torch.linspace, which transformers replaces while it loads a model: torch notes once in a
+    # process, at the first use of `torch.device`, which functions that redirects. Where this falls
+    # into a load the real one is not noted, and makes no meta tensor under `torch.device("meta")`.
     grey = (torch.arange(levels) / max(levels - 1, 1))[:, None]  # (L, 1)
     periods = torch.exp2(4 * torch.arange(width) / max(width - 1, 1) - 2)  # (D,)
     return math.sqrt(2) * torch.cos(2 * math.pi * (grey * periods + torch.rand(width)))
