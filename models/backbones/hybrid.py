@@ -48,6 +48,14 @@ class Layer(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), state
 
 
+def _mixer(name: str, **options: Any) -> HybridMixer:
+    """A new one; the ValueError that its options may raise names it, since mixers share keys."""
+    try:
+        return MIXERS[name](**options)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 class Hybrid(nn.Module):
     """`n_layers` layers whose mixers repeat `pattern`, each built from the options of its name."""
 
@@ -89,11 +97,10 @@ class Hybrid(nn.Module):
         check_sizes(d_model=d_model)
         self.d_model = d_model
         names = [pattern[layer % len(pattern)] for layer in range(n_layers)]
+        common = {"d_model": d_model, "n_layers": n_layers, "norm_eps": norm_eps}
         self.layers = nn.ModuleList(
             Layer(
-                mixer=MIXERS[name](
-                    d_model=d_model, n_layers=n_layers, norm_eps=norm_eps, **options[name]
-                ),
+                mixer=_mixer(name, **common, **options[name]),
                 mlp=MLP(d_model=d_model, d_ff=d_ff, mlp=mlp, residual_init=0.0),
                 d_model=d_model,
                 norm_eps=norm_eps,

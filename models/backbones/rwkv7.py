@@ -25,7 +25,7 @@ from models.backbones.interface import scan_dtype
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.rwkv7_time_mix import LN_X_EPS, LOG_DECAY, TimeMix
-from models.backbones.sizes import check_sizes
+from models.backbones.sizes import check_sizes, heads_of
 from models.kernels.available import MAX_HEAD, check_kernel, counted
 from models.kernels.views import Views
 
@@ -93,12 +93,10 @@ class RWKV7(nn.Module):
         kernel: str,
     ) -> None:
         super().__init__()
-        check_sizes(d_model=d_model, n_layers=n_layers, head_size=head_size, d_ff=d_ff,
-                    decay_rank=decay_rank, rate_rank=rate_rank, value_rank=value_rank,
-                    gate_rank=gate_rank)  # fmt: skip
-        if d_model % head_size:
-            raise ValueError(f"d_model {d_model} is not divisible by head_size {head_size}")
-        self.d_model, self.n_heads, self.head_size = d_model, d_model // head_size, head_size
+        check_sizes(d_model=d_model, n_layers=n_layers, d_ff=d_ff, decay_rank=decay_rank,
+                    rate_rank=rate_rank, value_rank=value_rank, gate_rank=gate_rank)  # fmt: skip
+        self.d_model, self.head_size = d_model, head_size
+        self.n_heads = heads_of(d_model, head_size, "head_size")
         check_kernel(kernel, "head_size", head_size, MAX_HEAD)
         self.blocks = nn.ModuleList(
             Block(

@@ -9,9 +9,9 @@ def check_sizes(**sizes: int) -> None:
 
 
 def heads_of(d_inner: int, size: int, name: str) -> int:
-    """How many heads of `size` make a width; ValueError, naming the option, where none do."""
+    """How many heads of `size` make up a width; ValueError, naming the option, where none do."""
     check_sizes(**{name: size})
     heads, rest = divmod(d_inner, size)
     if rest:
-        raise ValueError(f"{name} is {size}; it has to divide the width inside, {d_inner}")
+        raise ValueError(f"{name} is {size}; it has to divide the width of all heads, {d_inner}")
     return heads

@@ -133,10 +133,10 @@ def test_only_attention_forgets() -> None:
     assert y.isfinite().all()
 
 
-def delta(**changes: Any) -> dict[str, Any]:
-    """A hybrid of Gated DeltaNet with other options."""
-    options = node(["gated_delta"])["backbone"]["gated_delta"]
-    return {"pattern": ["gated_delta"], "gated_delta": options | changes}
+def only(name: str, **changes: Any) -> dict[str, Any]:
+    """A hybrid of one mixer with other options."""
+    options = resolved("hybrid", "language", "nano")["backbone"][name]
+    return {"pattern": [name], name: options | changes}
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,14 @@ def delta(**changes: Any) -> dict[str, Any]:
         ({"n_layers": 1}, "as many layers as it takes"),
         ({"pattern": ["mamba2", "mamba2", "attention"], "n_layers": 2}, "as many layers as it"),
         ({"d_model": 0}, "d_model is 0"),
-        (delta(num_v_heads=3), "num_v_heads is 3; it has to be a multiple of num_k_heads, 2"),
-        (delta(head_k_dim=0), "head_k_dim is 0"),
-        (delta(kernel="numba", head_k_dim=16), "head_k_dim is 16 and head_v_dim 32"),
+        (only("attention", n_heads=3), "attention: d_model=64 must be n_heads=3 times"),
+        (only("mamba", expand=0), "mamba: expand is 0"),
+        (only("mamba2", headdim=48), "mamba2: headdim is 48; it has to divide .* all heads, 128"),
+        (only("mamba3", d_state=3), "mamba3: d_state is 3"),
+        (only("rwkv", head_size=24), "rwkv: head_size is 24; it has to divide .* all heads, 64"),
+        (only("gated_delta", num_v_heads=3), "num_v_heads is 3; .* multiple of num_k_heads, 2"),
+        (only("gated_delta", head_k_dim=0), "gated_delta: head_k_dim is 0"),
+        (only("gated_delta", kernel="numba", head_k_dim=16), "is 16 and head_v_dim 32"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str) -> None:

@@ -357,7 +357,11 @@ def test_flops_of_one_symbol_are_those_of_the_recurrence(backbone: RWKV7) -> Non
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"head_size": 24}, "not divisible"), ({"d_ff": 0}, "d_ff is 0"), ({"chunk": 65}, "chunk")],
+    [
+        ({"head_size": 24}, "head_size is 24; it has to divide the width of all heads, 32"),
+        ({"d_ff": 0}, "d_ff is 0"),
+        ({"chunk": 65}, "chunk"),
+    ],
 )
 def test_bad_sizes_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -40,7 +40,7 @@ class RWKVMixer(HybridMixer):
     ) -> None:
         super().__init__()
         check_sizes(decay_rank=decay_rank, rate_rank=rate_rank, gate_rank=gate_rank)
-        heads_of(d_model, head_size, "rwkv.head_size")
+        heads_of(d_model, head_size, "head_size")
         check_kernel(kernel, "head_size", head_size, MAX_HEAD)
         self.time_mix = TimeMix(
             d_model=d_model,
