@@ -19,7 +19,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.backbones.mixers import MIXERS, HybridMixer
+from models.backbones.mixers.by_name import MIXERS
+from models.backbones.mixers.interface import Mixer
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.transformer import MLP
@@ -28,7 +29,7 @@ from models.backbones.transformer import MLP
 class Layer(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, *, mixer: HybridMixer, mlp: MLP, d_model: int, norm_eps: float) -> None:
+    def __init__(self, *, mixer: Mixer, mlp: MLP, d_model: int, norm_eps: float) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(d_model, norm_eps)
         self.mixer = mixer
@@ -48,7 +49,7 @@ class Layer(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), state
 
 
-def _mixer(name: str, **options: Any) -> HybridMixer:
+def _mixer(name: str, **options: Any) -> Mixer:
     """A new one; the ValueError that its options may raise names it, since mixers share keys."""
     try:
         return MIXERS[name](**options)

@@ -38,7 +38,7 @@ from models.backbones.interface import scan_dtype
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     MambaStack,
-    Mixer,
+    RecurrentMixer,
     init_residual,
     inverse_softplus_steps,
     without_autocast,
@@ -180,7 +180,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, *, halves: bool) -> Tensor:
     return torch.cat([turned, rest], -1)
 
 
-class Mamba3Mixer(Mixer):
+class Mamba3Mixer(RecurrentMixer):
     """One in-projection for everything, norms and biases of B and C, the scan, a gate."""
 
     def __init__(
@@ -273,7 +273,7 @@ class Mamba3Mixer(Mixer):
         ssm, theta = (torch.zeros(shape, device=device, dtype=wide) for shape in sums)
         return Mamba3State(B, x, ssm, theta)
 
-    def state_bytes(self, batch: int, dtype: torch.dtype) -> int:
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
         """The last symbol in `dtype`, sums in at least fp32, whatever the context."""
         last, sums = (sum(map(math.prod, shapes)) for shapes in self._state_shapes(batch))
         return last * dtype.itemsize + sums * scan_dtype(dtype).itemsize

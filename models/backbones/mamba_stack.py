@@ -6,7 +6,7 @@ Shapes: B batch, T time, D width, E channels of the mixer, K convolution width.
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
+from models.backbones.mixers.interface import Mixer
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.kernels.available import choose_kernel, counted, fallback
@@ -37,30 +38,18 @@ class MixerState(NamedTuple):
     ssm: Tensor  # Mamba-1 (B, E, N), Mamba-2 (B, H, P, N), Gated DeltaNet (B, H, V, K)
 
 
-class Mixer(nn.Module, ABC):
-    """The part between norm and residual sum; every Mamba has its own."""
+class RecurrentMixer(Mixer):
+    """A recurrence, by a fused kernel where one holds it: a Mamba, or Gated DeltaNet."""
 
     kernel: str  # auto | torch | numba
 
     @abstractmethod
-    def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:
-        """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
-
-    @abstractmethod
-    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One symbol, (B, D) -> (B, D)."""
-
-    @abstractmethod
-    def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> Any:
-        """Nothing seen."""
-
-    @abstractmethod
-    def state_bytes(self, batch: int, dtype: torch.dtype) -> int:
-        """Whatever the context."""
-
-    @abstractmethod
     def flops_per_symbol(self, length: int) -> int:
         """FLOPs of one symbol in a sequence of `length`."""
+
+    def flops(self, batch: int, length: int) -> int:
+        """Of all symbols, each of which costs the same."""
+        return batch * length * self.flops_per_symbol(length)
 
     @property
     @abstractmethod
@@ -78,7 +67,7 @@ class Mixer(nn.Module, ABC):
         return fallback(self.kernel, weight.device, scan_dtype(weight.dtype), fits=self.fits_kernel)
 
 
-class ConvMixer(Mixer):
+class ConvMixer(RecurrentMixer):
     """A mixer whose state is a convolution's window and a matrix."""
 
     @abstractmethod
@@ -104,7 +93,7 @@ class ConvMixer(Mixer):
             torch.zeros(ssm, device=device, dtype=scan_dtype(dtype)),
         )
 
-    def state_bytes(self, batch: int, dtype: torch.dtype) -> int:
+    def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
         """Window in `dtype` and matrix state in at least fp32, whatever the context."""
         window, ssm = self.state_shapes(batch)
         return math.prod(window) * dtype.itemsize + math.prod(ssm) * scan_dtype(dtype).itemsize
@@ -211,13 +200,13 @@ class MambaStack(nn.Module):
 
     def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
         """Of all layers, whatever the context."""
-        return sum(block.mixer.state_bytes(batch, dtype) for block in self._blocks())
+        return sum(block.mixer.state_bytes(batch, context, dtype) for block in self._blocks())
 
     def flops(self, batch: int, length: int) -> int:
         """FLOPs of one forward pass; norms (5 a value) and the residual sums included."""
-        mixers = sum(block.mixer.flops_per_symbol(length) for block in self._blocks())
+        mixers = sum(block.mixer.flops(batch, length) for block in self._blocks())
         norms = 5 * self.d_model * (len(self.layers) + 1) + self.d_model * len(self.layers)
-        return batch * length * (mixers + norms)
+        return mixers + batch * length * norms
 
     @property
     def kernel_used(self) -> str:

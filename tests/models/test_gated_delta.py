@@ -214,7 +214,7 @@ def test_parallel_pieces_and_steps_agree(kernel: str, pieces: list[int]) -> None
     assert state is not None
     torch.testing.assert_close(state.window, other.window)
     torch.testing.assert_close(state.ssm, other.ssm)
-    assert sum(t.nbytes for t in state) == mixer.state_bytes(2, x.dtype)
+    assert sum(t.nbytes for t in state) == mixer.state_bytes(2, x.shape[1], x.dtype)
 
 
 def test_flops_equal_torchs_count_on_the_matrix_products() -> None:

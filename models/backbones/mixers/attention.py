@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.backbones.attention import KVCache, Rope
-from models.backbones.mixers.interface import HybridMixer
+from models.backbones.mixers.interface import Mixer
 from models.backbones.transformer import Attention
 
 
@@ -21,7 +21,7 @@ class AttentionState:
     position: int = 0
 
 
-class AttentionMixer(HybridMixer):
+class AttentionMixer(Mixer):
     """Causal grouped-query attention with rotary positions."""
 
     def __init__(

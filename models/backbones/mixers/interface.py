@@ -1,4 +1,4 @@
-"""What a layer of a hybrid asks of its mixer.
+"""What a layer asks of its mixer, whichever stack it stands in.
 
 Shapes: B batch, T time, D width.
 """
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 
-class HybridMixer(nn.Module, ABC):
-    """What a layer asks of its mixer, which carries a state of its own kind."""
+class Mixer(nn.Module, ABC):
+    """The part between norm and residual sum; it carries a state of its own kind."""
 
     @abstractmethod
     def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:

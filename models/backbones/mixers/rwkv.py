@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.backbones.interface import scan_dtype
-from models.backbones.mixers.interface import HybridMixer
+from models.backbones.mixers.interface import Mixer
 from models.backbones.rwkv7_time_mix import TimeMix
 from models.backbones.sizes import check_sizes, heads_of
 from models.kernels.available import MAX_HEAD, check_kernel
@@ -22,7 +22,7 @@ class TimeMixState(NamedTuple):
     wkv: Tensor  # (B, H, N, N), at least fp32
 
 
-class RWKVMixer(HybridMixer):
+class RWKVMixer(Mixer):
     """The time mix of RWKV-7; initialised as that of a first layer."""
 
     def __init__(
