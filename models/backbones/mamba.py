@@ -17,7 +17,6 @@ Shapes: B batch, T time, D width, E d_inner, N d_state, R dt_rank, K d_conv.
 """
 
 import math
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -54,6 +53,7 @@ class MambaMixer(ConvMixer):
         d_state: int,
         d_conv: int,
         dt_rank: int | None,
+        norm_eps: float,  # as every mixer takes; this one has no norm
         kernel: str,
         residual_init: str,
         n_layers: int,
@@ -173,7 +173,3 @@ class Mamba(MambaStack):
     """A stack of Mamba-1 mixers, of the options that `MambaMixer` takes."""
 
     mixer_class = MambaMixer
-
-    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
-        mixer = partial(self.mixer_class, d_model=d_model, n_layers=n_layers, **options)
-        super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

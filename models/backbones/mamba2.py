@@ -15,7 +15,6 @@ models/kernels/ssd.py; `kernel` chooses.
 Shapes: B batch, T time, D width, E d_inner, H, P, G, N as above, K d_conv.
 """
 
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -198,9 +197,3 @@ class Mamba2(MambaStack):
     """A stack of Mamba-2 mixers, of the options that `Mamba2Mixer` takes."""
 
     mixer_class = Mamba2Mixer
-
-    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
-        mixer = partial(
-            self.mixer_class, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps, **options
-        )
-        super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

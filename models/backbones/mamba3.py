@@ -27,7 +27,6 @@ Shapes: B batch, T time, D width, E d_inner, H, P, G, N, R as above, S angles.
 """
 
 import math
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -381,9 +380,3 @@ class Mamba3(MambaStack):
     """A stack of Mamba-3 mixers, of the options that `Mamba3Mixer` takes."""
 
     mixer_class = Mamba3Mixer
-
-    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
-        mixer = partial(
-            self.mixer_class, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps, **options
-        )
-        super().__init__(mixer=mixer, d_model=d_model, n_layers=n_layers, norm_eps=norm_eps)

@@ -7,7 +7,7 @@ Shapes: B batch, T time, D width, E channels of the mixer, K convolution width.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
 
@@ -147,19 +147,20 @@ class Block(nn.Module):
 class MambaStack(nn.Module):
     """Blocks and the final norm: a causal backbone with a state of constant size.
 
-    `mixer` makes that of one layer; ValueError for sizes that no model has.
+    A family names its mixer's class. `options` are what that takes besides the width, the number of
+    layers and the norms' epsilon, which every mixer takes.
     """
 
-    mixer_class: type[Mixer]  # whose options those of a subclass are
+    mixer_class: type[RecurrentMixer]
 
-    def __init__(
-        self, *, mixer: Callable[[], Mixer], d_model: int, n_layers: int, norm_eps: float
-    ) -> None:
+    def __init__(self, *, d_model: int, n_layers: int, norm_eps: float, **options: Any) -> None:
         super().__init__()
         check_sizes(d_model=d_model, n_layers=n_layers)
         self.d_model = d_model
+        common = {"d_model": d_model, "n_layers": n_layers, "norm_eps": norm_eps}
         self.layers = nn.ModuleList(
-            Block(mixer=mixer(), d_model=d_model, norm_eps=norm_eps) for _ in range(n_layers)
+            Block(mixer=self.mixer_class(**common, **options), d_model=d_model, norm_eps=norm_eps)
+            for _ in range(n_layers)
         )
         self.norm_f = RMSNorm(d_model, norm_eps)
 

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -47,16 +48,24 @@ def test_sizes_are_matched(name: str, kind: str, size: str) -> None:
     assert numbers.matched <= numbers.active <= numbers.total
 
 
+def arguments(target: Any) -> set[str]:
+    """Names of a constructor's arguments; those of a mixer too where a stack hands them on."""
+    taken = dict(inspect.signature(target).parameters)
+    mixer_class = getattr(target, "mixer_class", None)
+    if mixer_class is not None:
+        options = taken.pop("options")
+        assert options.kind is options.VAR_KEYWORD
+        taken |= inspect.signature(mixer_class).parameters
+    assert all(p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) for p in taken.values()), target
+    return set(taken)
+
+
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_yaml_names_every_argument_of_the_constructor(name: str, kind: str) -> None:
     def check(tree: dict) -> None:
         given = {key for key in tree if not key.startswith("_")}
         target = get_object(tree["_target_"])
-        taken = dict(inspect.signature(target).parameters)
-        if hasattr(target, "mixer_class"):  # a stack hands on the options of its mixers
-            taken = taken | inspect.signature(target.mixer_class).parameters
-        named = {key for key, p in taken.items() if p.kind is not p.VAR_KEYWORD}
-        assert given == named, tree["_target_"]
+        assert given == arguments(target), tree["_target_"]
         for value in tree.values():
             if isinstance(value, dict) and "_target_" in value:
                 check(value)

@@ -18,7 +18,7 @@ from models.backbones.mixers.rwkv import RWKVMixer
 from models.backbones.sizes import check_sizes, heads_of
 
 
-def mamba(*, d_model: int, norm_eps: float, expand: int, **options: Any) -> Mixer:
+def mamba(*, d_model: int, expand: int, **options: Any) -> Mixer:
     """Mamba-1 with `expand` times the model's width inside."""
     check_sizes(expand=expand)
     return MambaMixer(
