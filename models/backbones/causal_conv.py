@@ -98,7 +98,7 @@ class CausalConv(nn.Module):
         return cast(Tensor, _CausalConvSilu.apply(x, self.weight, self.bias, window))
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """What computes the parallel form there."""
+        """What computes the parallel form there, for inputs of that type."""
         asked = "torch" if dtype.itemsize < 4 else self.kernel  # 16 bits are left to torch
         return choose_kernel(asked, device, dtype, fits=True)
 

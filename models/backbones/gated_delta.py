@@ -245,7 +245,7 @@ class GatedDeltaMixer(ConvMixer):
 
     @property
     def fits_kernel(self) -> bool:
-        """It is that of RWKV-7, of square states."""
+        """It is that of RWKV-7: a head's state is square, of at most MAX_HEAD channels a side."""
         return self.head_k_dim == self.head_v_dim <= MAX_HEAD
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

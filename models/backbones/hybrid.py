@@ -154,7 +154,7 @@ class Hybrid(nn.Module):
 
     @property
     def kernel_used(self) -> str:
-        """What computes the mixers on the device where the parameters are, each kernel once."""
+        """What computes the mixers where the parameters are, each kernel once."""
         weight = self.norm.weight
         used = [layer.mixer.kernel_on(weight.device, weight.dtype) for layer in self._layers()]
         return "+".join(dict.fromkeys(used))

@@ -2,6 +2,13 @@
 
 A backbone maps embedded symbols to hidden vectors; embedding, start symbol, positions and the
 read-out belong to the objective. B batch, T time, D width.
+
+Which form runs, where a family has more than one, is said under three names:
+- `kernel_used`, a property of the backbone: what computes it where its parameters are, in their
+  type; joined by "+" where it is more than one;
+- `kernel_on(device, dtype)`, of the part that chooses: what computes it there, for a model of that
+  type;
+- `kernel_fallback`, a property of that part: why kernel=auto takes the slower form, or None.
 """
 
 from collections.abc import Mapping

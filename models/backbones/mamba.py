@@ -146,7 +146,7 @@ class MambaMixer(ConvMixer):
 
     @property
     def fits_kernel(self) -> bool:
-        """It holds a few hundred states a channel."""
+        """The scan's workspace has rows for MAX_STATES states of a channel."""
         return self.d_state <= MAX_STATES
 
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

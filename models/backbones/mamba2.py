@@ -161,7 +161,7 @@ class Mamba2Mixer(ConvMixer):
 
     @property
     def fits_kernel(self) -> bool:
-        """It holds a few hundred states a channel."""
+        """The scan's workspace has rows for MAX_STATES states of a channel."""
         return self.d_state <= MAX_STATES
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

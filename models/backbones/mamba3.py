@@ -302,7 +302,7 @@ class Mamba3Mixer(RecurrentMixer):
 
     @property
     def fits_kernel(self) -> bool:
-        """It holds a few hundred states a channel, of one input each."""
+        """It is that of Mamba-2: MAX_STATES states of a channel, and one input to each."""
         return self.d_state <= MAX_STATES and self.mimo_rank == 1
 
     def _state_shapes(self, batch: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:

@@ -54,7 +54,7 @@ class RecurrentMixer(Mixer):
     @property
     @abstractmethod
     def fits_kernel(self) -> bool:
-        """Whether the fused kernel holds a mixer of these sizes."""
+        """Whether the fused kernel's workspace, laid out when it is compiled, holds these sizes."""
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
         """What computes the recurrence there, for a model of that type."""
@@ -211,6 +211,6 @@ class MambaStack(nn.Module):
 
     @property
     def kernel_used(self) -> str:
-        """What computes the recurrence on the device where the parameters are."""
+        """What computes the recurrence where the parameters are, in every layer the same."""
         weight = self.norm_f.weight
         return next(iter(self._blocks())).mixer.kernel_on(weight.device, weight.dtype)

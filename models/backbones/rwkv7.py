@@ -235,7 +235,7 @@ class RWKV7(nn.Module):
 
     @property
     def kernel_used(self) -> str:
-        """What computes the recurrence on the device where the parameters are."""
+        """What computes the recurrence where the parameters are, in every block the same."""
         weight = self.ln_out.weight
         return self._first.att.kernel_on(weight.device, weight.dtype)
 

@@ -155,16 +155,20 @@ class TimeMix(nn.Module):
                 return wkv7_fused(r, log_w, k, v, a, b, state)
             return wkv7_chunked(r, log_w, k, v, a, b, state, chunk=self.chunk)
 
+    @property
+    def fits_kernel(self) -> bool:
+        """The fused kernel's workspace holds a head's state of MAX_HEAD channels a side."""
+        return self.head_size <= MAX_HEAD
+
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
         """What computes the recurrence there, for a model of that type."""
-        wide = scan_dtype(dtype)
-        return choose_kernel(self.kernel, device, wide, fits=self.head_size <= MAX_HEAD)
+        return choose_kernel(self.kernel, device, scan_dtype(dtype), fits=self.fits_kernel)
 
     @property
     def kernel_fallback(self) -> str | None:
         """Why kernel=auto takes the slower form here, where it does."""
         wide = scan_dtype(self.w0.dtype)
-        return fallback(self.kernel, self.w0.device, wide, fits=self.head_size <= MAX_HEAD)
+        return fallback(self.kernel, self.w0.device, wide, fits=self.fits_kernel)
 
     def flops(self, batch: int, length: int) -> int:
         """Matrix products: projections, and per head what the recurrence takes.

@@ -6,7 +6,8 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 KERNELS = ("auto", "torch", "numba")
-# What the workspaces of the kernels hold: states a channel of Mamba-1, channels a head of RWKV-7.
+# The kernels' workspaces are laid out when they are compiled, for this many states a channel of the
+# Mambas and channels a head of RWKV-7; a larger model runs torch's form.
 MAX_STATES, MAX_HEAD = 256, 64
 
 

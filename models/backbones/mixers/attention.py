@@ -85,5 +85,5 @@ class AttentionMixer(Mixer):
         return self.attention.flops(batch, length)
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """The kernel that was asked for: torch chooses within it."""
+        """The kernel of the parallel form, as it was asked for; single steps are torch's."""
         return self.attention.attention

@@ -90,5 +90,5 @@ class RWKVMixer(Mixer):
         return self.time_mix.flops(batch, length)
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """What computes the recurrence."""
+        """What computes the recurrence there, for a model of that type."""
         return self.time_mix.kernel_on(device, dtype)
