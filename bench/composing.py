@@ -26,7 +26,7 @@ Option = tuple[str, str, tuple[str, ...]]
 
 
 class CellBuilder:
-    """Composes the cells of one request."""
+    """Composes the cells of one request; what those of models share is composed once."""
 
     def __init__(self, request: Request, composer: Composer) -> None:
         self.request, self.composer = request, composer
@@ -46,19 +46,29 @@ class CellBuilder:
         backends: Sequence[str],
         asked: bool,
     ) -> list[Cell]:
+        """The cells of one model on one task: one for each of its scenarios by each backend.
+
+        `scenarios` that are without a model are passed over. `backends` are values of the axis, of
+        which auto and all mean other ones for each model. `asked` says whether the user named the
+        scenarios: then what the model cannot do is a cell too, which says why. Where not, it is
+        left out, but for the last scenario of a model without a form for the task.
+
+        BadInput where values are of the wrong type or cannot be, or a backend that was named is not
+        installed.
+        """
         names = [*self._names(model, task), f"size={size}"]
         wanted = [name for name in scenarios if name not in MODELLESS]
         cells: list[Cell] = []
         for scenario in wanted:
-            chosen_ones = {"model": model, "task": task, "scenario": scenario}
-            config = self._compose(chosen_ones, size, variant)
+            picked = {"model": model, "task": task, "scenario": scenario}
+            config = self._compose(picked, size, variant)
             check_numbers(config)
             check_model(config)
             self._check_types(variant, names, size, config)
             form = (config.model.get("kinds") or {}).get(str(config.task.kind))
             if reason := _refusal(form, config, model, task, scenario):
                 # Unasked, a model is passed over in silence where it cannot do one scenario, but
-                # told of, once, where it can do none.
+                # told of, once, where it has no form for the task.
                 if asked or (form is None and scenario == wanted[-1]):
                     cells.append(self._refused(config, device, reason))
                 continue
@@ -84,9 +94,11 @@ class CellBuilder:
         variant: Sequence[str],
         asked: bool,
     ) -> Cell | None:
-        """The cell by one implementation of the model; None where nobody asked for what cannot be.
+        """The cell by one implementation of the model, with the reason where that cannot do it.
 
-        A backend that was named and is not installed is the user's to mend.
+        None where `wish` is all, the implementation is installed and cannot do the scenario, and
+        nobody `asked` for that. BadInput where `wish` names it and it is not installed, which is
+        the user's to mend.
         """
         model, kind = plain["model"], plain["task"]["kind"]
         needs = plain["scenario"].get("needs") or plain["scenario"]["name"]
@@ -110,26 +122,28 @@ class CellBuilder:
         return cell
 
     def _compose(
-        self, chosen: Mapping[str, str], size: str, variant: Sequence[str]
+        self, picked: Mapping[str, str], size: str, variant: Sequence[str]
     ) -> "DictConfig":
-        """The configuration with one option of each group that is chosen.
+        """The configuration with the option that is picked of each group.
 
         Composing takes Hydra a seventh of a second, so each option is composed once for each of its
-        overrides, and put where the others refer to it.
+        overrides, and put where the others refer to it. The same configuration is given back, with
+        other options in it, until `size` or the overrides outside these groups change: what is
+        kept of it has to be copied.
         """
-        inside = {g: tuple(x for x in variant if _key(x, f"{g}.")) for g in chosen}
-        others = tuple(x for x in variant if not any(x in own for own in inside.values()))
-        options = {g: (g, name, inside[g]) for g, name in chosen.items()}
-        if (size, others) in self._composed and all(o in self._options for o in options.values()):
-            config, there = self._composed[size, others]
+        inside = {g: tuple(x for x in variant if _key(x, f"{g}.")) for g in picked}
+        outside = tuple(x for x in variant if not any(x in texts for texts in inside.values()))
+        options = {g: (g, name, inside[g]) for g, name in picked.items()}
+        if (size, outside) in self._composed and all(o in self._options for o in options.values()):
+            config, there = self._composed[size, outside]
             for group, option in options.items():
                 if there[group] != option:
                     config[group], there[group] = self._options[option], option
             return config
-        names = [f"{group}={name}" for group, name in chosen.items()]
+        names = [f"{group}={name}" for group, name in picked.items()]
         overrides = [*names, f"size={size}", f"suite={self.request.suite}"]
         config = self.composer.compose([*overrides, *self.request.shared, *variant])
-        self._composed[size, others] = config, options
+        self._composed[size, outside] = config, options
         for group, option in options.items():
             self._options[option] = config[group]
         return config
@@ -144,7 +158,7 @@ class CellBuilder:
         check_types(keys, config, self._reference(names), size)
 
     def _reference(self, names: Sequence[str]) -> "DictConfig":
-        """What the user would have got without overrides inside a group."""
+        """What the user would have got without overrides that belong to single cells."""
         where = " ".join(names)
         if where not in self._references:
             self._references[where] = self.composer.compose([*names, *self.request.shared])
@@ -191,9 +205,11 @@ class CellBuilder:
         return kept, config, self._cell(plain, device, tuple(kept))
 
     def _names(self, model: str, task: str) -> list[str]:
+        """The overrides that pick the model, the task and the request's suite."""
         return [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
 
     def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:
+        """The cell that will not run, with the names alone of its model, which is not built."""
         plain = finish_task(config, self.request.allow_targets)
         plain["model"] = {key: config.model.get(key) for key in ("name", "family", "backend")}
         plain["size"] = {"name": config.size.name, "parameters": config.size.parameters}
@@ -202,6 +218,7 @@ class CellBuilder:
         return cell
 
     def _cell(self, config: dict[str, Any], device: str, overrides: tuple[str, ...]) -> Cell:
+        """The cell of a resolved configuration, into which the device's name is written."""
         model, task = config.get("model") or {}, config["task"]
         config["device"]["name"] = device
         part = {

@@ -17,7 +17,11 @@ if TYPE_CHECKING:  # Hydra is known to the command line alone
 
 
 def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cell]:
-    """Every cell of the request; BadInput where a name is unknown or nothing would run."""
+    """Every cell of the request, in the order in which they run.
+
+    `base` is the configuration of any cell: axes that were not given have its values, or those of
+    its suite. BadInput where a name is unknown, a value cannot be, or no cell is left.
+    """
     axes = {name: list(dict.fromkeys(values)) for name, values in request.axes.items()}
     suite = base.suite
     axes.setdefault("model", list(suite.models))
@@ -26,8 +30,8 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
     axes.setdefault("seed", list(suite.seeds))
     axes.setdefault("backend", list(suite.backends) if base.backend == AUTO else [base.backend])
     asked = axes.get("scenario")
-    without = {BASELINES: suite.baselines, CEILINGS: suite.ceilings}
-    scenarios = asked or [*suite.scenarios, *(name for name, wanted in without.items() if wanted)]
+    modelless = {BASELINES: suite.baselines, CEILINGS: suite.ceilings}
+    scenarios = asked or [*suite.scenarios, *(name for name, on in modelless.items() if on)]
     for group, names in (
         *((g, axes[g]) for g in ("model", "task", "size")),
         ("scenario", scenarios),
@@ -61,13 +65,12 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
                 cell.unsupported = cell.unsupported or compile_refusal(compiled, device)
                 cells += [_with(cell, seed=seed, **scalars) for seed in axes["seed"]]
         if BASELINES in scenarios:
-            rivals = [
-                builder.baselines(variant, device, task, axes["model"][0]) for task in axes["task"]
-            ]
-            cells += [_with(cell, seed=0, **scalars) for cell in rivals]
+            for name in axes["task"]:
+                rivals = builder.baselines(variant, device, name, axes["model"][0])
+                cells.append(_with(rivals, seed=0, **scalars))
         if CEILINGS in scenarios:
-            task, model = axes["task"][0], axes["model"][0]
-            cells.append(_with(builder.ceilings(variant, device, task, model), seed=0, **scalars))
+            ceilings = builder.ceilings(variant, device, axes["task"][0], axes["model"][0])
+            cells.append(_with(ceilings, seed=0, **scalars))
     cells = _unique(cells)
     if not cells:
         raise BadInput(
@@ -80,6 +83,7 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
 def _check_names(
     group: str, names: Sequence[str], options: Sequence[str], *, given: bool, suite: "DictConfig"
 ) -> None:
+    """BadInput for a name that is no option, said of the suite where the user did not give it."""
     for name in names:
         if name not in options:
             raise unknown(group if given else f"suite={suite.name}: {group}", name, options)
