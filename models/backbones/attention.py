@@ -2,9 +2,9 @@
 
 RoFormer (arXiv:2104.09864) for positions. The kernels of the parallel form: `eager` is the plain
 equation; `sdpa` is torch's `scaled_dot_product_attention`, which runs FlashAttention
-(arXiv:2205.14135) where it can; `sdpa_flash` and `sdpa_efficient` are that kernel of torch's or
-none; `flex` is FlexAttention (arXiv:2412.05496); `flash_attn` is the package of FlashAttention-2
-(arXiv:2307.08691).
+(arXiv:2205.14135) where it can, on a CPU block by block (causal_attention.py); `sdpa_flash` and
+`sdpa_efficient` are that kernel of torch's or none; `flex` is FlexAttention (arXiv:2412.05496);
+`flash_attn` is the package of FlashAttention-2 (arXiv:2307.08691).
 
 Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head width.
 """
@@ -19,6 +19,8 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from models.backbones.causal_attention import attend_in_blocks, in_blocks
 
 KERNELS = ("eager", "sdpa", "flex", "sdpa_flash", "sdpa_efficient", "flash_attn")
 OF_TORCH = {
@@ -129,6 +131,11 @@ def _type_of(q: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
 
 
+def _lower_right(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Which keys a query sees, (T, S): the last one sees all of them."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
 def _attend_by_torch(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Tensor:
     """By one kernel of `scaled_dot_product_attention`, which raises where it cannot."""
     queries, keys, groups = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
@@ -139,7 +146,7 @@ def _attend_by_torch(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bo
         if kernel == "sdpa_flash" and q.is_cuda:  # it takes no mask, but knows this one
             seen = causal_lower_right(queries, keys)
         else:
-            seen = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+            seen = _lower_right(queries, keys, q.device)
     with sdpa_kernel(OF_TORCH[kernel]):
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=seen, is_causal=causal and seen is None
@@ -174,11 +181,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Ten
         mask = _block_mask(queries, keys, q.device) if causal else None
         run = _compiled_flex() if q.is_cuda else flex_attention
         return run(q, k, v, block_mask=mask, enable_gqa=True)  # type: ignore[operator]
+    if kernel == "sdpa" and causal and in_blocks(q, k):
+        return attend_in_blocks(q, k, v)
     if kernel == "sdpa" and (queries == keys or not causal):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
     seen = None
     if causal:
-        seen = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+        seen = _lower_right(queries, keys, q.device)
     if kernel == "sdpa":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
     # softmax(Q K^T / sqrt(d)) V, eq. 1 of arXiv:1706.03762.

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.sizes import check_sizes
+from models.backbones.swiglu import swiglu
 from models.backbones.transformer import MLP, Attention, Block, Decoder, linear
 
 # Prefixes of ours -> those of transformers' MixtralForCausalLM, whose experts hold
@@ -83,7 +84,7 @@ class Experts(nn.Module):
         groups = x.index_select(0, token).split(counts)  # E times (A_e, D)
         out = torch.cat(
             [
-                (F.silu(F.linear(group, gate)) * F.linear(group, up)) @ down
+                swiglu(F.linear(group, gate), F.linear(group, up)) @ down
                 for group, (gate, up, down) in zip(groups, self.each(), strict=True)
                 if len(group)
             ]

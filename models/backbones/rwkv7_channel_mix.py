@@ -12,18 +12,18 @@ from models.backbones.rwkv7_token_shift import token_shift
 
 
 class _SquaredReLU(torch.autograd.Function):
-    """max(x, 0)^2, keeping max(x, 0) alone for the backward pass."""
+    """max(x, 0)^2, keeping that alone, which the projection after it keeps as well."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        positive = x.clamp_min(0)
-        ctx.save_for_backward(positive)
-        return positive * positive
+        y = x.clamp_min(0).square_()
+        ctx.save_for_backward(y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
-        return (grad * positive).mul_(2)
+        (y,) = ctx.saved_tensors
+        return y.sqrt().mul_(grad).mul_(2)
 
 
 def squared_relu(x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from models.backbones.attention import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
+from models.backbones.swiglu import swiglu
 from models.kernels.available import choose_kernel, counted, numba_problem
 from models.kernels.views import Views
 
@@ -181,7 +182,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         up = self.up_proj(x)  # (..., d_ff)
-        hidden = F.silu(self.gate_proj(x)) * up if self.gated else F.relu(up).square()
+        hidden = swiglu(self.gate_proj(x), up) if self.gated else F.relu(up).square()
         return self.down_proj(hidden)
 
     def flops(self, batch: int, length: int) -> int:

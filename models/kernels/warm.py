@@ -22,6 +22,7 @@ MODULES = (
     "mamba_step",
     "attention_step",
     "rms_norm",
+    "swiglu",
 )  # the slowest first
 
 

@@ -1,0 +1,29 @@
+"""The gate of SwiGLU (arXiv:2002.05202): silu(gate) up, and which form of it runs.
+
+Shapes: F hidden width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.kernels.available import counted, numba_problem
+
+FULL_TYPES = (torch.float32, torch.float64)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) up, (..., F) each. In training on a CPU fused, which keeps half as much."""
+    if (
+        torch.is_grad_enabled()
+        and gate.is_cpu
+        and gate.dtype == up.dtype
+        and gate.dtype in FULL_TYPES
+        and not torch.compiler.is_compiling()
+        and not counted()
+        and numba_problem() is None
+    ):
+        from models.kernels.swiglu import swiglu_fused
+
+        return swiglu_fused(gate, up)
+    return F.silu(gate) * up
