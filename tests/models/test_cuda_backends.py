@@ -120,6 +120,21 @@ def test_symbols_that_write_a_state() -> None:
     torch.testing.assert_close(last, state, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_a_state_is_carried_without_loss(libraries: Counter[str], dtype: torch.dtype) -> None:
+    """Through a scan in a short type too, over a symbol of no duration."""
+    _, theirs = pair("mamba_ssm", "mamba", {"d_state": 64})
+    mixer = theirs.backbone.layers[0].mixer.to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    state = torch.randn(2, mixer.d_inner, mixer.d_state, generator=generator) * 100
+    u = torch.ones(2, 1, mixer.d_inner, dtype=dtype)
+    B = torch.ones(2, 1, mixer.d_state, dtype=dtype)
+    y, last = mixer._scan(u, torch.zeros_like(u), B, B, u, state)
+    assert y.shape == u.shape
+    torch.testing.assert_close(last, state, atol=0, rtol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("backend", "model", "options", "words"),
     [
