@@ -1,7 +1,9 @@
 """The `rwkv` package behind `prefill` and `step`: inference on a CPU in fp32.
 
 The package takes no batch: several sequences are run one after the other, each with a state of its
-own, which is the package's list of tensors.
+own, a list of tensors. Of versions 4 to 6 its `forward` puts the new tensors into the list that it
+is given, so it is given a copy of the list: a state that went in is as it was. No version writes
+into the tensors.
 
 Shapes: B batch, T time, D width, V vocabulary.
 """
@@ -11,7 +13,8 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +23,9 @@ import torch
 from torch import Tensor, nn
 
 STRATEGY = "cpu fp32"
-VERSION_7 = "RWKV_V7_ON"  # read when the package is imported
-KERNELS = "RWKV_CUDA_ON"  # likewise; it would build kernels that a CPU does not run
+# What the package reads of the environment: which versions it has, as it is imported, and whether
+# it builds CUDA kernels, then and for each model.
+VERSION_7, KERNELS = "RWKV_V7_ON", "RWKV_CUDA_ON"
 
 
 def installed() -> bool:
@@ -43,13 +47,14 @@ def opened(weights: Mapping[str, Tensor], *, seven: bool) -> tuple[Any, dict[str
     The package takes a path alone, so it reads a file that was written here, of tensors alone,
     whatever the user's file was. The temporary folder needs room for it.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    module = _module(seven=seven)
+    with tempfile.TemporaryDirectory() as folder, _settings(seven=seven):
         path = Path(folder) / "model.pth"
         torch.save(dict(weights), path)
         if seven:
-            model = _module(seven=True).RWKV_x070(str(path.with_suffix("")), STRATEGY)
+            model = module.RWKV_x070(str(path.with_suffix("")), STRATEGY)
             return model, model.z
-        model = _module(seven=False).RWKV(str(path), STRATEGY, verbose=False)
+        model = module.RWKV(str(path), STRATEGY, verbose=False)
         return model, model.w
 
 
@@ -67,17 +72,25 @@ def _module(*, seven: bool) -> ModuleType:
     assert own.loader is not None
     module = importlib.util.module_from_spec(own)
     sys.modules[own.name] = module  # where TorchScript looks for what it compiles
-    os.environ[KERNELS] = "0"
-    before = os.environ.pop(VERSION_7, None)
-    if seven:
-        os.environ[VERSION_7] = "1"
-    try:
+    with _settings(seven=seven):
         own.loader.exec_module(module)
-    finally:
-        os.environ.pop(VERSION_7, None)
-        if before is not None:
-            os.environ[VERSION_7] = before
     return module
+
+
+@contextmanager
+def _settings(*, seven: bool) -> Iterator[None]:
+    """The environment that the package needs here; after it the user's own.
+
+    Where the user's has no KERNELS, that stays at "0": `forward` of versions 4 to 6 reads it too.
+    """
+    before = {name: os.environ.get(name) for name in (VERSION_7, KERNELS)}
+    os.environ.update({VERSION_7: "1" if seven else "0", KERNELS: "0"})
+    try:
+        yield
+    finally:
+        if before[VERSION_7] is None:
+            del os.environ[VERSION_7]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 class Sequences(nn.Module):
@@ -91,7 +104,11 @@ class Sequences(nn.Module):
         self._forward, self.start = package.forward, start
 
     def read(self, symbols: list[int], state: Any) -> tuple[Tensor, list[Tensor]]:
-        """Logits after each symbol of one sequence (T, V), and the state; None is the empty one."""
+        """Logits after each symbol of one sequence (T, V), and the state; None is the empty one.
+
+        The state that is given stays as it is.
+        """
+        state = None if state is None else list(state)
         logits, state = self._forward(symbols, state, full_output=True)
         return logits.view(len(symbols), -1), [_alone(part) for part in state]
 

@@ -20,6 +20,7 @@ from bench.meters.flops import count as count_flops
 from bench.meters.memory import tensors_in
 from bench.parameters import count
 from models.backbones.rwkv7 import RWKV7
+from models.backends import rwkv_library
 from models.backends.rwkv_model import RWKVModel
 from models.checkpoints.blinkdl import START
 from models.checkpoints.formats import Formats
@@ -142,6 +143,44 @@ def test_pieces_and_steps_continue_the_state(version: str, tmp_path: Path) -> No
         one, state = model.step(x[:, t], state)
         ahead.append(one)
     torch.testing.assert_close(torch.stack(ahead, 1), whole, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@torch.no_grad()
+def test_a_state_goes_in_and_stays(version: str, tmp_path: Path) -> None:
+    """Of versions 4 to 6 the package writes into the list of a state's tensors."""
+    model = made(tmp_path, version)
+    x = tokens(9)
+    _, state = model.prefill(x)
+    kept = [part.clone() for part in tensors_in(state)]
+    for read in (lambda: model.prefill(x, state), lambda: model.step(x[:, 0], state)):
+        first, after = read()
+        again, after_again = read()
+        assert torch.equal(first, again)
+        for mine, theirs in zip(tensors_in(after), tensors_in(after_again), strict=True):
+            assert torch.equal(mine, theirs)
+    for mine, theirs in zip(tensors_in(state), kept, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("version", ["5.2", "7"])
+@torch.no_grad()
+def test_the_users_environment_comes_back(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have the package build CUDA kernels as it is imported and for a model of 5.2."""
+    rwkv_library._module.cache_clear()
+    given = {"RWKV_CUDA_ON": "1", "RWKV_V7_ON": "0"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    model = made(tmp_path, version)
+    assert {name: os.environ[name] for name in given} == given
+    model.prefill(tokens(5))
+    monkeypatch.delenv("RWKV_CUDA_ON")
+    monkeypatch.delenv("RWKV_V7_ON")
+    rwkv_library._module.cache_clear()
+    made(tmp_path, version).prefill(tokens(5))
+    assert "RWKV_V7_ON" not in os.environ
 
 
 @pytest.mark.parametrize("version", VERSIONS)
