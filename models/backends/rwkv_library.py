@@ -9,6 +9,7 @@ Shapes: B batch, T time, D width, V vocabulary.
 """
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoints.checkpoint import first_line
+
 STRATEGY = "cpu fp32"
 # What the package reads of the environment: which versions it has, as it is imported, and whether
 # it builds CUDA kernels, then and for each model.
@@ -31,6 +34,11 @@ VERSION_7, KERNELS = "RWKV_V7_ON", "RWKV_CUDA_ON"
 def installed() -> bool:
     """Whether there is such a package."""
     return importlib.util.find_spec("rwkv") is not None
+
+
+def version() -> str:
+    """Of the package, as it was installed."""
+    return importlib.metadata.version("rwkv")
 
 
 def problem(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -47,7 +55,7 @@ def opened(weights: Mapping[str, Tensor], *, seven: bool) -> tuple[Any, dict[str
     The package takes a path alone, so it reads a file that was written here, of tensors alone,
     whatever the user's file was. The temporary folder needs room for it.
     """
-    module = _module(seven=seven)
+    module = imported(seven=seven)
     with tempfile.TemporaryDirectory() as folder, _settings(seven=seven):
         path = Path(folder) / "model.pth"
         torch.save(dict(weights), path)
@@ -59,21 +67,30 @@ def opened(weights: Mapping[str, Tensor], *, seven: bool) -> tuple[Any, dict[str
 
 
 @functools.cache
-def _module(*, seven: bool) -> ModuleType:
+def imported(*, seven: bool) -> ModuleType:
     """The package's module, with version 7 or with versions 4 to 6.
 
     Which it has is decided as it is imported, so each is imported under a name of its own.
+    `ValueError` where that fails.
     """
-    spec = importlib.util.find_spec("rwkv.model")
-    assert spec is not None
-    assert spec.origin is not None
-    own = importlib.util.spec_from_file_location(f"rwkv_model_{7 if seven else 6}", spec.origin)
-    assert own is not None
-    assert own.loader is not None
-    module = importlib.util.module_from_spec(own)
-    sys.modules[own.name] = module  # where TorchScript looks for what it compiles
-    with _settings(seven=seven):
-        own.loader.exec_module(module)
+    name = f"rwkv_model_{7 if seven else 6}"
+    try:
+        spec = importlib.util.find_spec("rwkv.model")
+        if spec is None or spec.origin is None:
+            raise ImportError("it has no rwkv.model")
+        own = importlib.util.spec_from_file_location(name, spec.origin)
+        assert own is not None
+        assert own.loader is not None
+        module = importlib.util.module_from_spec(own)
+        sys.modules[name] = module  # where TorchScript looks for what it compiles
+        with _settings(seven=seven):
+            own.loader.exec_module(module)
+    except Exception as error:  # a broken package may raise whatever it likes
+        sys.modules.pop(name, None)
+        raise ValueError(
+            f"the rwkv package cannot be imported ({type(error).__name__}: {first_line(error)}); "
+            "pip install --force-reinstall --no-deps rwkv"
+        ) from error
     return module
 
 
