@@ -16,6 +16,8 @@ says that it is tested on the H100 alone.
 Shapes: B batch, T time, D width, E channels, H heads, P headdim, G groups, N d_state, K d_conv.
 """
 
+import importlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,8 @@ from models.backends.cuda import cuda_problem, function
 
 SCAN = "mamba_ssm.ops.selective_scan_interface"
 SSD = "mamba_ssm.ops.triton.ssd_combined"
-SISO = "mamba_ssm.ops.triton.mamba3.mamba3_siso_combined"
+MAMBA3 = "mamba_ssm.ops.triton.mamba3"  # of no release before 2.3.2
+SISO = f"{MAMBA3}.mamba3_siso_combined"
 UPDATE = "mamba_ssm.ops.triton.selective_state_update"
 CONV = "causal_conv1d"
 SSD_CHUNK, SISO_CHUNK = 256, 64  # those that the library's modules begin with
@@ -218,7 +221,7 @@ class MambaSsm:
                 module.chunk_size = SSD_CHUNK
             elif isinstance(module, Mamba3Mixer):
                 _check_siso(module)
-                function(SISO, "mamba3_siso_combined")
+                _check_mamba3()
                 module.__class__ = Mamba3Kernels
                 module.chunk_size = SISO_CHUNK
             else:
@@ -233,6 +236,20 @@ def _check_convolution(conv: CausalConv) -> None:
     if conv.width > WIDEST:
         raise ValueError(f"d_conv is {conv.width}; causal-conv1d holds at most {WIDEST}")
     function(CONV, "causal_conv1d_fn")
+
+
+def _check_mamba3() -> None:
+    try:
+        function(SISO, "mamba3_siso_combined")
+    except ValueError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ModuleNotFoundError) or not (cause.name or "").startswith(MAMBA3):
+            raise
+        version = importlib.import_module("mamba_ssm").__version__
+        raise ValueError(
+            f"mamba_ssm {version} is installed and has no Mamba-3; needed is 2.3.2 or later: "
+            'pip install --no-build-isolation "mamba-ssm>=2.3.2"'
+        ) from error
 
 
 def _check_siso(mixer: Mamba3Mixer) -> None:
