@@ -7,8 +7,9 @@ A model's YAML names its own (`backend`) and the others (`backends`): by name a 
     install     the command that brings them
     kinds       kinds of tasks it serves; none given: all of the model's
     scenarios   what it can do of what the model can; none given: all
-    fastest     devices on which `backend=auto` takes it where it is installed
-    dtypes      types in which it does; none given: all
+    fastest     devices on which `backend=auto` takes it where it is installed; of several the first
+    dtypes      types of numbers for which auto does; none given: all. What it can run in at all the
+                class of `adopt` says: a cell may name it for the others
 """
 
 import importlib.util
@@ -59,10 +60,12 @@ def fallback(
     """What `backend=auto` would have taken, and why it did not."""
     if asked != AUTO:
         return None
+    runs = _fastest(model, kind, device, dtype)
     for name, entry in others(model, kind).items():
+        if name == runs:
+            return None
         if device in (entry.get("fastest") or ()) and (reason := _unfit(entry, dtype)):
-            mine = own(model, kind)
-            return f"{name}, the fastest on {device}, {reason}: {mine} runs instead"
+            return f"{name}, the fastest on {device}, {reason}: {runs} runs instead"
     return None
 
 

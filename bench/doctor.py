@@ -68,12 +68,21 @@ BACKENDS = (
     ),
     (
         "mamba_ssm",
-        "CUDA kernels of mamba",
+        "CUDA kernels of mamba and mamba2",
         "import selective_scan_cuda; import mamba_ssm; print(mamba_ssm.__version__)",
     ),
     (
+        "mamba_ssm 2.3.2",
+        "CUDA kernels of mamba3",
+        "import mamba_ssm; from importlib.util import find_spec;"
+        " assert find_spec('mamba_ssm.ops.triton.mamba3'), 'mamba_ssm %s is installed and has no"
+        " Mamba-3; needed is 2.3.2 or later: pip install --no-build-isolation"
+        ' "mamba-ssm>=2.3.2"\' % mamba_ssm.__version__;'
+        " import mamba_ssm.ops.triton.mamba3.mamba3_siso_combined; print(mamba_ssm.__version__)",
+    ),
+    (
         "causal_conv1d",
-        "CUDA kernels of mamba",
+        "CUDA kernels of mamba and mamba2",
         "import causal_conv1d_cuda; import causal_conv1d; print(causal_conv1d.__version__)",
     ),
     ("flash_attn", "attention on CUDA", "import flash_attn; print(flash_attn.__version__)"),

@@ -48,3 +48,12 @@ def scored(logits: Tensor, labels: Tensor | None, losses: dict[str, Tensor]) -> 
     for term in losses.values():
         loss = loss + term
     return Output(logits=logits, loss=loss, nll=nll, losses=losses)
+
+
+def exact_log_prob(logits: Tensor, tokens: Tensor, counted: Tensor | None = None) -> LogProb:
+    """Of tokens (B, T) that logits (B, T, V) predict; with `counted` (B, T) of those alone."""
+    flat = logits.flatten(0, 1).float()  # (B * T, V)
+    nats = -F.cross_entropy(flat, tokens.flatten(), reduction="none").view(tokens.shape)
+    if counted is not None:
+        nats = nats * counted
+    return LogProb(nats=nats.sum(-1), bound=False, forwards=1)

@@ -1,18 +1,22 @@
 """Mamba-1, Mamba-2 and Mamba-3 by the kernels of mamba_ssm and causal-conv1d.
 
-Our modules and weights; the library computes the recurrence, the convolution and, for Mamba-1 and
-Mamba-2, the update of a single step, by the functions that its own modules call:
-`selective_scan_fn`, `mamba_chunk_scan_combined`, `mamba3_siso_combined`, `selective_state_update`,
-`causal_conv1d_fn` and `causal_conv1d_update`.
+Our modules and weights; the libraries compute the recurrence and, for Mamba-1 and Mamba-2, the
+convolution and a single step, by functions that their own modules call: `selective_scan_fn`,
+`mamba_chunk_scan_combined`, `mamba3_siso_combined`, `selective_state_update`, `causal_conv1d_fn`
+and `causal_conv1d_update`.
 
-What differs from the library's own modules: projections and the gated norm are torch's, since they
-are the same for every backend, and Mamba-1's softplus is not part of the scan. A single step writes
-the new state over the old one, as the library's do; with gradients it is torch's, since those
-kernels have none, and so is Mamba-1's scan from a state. Mamba-3's step is torch's: the library's
-is compiled for Hopper alone.
+What differs from mamba_ssm's own modules: norms, gated or not, are torch's; nothing is fused with
+the projections and the convolution, as a forward pass of Mamba-1 and Mamba-2 is there; Mamba-1's
+softplus is not part of the scan. Mamba-1's `selective_scan_fn` takes no state: from one it begins
+with symbols that write it, in float32. Steps of Mamba-1 and Mamba-2 write the new state over the
+old one, as theirs do. With gradients these steps are torch's, since the kernels have none, and so
+is Mamba-1's scan from a state. Mamba-3's step is always torch's: theirs needs more packages and
+says that it is tested on the H100 alone.
 
 Shapes: B batch, T time, D width, E channels, H heads, P headdim, G groups, N d_state, K d_conv.
 """
+
+import importlib
 
 import torch
 import torch.nn.functional as F
@@ -27,13 +31,16 @@ from models.backends.cuda import cuda_problem, function
 
 SCAN = "mamba_ssm.ops.selective_scan_interface"
 SSD = "mamba_ssm.ops.triton.ssd_combined"
-SISO = "mamba_ssm.ops.triton.mamba3.mamba3_siso_combined"
+MAMBA3 = "mamba_ssm.ops.triton.mamba3"  # of no release before 2.3.2
+SISO = f"{MAMBA3}.mamba3_siso_combined"
 UPDATE = "mamba_ssm.ops.triton.selective_state_update"
 CONV = "causal_conv1d"
 SSD_CHUNK, SISO_CHUNK = 256, 64  # those that the library's modules begin with
 WIDEST = 4  # convolution
 LEAST = 16  # side of a tensor core's product
-STEP = 2.0**-10  # of the symbols that write a state: exact in every type, and next to no decay
+# Of the symbols that write a state, which therefore are times 2^20: a power of two, so that it is
+# gone again without rounding, and so small that N symbols hardly let a state decay.
+STEP = 2.0**-20
 
 
 class Convolution(CausalConv):
@@ -75,15 +82,15 @@ class Mamba1Kernels(MambaMixer):
         if state is not None and torch.is_grad_enabled():
             # The library's scan passes no gradient through the state that it returns.
             return super()._scan(u, delta, B, C, z, state)
-        # Symbols that write a state would leave the range of float16.
-        carries_half = state is not None and u.dtype == torch.float16
-        dtype = torch.float32 if carries_half else u.dtype
+        # In float32 from a state: symbols that write it would round it to the digits of bfloat16,
+        # and leave the range of float16.
+        dtype = u.dtype if state is None else torch.float32
         u, delta, B, C, z = (t.transpose(1, 2).to(dtype) for t in (u, delta, B, C, z))
         A, skip = -torch.exp(self.A_log.float()), 0
         if state is not None:
             skip = self.d_state
-            first = (t.to(dtype) for t in symbols_of(state, A))
-            u, delta, B = (torch.cat([t, x], -1) for t, x in zip(first, (u, delta, B), strict=True))
+            first = zip(symbols_of(state, A), (u, delta, B), strict=True)
+            u, delta, B = (torch.cat([t, x], -1) for t, x in first)
             C, z = (F.pad(t, (skip, 0)) for t in (C, z))
         scan = function(SCAN, "selective_scan_fn")
         y, last = scan(u, delta, A, B, C, self.D.float(), z, return_last_state=True)
@@ -214,7 +221,7 @@ class MambaSsm:
                 module.chunk_size = SSD_CHUNK
             elif isinstance(module, Mamba3Mixer):
                 _check_siso(module)
-                function(SISO, "mamba3_siso_combined")
+                _check_mamba3()
                 module.__class__ = Mamba3Kernels
                 module.chunk_size = SISO_CHUNK
             else:
@@ -229,6 +236,20 @@ def _check_convolution(conv: CausalConv) -> None:
     if conv.width > WIDEST:
         raise ValueError(f"d_conv is {conv.width}; causal-conv1d holds at most {WIDEST}")
     function(CONV, "causal_conv1d_fn")
+
+
+def _check_mamba3() -> None:
+    try:
+        function(SISO, "mamba3_siso_combined")
+    except ValueError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ModuleNotFoundError) or not (cause.name or "").startswith(MAMBA3):
+            raise
+        version = importlib.import_module("mamba_ssm").__version__
+        raise ValueError(
+            f"mamba_ssm {version} is installed and has no Mamba-3; needed is 2.3.2 or later: "
+            'pip install --no-build-isolation "mamba-ssm>=2.3.2"'
+        ) from error
 
 
 def _check_siso(mixer: Mamba3Mixer) -> None:

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backends.rwkv_library import STRATEGY, Sequences, opened, problem
-from models.output import LogProb, Output, scored
+from models.output import LogProb, Output, exact_log_prob, scored
 
 
 class RWKVModel(Sequences):
@@ -59,11 +58,7 @@ class RWKVModel(Sequences):
 
     def log_prob(self, tokens: Tensor, counted: Tensor | None = None) -> LogProb:
         """Exact log p(tokens), nats, (B, T) -> (B,); with `counted` (B, T) of those alone."""
-        logits = self(tokens=tokens).logits.flatten(0, 1)  # (B * T, V)
-        nats = -F.cross_entropy(logits, tokens.flatten(), reduction="none").view(tokens.shape)
-        if counted is not None:
-            nats = nats * counted
-        return LogProb(nats=nats.sum(-1), bound=False, forwards=1)
+        return exact_log_prob(self(tokens=tokens).logits, tokens, counted)
 
     def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
         """Bytes of the package's state, which is in fp32 and of one size, whatever was read."""

@@ -4,9 +4,6 @@ Without a state the package begins with zeros, and our start symbol, which it do
 one more row of its table.
 """
 
-import tempfile
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -36,10 +33,7 @@ class PackageModel(Sequences):
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.pth"
-            blinkdl.write(model, path)
-            weights = torch.load(path, weights_only=True)
+        weights = blinkdl.named(model)
         table = torch.cat([weights["emb.weight"], weights.pop(blinkdl.START)])
         package, held = opened({**weights, "emb.weight": table}, seven=True)
         self.run_by(package, start=model.vocab_size)  # the row after all symbols

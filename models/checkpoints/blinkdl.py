@@ -71,7 +71,17 @@ def tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write(model: LanguageModel, path: Path) -> None:
-    """Write `model` into a .pth file, block 0's unused tensors included, as BlinkDL's have them."""
+    """Write `model` into a .pth file."""
+    weights = named(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(weights, path)
+
+
+def named(model: LanguageModel) -> dict[str, Tensor]:
+    """Copies of `model`'s tensors under BlinkDL's names, and `START`.
+
+    Block 0's unused tensors are included, as BlinkDL's files have them.
+    """
     if not isinstance(model.backbone, RWKV7):
         raise ValueError(f"a .pth of RWKV-7 cannot hold our {type(model.backbone).__name__}")
     weights: dict[str, Tensor] = {}
@@ -85,8 +95,7 @@ def write(model: LanguageModel, path: Path) -> None:
     for name, shape in {"v0": (1, 1, width), "v1": (width, rank), "v2": (rank, width)}.items():
         weights.setdefault(f"blocks.0.att.{name}", torch.zeros(shape))
     weights[START] = model.start.weight.detach().clone()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(weights, path)
+    return weights
 
 
 def _our_name(name: str) -> str:

@@ -88,7 +88,9 @@ def load_pickled(path: Path) -> dict[str, Tensor]:
     with readable(path):
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, LookupError):  # as of plain text, which is no pickle
+        # The first of what weights_only refuses; either of plain text, whose letters are taken for
+        # a pickle's commands.
+        except (pickle.UnpicklingError, LookupError):
             found = None
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise ValueError(

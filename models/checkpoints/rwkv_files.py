@@ -7,15 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.backends.rwkv_library import installed
+from models.backends.rwkv_library import imported, installed
+from models.backends.rwkv_library import version as package_version
 from models.backends.rwkv_model import RWKVModel
 from models.checkpoints import blinkdl
-from models.checkpoints.checkpoint import readable
+from models.checkpoints.checkpoint import FAULTS, first_line, some
 from models.checkpoints.formats import located
 from models.checkpoints.rwkv_versions import UNUSED, layers_of, sizes_of, version_of
 
-# Of the models that were trained on the Pile; the package calls it by the first name.
-BESIDE = ("20B_tokenizer.json", "tokenizer.json")
+BYTES = 256  # rows of the tables of models that need no tokenizer
+# Rows of the models that were trained on the Pile, and what their tokenizer is called beside them.
+PILE, PILE_TOKENIZER = 50277, "20B_tokenizer.json"
 # The package finds the version as it goes through the names, so these come first.
 MARKS = ("time_maa", "ln_x", "gate.weight")
 TABLE = "emb.weight"
@@ -33,9 +35,15 @@ class RWKVCheckpoint:
     tokenizer: str | None
 
     def load(self, model: RWKVModel) -> None:
-        """Hand the package the weights."""
-        with readable(self.path):
+        """Hand the package the weights. `ValueError` where it fails, on a file that was checked."""
+        imported(seven=model.version == "7")
+        try:
             model.fill(self.weights, self.start)
+        except FAULTS as error:
+            raise ValueError(
+                f"the rwkv package {package_version()} fails on {self.path}, which is a whole "
+                f"RWKV-{model.version} ({first_line(error)}); pip install --upgrade rwkv"
+            ) from error
 
 
 class RWKVFiles:
@@ -48,12 +56,13 @@ class RWKVFiles:
         path = _file(located(name))
         weights = blinkdl.tensors(path)
         version = version_of(weights)
-        if version is None or TABLE not in weights:
+        if version is None:
             raise ValueError(
-                f"{path} is a checkpoint of another family; needed is one of RWKV-4, 5, 6 or 7"
+                f"{path} is no checkpoint of RWKV-4, 5, 6 or 7 under BlinkDL's names of tensors, "
+                "which model=rwkv_package needs"
             )
-        start = weights.pop(blinkdl.START, None)
         sides = sizes_of(path, weights, version)
+        start = weights.pop(blinkdl.START, None)
         for unused in UNUSED:
             weights.pop(unused, None)
         rows = sides["V"]
@@ -72,7 +81,7 @@ class RWKVFiles:
             vocab_size=rows,
             # Else the end of a text in BlinkDL's tokenizers, which stands before the next one.
             start=0 if start is None else rows,
-            tokenizer=blinkdl.WORLD_TOKENIZER if rows == blinkdl.WORLD else _beside(path, rows),
+            tokenizer=_tokenizer(path, rows),
         )
 
     def write(self, model: Any, path: Path, form: str | None = None) -> Path:
@@ -88,12 +97,22 @@ def _file(path: Path) -> Path:
     if path.is_file():
         return path
     files = sorted(found for kind in ("*.pth", "*.safetensors") for found in path.glob(kind))
-    if len(files) != 1:
-        raise ValueError(f"{path} holds {len(files)} files .pth or .safetensors; name one of them")
+    if not files:
+        raise ValueError(f"{path} holds no .pth and no .safetensors file")
+    if len(files) > 1:
+        names = some([file.name for file in files])
+        raise ValueError(f"{path} holds {names}; give one of them, such as {files[0]}")
     return files[0]
 
 
-def _beside(path: Path, rows: int) -> str | None:
-    """A tokenizer in the file's folder; models of bytes have none."""
-    there = (path.parent / name for name in BESIDE)
-    return next((str(file) for file in there if file.is_file() and rows != 256), None)
+def _tokenizer(path: Path, rows: int) -> str | None:
+    """The package's own for a World model, else one that lies beside the file; bytes need none."""
+    if rows == BYTES:
+        return None
+    if rows == blinkdl.WORLD:
+        return blinkdl.WORLD_TOKENIZER
+    names = ["tokenizer.json", PILE_TOKENIZER]
+    if rows == PILE:  # a folder may hold that of another model too
+        names.reverse()
+    there = (path.parent / name for name in names)
+    return next((str(file) for file in there if file.is_file()), None)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from models.checkpoints.blinkdl import START
 from models.checkpoints.checkpoint import some
 
 Shapes = dict[str, str]  # by name, the sides separated by blanks
@@ -92,8 +93,12 @@ def sizes_of(path: Path, weights: Mapping[str, Tensor], version: str) -> dict[st
     missing = [name for name in named if name not in weights]
     unknown = sorted(weights.keys() - named.keys() - set(UNUSED if version == "7" else ()))
     if missing or unknown:
-        what = f"lacks {some(missing)}" if missing else f"holds {some(unknown)}, unknown here"
-        raise ValueError(f"{path} {what}: as a checkpoint of RWKV-{version}")
+        kind = f"checkpoint of RWKV-{version}"
+        raise ValueError(
+            f"{path} lacks {some(missing)}, which a {kind} has"
+            if missing
+            else f"{path} holds {some(unknown)}, which no {kind} has"
+        )
     sides: dict[str, int] = {}
     for name, letters in named.items():
         _fit(path, name, weights[name], letters.split(), sides)
@@ -110,6 +115,8 @@ def sizes_of(path: Path, weights: Mapping[str, Tensor], version: str) -> dict[st
 def _named(weights: Mapping[str, Tensor], version: str) -> Shapes:
     """Every tensor that a file of `version` holds, with its shape."""
     named = dict(OUTSIDE)
+    if START in weights:  # in our own files
+        named[START] = "1 D"
     for layer in range(layers_of(weights)):
         block = f"blocks.{layer}."
         shapes = dict(BLOCKS[version])

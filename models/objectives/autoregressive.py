@@ -10,20 +10,12 @@ Shapes: B batch, T time, D width, V vocabulary, H and W image sides.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import RecurrentBackbone, State
 from models.objectives.categorical import draw
 from models.objectives.pixels import check_pixels
-from models.output import LogProb, Output, scored
-
-
-def _token_nats(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p of each token, (B, T, V) and (B, T) -> (B, T)."""
-    return -F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none").view(
-        tokens.shape
-    )
+from models.output import LogProb, Output, exact_log_prob, scored
 
 
 class _Autoregressive(nn.Module):
@@ -109,10 +101,7 @@ class LanguageModel(_Autoregressive):
 
     def log_prob(self, tokens: Tensor, counted: Tensor | None = None) -> LogProb:
         """Exact log p(tokens), nats, (B, T) -> (B,); with `counted` (B, T) of those alone."""
-        nats = _token_nats(self(tokens=tokens).logits, tokens)
-        if counted is not None:
-            nats = nats * counted
-        return LogProb(nats=nats.sum(-1), bound=False, forwards=1)
+        return exact_log_prob(self(tokens=tokens).logits, tokens, counted)
 
     def prefill(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Next-symbol logits (B, T, V) after each position, continuing from `state`.
@@ -188,8 +177,7 @@ class PixelLanguageModel(_Autoregressive):
     def log_prob(self, pixels: Tensor, condition: Tensor) -> LogProb:
         """Exact log p(pixels | condition), nats, (B,)."""
         logits = self(pixels=pixels, condition=condition).logits.flatten(1, 2)  # (B, T, levels)
-        nats = _token_nats(logits, pixels.flatten(1)).sum(-1)
-        return LogProb(nats=nats, bound=False, forwards=1)
+        return exact_log_prob(logits, pixels.flatten(1))
 
     @torch.no_grad()
     def sample(

@@ -1,22 +1,26 @@
 """The backends of CUDA kernels by stand-ins of the libraries: what is passed, what comes of it."""
 
 import copy
+import re
 import sys
 from collections import Counter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from bench import doctor
 from bench.agreement import agreement
 from models.backends.cuda import cuda_problem
 from models.backends.fla import FlashLinearAttention
 from models.backends.mamba_ssm import MambaSsm, symbols_of
 from tests.models.libraries import libraries
 from tests.models.test_backends import batch
-from tests.zoo import build
+from tests.zoo import CONFIGS, build
 
 __all__ = ["libraries"]  # a fixture
 
@@ -120,6 +124,21 @@ def test_symbols_that_write_a_state() -> None:
     torch.testing.assert_close(last, state, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_a_state_is_carried_without_loss(libraries: Counter[str], dtype: torch.dtype) -> None:
+    """Through a scan in a short type too, over a symbol of no duration."""
+    _, theirs = pair("mamba_ssm", "mamba", {"d_state": 64})
+    mixer = theirs.backbone.layers[0].mixer.to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    state = torch.randn(2, mixer.d_inner, mixer.d_state, generator=generator) * 100
+    u = torch.ones(2, 1, mixer.d_inner, dtype=dtype)
+    B = torch.ones(2, 1, mixer.d_state, dtype=dtype)
+    y, last = mixer._scan(u, torch.zeros_like(u), B, B, u, state)
+    assert y.shape == u.shape
+    torch.testing.assert_close(last, state, atol=0, rtol=2e-5)
+
+
 @pytest.mark.parametrize(
     ("backend", "model", "options", "words"),
     [
@@ -155,3 +174,33 @@ def test_a_library_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "fla", ModuleType("fla"))  # a module, and no package
     with pytest.raises(ValueError, match=r"fla.ops.rwkv7.chunk_rwkv7 cannot be imported .*torch 2"):
         pair("fla", "rwkv", {})
+
+
+MAMBA3_INSTALL = 'pip install --no-build-isolation "mamba-ssm>=2.3.2"'
+WITHOUT_MAMBA3 = (
+    f"mamba_ssm 2.3.0 is installed and has no Mamba-3; needed is 2.3.2 or later: {MAMBA3_INSTALL}"
+)
+
+
+def test_a_release_without_mamba3(libraries: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("mamba_ssm.ops.triton.mamba3")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys.modules["mamba_ssm"], "__version__", "2.3.0", raising=False)
+    with pytest.raises(ValueError, match=f"^{re.escape(WITHOUT_MAMBA3)}$"):
+        pair("mamba_ssm", "mamba3", {"headdim": 32})
+    pair("mamba_ssm", "mamba2", {})
+    tree = yaml.safe_load((CONFIGS / "model" / "mamba3.yaml").read_text())
+    assert tree["backends"]["mamba_ssm"]["install"] == MAMBA3_INSTALL
+
+
+def test_doctor_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = {name: code for name, _, code in doctor.BACKENDS}
+    package = tmp_path / "mamba_ssm"
+    (package / "ops" / "triton").mkdir(parents=True)
+    for folder in (package / "ops", package / "ops" / "triton"):
+        (folder / "__init__.py").touch()
+    (package / "__init__.py").write_text("__version__ = '2.3.0'")
+    (tmp_path / "selective_scan_cuda.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert doctor.attempt(codes["mamba_ssm"]) == (True, "2.3.0")
+    assert doctor.attempt(codes["mamba_ssm 2.3.2"]) == (False, f"AssertionError: {WITHOUT_MAMBA3}")

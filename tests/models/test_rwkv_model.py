@@ -4,6 +4,7 @@ import inspect
 import itertools
 import os
 import pickle
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from bench.meters.flops import count as count_flops
 from bench.meters.memory import tensors_in
 from bench.parameters import count
 from models.backbones.rwkv7 import RWKV7
+from models.backends import rwkv_library
 from models.backends.rwkv_model import RWKVModel
 from models.checkpoints.blinkdl import START
 from models.checkpoints.formats import Formats
@@ -146,6 +148,44 @@ def test_pieces_and_steps_continue_the_state(version: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("version", VERSIONS)
 @torch.no_grad()
+def test_a_state_goes_in_and_stays(version: str, tmp_path: Path) -> None:
+    """Of versions 4 to 6 the package writes into the list of a state's tensors."""
+    model = made(tmp_path, version)
+    x = tokens(9)
+    _, state = model.prefill(x)
+    kept = [part.clone() for part in tensors_in(state)]
+    for read in (lambda: model.prefill(x, state), lambda: model.step(x[:, 0], state)):
+        first, after = read()
+        again, after_again = read()
+        assert torch.equal(first, again)
+        for mine, theirs in zip(tensors_in(after), tensors_in(after_again), strict=True):
+            assert torch.equal(mine, theirs)
+    for mine, theirs in zip(tensors_in(state), kept, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("version", ["5.2", "7"])
+@torch.no_grad()
+def test_the_users_environment_comes_back(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have the package build CUDA kernels as it is imported and for a model of 5.2."""
+    rwkv_library.imported.cache_clear()
+    given = {"RWKV_CUDA_ON": "1", "RWKV_V7_ON": "0"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    model = made(tmp_path, version)
+    assert {name: os.environ[name] for name in given} == given
+    model.prefill(tokens(5))
+    monkeypatch.delenv("RWKV_CUDA_ON")
+    monkeypatch.delenv("RWKV_V7_ON")
+    rwkv_library.imported.cache_clear()
+    made(tmp_path, version).prefill(tokens(5))
+    assert "RWKV_V7_ON" not in os.environ
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@torch.no_grad()
 def test_what_it_costs(version: str, tmp_path: Path) -> None:
     model = made(tmp_path, version)
     vectors, matrices = (5, 0) if version == "4" else (2, 1)
@@ -260,6 +300,11 @@ def test_which_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "20B_tokenizer.json").write_text("{}")
     assert chosen(50277) == str(tmp_path / "20B_tokenizer.json")
     assert chosen(256) is None
+    assert chosen(320) == str(tmp_path / "20B_tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert chosen(320) == str(tmp_path / "tokenizer.json")
+    assert chosen(50277) == str(tmp_path / "20B_tokenizer.json")
+    assert chosen(65536) == "rwkv_vocab_v20230424"
 
 
 def test_it_stays_on_a_cpu_in_float32(tmp_path: Path) -> None:
@@ -300,13 +345,15 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert not MARK.exists()
     torch.save({"model": weights}, path)
     refused(path, "holds other things than named tensors")
-    refused(saved(tmp_path, {"layer.weight": torch.ones(3)}), "of another family; needed is one of")
+    refused(
+        saved(tmp_path, {"layer.weight": torch.ones(3)}), "is no checkpoint of RWKV-4, 5, 6 or 7"
+    )
 
     key = "blocks.1.att.time_maa_w2"
     lacking = {name: value for name, value in weights.items() if name != key}
-    refused(saved(tmp_path, lacking), rf"lacks {key}: as a checkpoint of RWKV-6\.0")
+    refused(saved(tmp_path, lacking), rf"lacks {key}, which a checkpoint of RWKV-6\.0 has")
     refused(saved(tmp_path, {**weights, "blocks.0.att.extra": torch.ones(3)}),
-            r"holds blocks\.0\.att\.extra, unknown here")  # fmt: skip
+            r"holds blocks\.0\.att\.extra, which no checkpoint of RWKV-6\.0 has")  # fmt: skip
     refused(saved(tmp_path, {**weights, key: weights[key][:, :2]}),
             r"w2 is of shape \(5, 2, 32\); needed are floats of shape \(5, 3, 32\)")  # fmt: skip
     refused(saved(tmp_path, {**weights, "emb.weight": weights["emb.weight"].int()}),
@@ -315,15 +362,48 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         name: torch.ones(3, 10) if name.endswith("faaaa") else value
         for name, value in weights.items()
     }
+    headless = {name: value for name, value in weights.items() if name != "emb.weight"}
+    refused(saved(tmp_path, headless), r"lacks emb\.weight, which a checkpoint of RWKV-6\.0 has")
+    refused(saved(tmp_path, {**weights, START: torch.ones(1, WIDTH - 1)}),
+            r"start\.weight is of shape \(1, 31\); needed are .* of shape \(1, 32\)")  # fmt: skip
     refused(saved(tmp_path, uneven), "3 heads do not make up its width of 32")
+    (tmp_path / "b.pth").touch()
+    refused(tmp_path, r"holds b\.pth, rwkv\.pth; give one of them, such as .*/b\.pth$")
     path.unlink()
-    refused(tmp_path, r"holds 0 files \.pth or \.safetensors")
+    (tmp_path / "b.pth").unlink()
+    refused(tmp_path, r"holds no \.pth and no \.safetensors file")
     refused(tmp_path / "none" / "of" / "them", "no file, no folder and no name")
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.checkpoints.rwkv_files.installed", lambda: False)
     refused(rwkv_file(tmp_path / "rwkv.pth", "4"), "pip install rwkv")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, r"^the rwkv package cannot be imported \(ImportError: it has no rwkv\.model\); "),
+        ("import nothing_like_it", r"cannot be imported \(ModuleNotFoundError: .*; pip install"),
+        ("raise KeyError('a')", r"cannot be imported \(KeyError: 'a'\)"),
+        ("def RWKV(*given, **options): raise RuntimeError('it is Sunday')",
+         r"^the rwkv package \S+ fails on .*\.pth, which is a whole RWKV-4 \(it is Sunday\); pip "),
+    ],
+)  # fmt: skip
+def test_a_broken_package_is_not_the_files_fault(
+    code: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rwkv").mkdir()
+    (tmp_path / "rwkv" / "__init__.py").touch()
+    if code is not None:
+        (tmp_path / "rwkv" / "model.py").write_text(code)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rwkv"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    rwkv_library.imported.cache_clear()
+    refused(rwkv_file(tmp_path / "a.pth", "4"), words)
+    rwkv_library.imported.cache_clear()
+    sys.modules.pop("rwkv", None)
 
 
 def test_it_writes_nothing(tmp_path: Path) -> None:

@@ -58,6 +58,22 @@ def test_auto_takes_what_fits_the_type() -> None:
     )
 
 
+def test_what_runs_instead_is_the_next_fastest() -> None:
+    entries = {
+        "fla": {"needs": ["no_such_module"], "install": "pip install fla", "fastest": ["cuda"]},
+        "mamba_ssm": {"needs": ["sys"], "fastest": ["cuda"]},
+    }
+    model = {**MODEL, "backends": entries}
+    assert backends.chosen(model, "language", "cuda", "bfloat16", "auto") == ["mamba_ssm"]
+    assert backends.fallback(model, "language", "cuda", "bfloat16", "auto") == (
+        "fla, the fastest on cuda, is not installed (no_such_module; pip install fla): mamba_ssm "
+        "runs instead"
+    )
+    entries = dict(reversed(entries.items()))  # and where the faster is there, nothing is missed
+    model = {**MODEL, "backends": entries}
+    assert backends.fallback(model, "language", "cuda", "bfloat16", "auto") is None
+
+
 def test_what_cannot_be() -> None:
     def refusal(name: str, scenario: str = "decode", kind: str = "language") -> str | None:
         return backends.refusal(MODEL, kind, name, scenario)
