@@ -9,6 +9,7 @@ from torch import nn
 
 from models.backends.rwkv_library import Sequences, opened, problem
 from models.checkpoints import blinkdl
+from models.checkpoints.checkpoint import START
 from models.objectives.autoregressive import LanguageModel
 
 
@@ -34,7 +35,7 @@ class PackageModel(Sequences):
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         weights = blinkdl.named(model)
-        table = torch.cat([weights["emb.weight"], weights.pop(blinkdl.START)])
+        table = torch.cat([weights["emb.weight"], weights.pop(START)])
         package, held = opened({**weights, "emb.weight": table}, seven=True)
         self.run_by(package, start=model.vocab_size)  # the row after all symbols
         # Its own tensors, so that meters see what it holds.

@@ -1,16 +1,16 @@
 """BlinkDL's .pth files of RWKV-7: one dictionary of tensors, sizes read from their shapes."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7
-from models.checkpoints.checkpoint import Checkpoint, load_pickled, readable
+from models.checkpoints.checkpoint import START, Checkpoint, floats, tensors, writable
 from models.objectives.autoregressive import LanguageModel
 
-START = "start.weight"  # the name of our start symbol in such a file
 WORLD = 65536  # rows of the tables of the "World" models
 WORLD_TOKENIZER = "rwkv_vocab_v20230424"  # the tokenizer that the rwkv package brings
 
@@ -28,21 +28,29 @@ def read(path: Path, family: str) -> Checkpoint:
         raise ValueError(
             f"{path} lacks {lacking[0]}: a checkpoint {what}; needed is one of RWKV-7{cure}"
         )
-    weights = {name: value.float() for name, value in weights.items()}
-    heads, size = weights["blocks.0.att.r_k"].shape
-    layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+    weights = floats(path, weights)
+    layers = layers_of(path, weights)
+
+    def sides(name: str, count: int = 2) -> tuple[int, ...]:
+        if name not in weights:
+            raise ValueError(f"{path} lacks {name}")
+        shape = tuple(weights[name].shape)
+        if len(shape) != count:
+            raise ValueError(f"{path}: {name} is of shape {shape}; needed are {count} sides")
+        return shape
 
     def rank(layer: int, name: str) -> int:
-        at = f"blocks.{layer}.att.{name}1"
-        if at not in weights:
-            raise ValueError(f"{path} lacks {at}")
-        return int(weights[at].shape[1])
+        return sides(f"blocks.{layer}.att.{name}1")[1]
 
+    rows, width = sides("emb.weight")
+    heads, size = sides("blocks.0.att.r_k")
+    if heads * size != width:
+        raise ValueError(f"{path}: {heads} heads of {size} do not make up its width of {width}")
     arguments = {
-        "d_model": heads * size,
+        "d_model": width,
         "n_layers": layers,
         "head_size": size,
-        "d_ff": weights["blocks.0.ffn.key.weight"].shape[0],
+        "d_ff": sides("blocks.0.ffn.key.weight")[0],
         "decay_rank": rank(0, "w"),
         "rate_rank": rank(0, "a"),
         "gate_rank": rank(0, "g"),
@@ -51,7 +59,6 @@ def read(path: Path, family: str) -> Checkpoint:
     ours = {_our_name(name): value for name, value in weights.items()}
     for unused in ("v0", "v1", "v2"):
         ours.pop(f"backbone.blocks.0.att.{unused}", None)
-    rows = weights["emb.weight"].shape[0]
     return Checkpoint(
         path=path,
         arguments=arguments,
@@ -62,19 +69,22 @@ def read(path: Path, family: str) -> Checkpoint:
     )
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
-    """What a .pth or .safetensors file holds, as it is."""
-    if path.suffix == ".safetensors":
-        with readable(path):
-            return dict(load_file(path))
-    return load_pickled(path)
+def layers_of(path: Path, names: Iterable[str]) -> int:
+    """The number of blocks; `ValueError` where their numbers are not 0, 1, 2 and so on."""
+    matches = (re.match(r"blocks\.(\d+)\.", name) for name in names)
+    found = {int(match[1]) for match in matches if match}
+    if lacking := set(range(len(found))) - found:
+        raise ValueError(f"{path} holds block {max(found)} and no block {min(lacking)}")
+    return len(found)
 
 
 def write(model: LanguageModel, path: Path) -> None:
     """Write `model` into a .pth file."""
     weights = named(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(weights, path)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:  # Python says why a disk takes no more, torch does not
+            torch.save(weights, file)
 
 
 def named(model: LanguageModel) -> dict[str, Tensor]:

@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from models.objectives.autoregressive import LanguageModel
 
 # Beside the family's own files: what a start symbol of ours has no place for in them.
 START_FILE = "start.safetensors"
+START = "start.weight"  # the one tensor in it, and its name in a .pth of ours
 # What libraries raise for a file that was cut off or is of another kind.
 FAULTS = (
     ValueError, OSError, SafetensorError, RuntimeError, EOFError, LookupError, ImportError,
-    AttributeError, TypeError,
+    AttributeError, TypeError, ArithmeticError, StrictDataclassError,
 )  # fmt: skip
+# What libraries raise where a file cannot be written, as on a full disk.
+UNWRITTEN = (OSError, SafetensorError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Checkpoint:
     def load(self, model: LanguageModel) -> None:
         """Give `model` the weights. `ValueError` names tensors that are missing or do not fit."""
         weights = dict(self.weights)
-        weights.setdefault("start.weight", weights["embedding.weight"][self.start : self.start + 1])
+        weights.setdefault(START, weights["embedding.weight"][self.start : self.start + 1])
         own = model.state_dict()
         missing = sorted(own.keys() - weights.keys())
         unknown = sorted(weights.keys() - own.keys())
@@ -75,12 +80,55 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FAULTS as error:
-        raise ValueError(f"{path} cannot be read: {first_line(error)}") from error
+        said = first_line(error)
+        said = f"unknown name {said}" if isinstance(error, KeyError) else said
+        raise ValueError(f"{path} cannot be read: {said}") from error
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Within it, what libraries say of a disk that takes no more becomes one `ValueError`."""
+    try:
+        yield
+    except UNWRITTEN as error:
+        raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
     """What a library said, without the advice that follows."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    said, *rest = [line.strip() for line in str(error).strip().splitlines()] or [
+        type(error).__name__
+    ]
+    if said.endswith(":") and rest:  # a heading
+        said = f"{said} {rest[0]}"
+    return said.rstrip(".")
+
+
+def floats(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`weights` in fp32; `ValueError` for those that are no floats, which are no weights."""
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{path}: {name} is of {value.dtype}; needed are floats")
+    return {name: value.float() for name, value in weights.items()}
+
+
+def start_of(folder: Path) -> dict[str, Tensor]:
+    """The start symbol of ours that lies beside a family's own files, where there is one."""
+    path = folder / START_FILE
+    if not path.is_file():
+        return {}
+    found = tensors(path)
+    if found.keys() != {START}:
+        raise ValueError(f"{path} holds {some(sorted(found)) or 'nothing'}; needed is {START}")
+    return floats(path, found)
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """What a .safetensors file, or a pickled one, holds as it is."""
+    if path.suffix == ".safetensors":
+        with readable(path):
+            return dict(load_file(path))
+    return load_pickled(path)
 
 
 def load_pickled(path: Path) -> dict[str, Tensor]:
@@ -92,9 +140,16 @@ def load_pickled(path: Path) -> dict[str, Tensor]:
         # a pickle's commands.
         except (pickle.UnpicklingError, LookupError):
             found = None
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(_plain(*item) for item in found.items()):
         raise ValueError(
             f"{path} holds other things than named tensors, or is cut off; needed is a dictionary "
-            "of tensors that torch.load(weights_only=True) reads"
+            "of dense tensors that torch.load(weights_only=True) reads"
         )
     return found
+
+
+def _plain(name: object, value: object) -> bool:
+    """Whether an entry is a name and a tensor whose numbers are all there."""
+    if not (isinstance(name, str) and isinstance(value, Tensor)):
+        return False
+    return value.layout is torch.strided and not value.is_meta

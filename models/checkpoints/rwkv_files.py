@@ -11,9 +11,9 @@ from models.backends.rwkv_library import imported, installed
 from models.backends.rwkv_library import version as package_version
 from models.backends.rwkv_model import RWKVModel
 from models.checkpoints import blinkdl
-from models.checkpoints.checkpoint import FAULTS, first_line, some
+from models.checkpoints.checkpoint import FAULTS, START, first_line, some, tensors
 from models.checkpoints.formats import located
-from models.checkpoints.rwkv_versions import UNUSED, layers_of, sizes_of, version_of
+from models.checkpoints.rwkv_versions import UNUSED, sizes_of, version_of
 
 BYTES = 256  # rows of the tables of models that need no tokenizer
 # Rows of the models that were trained on the Pile, and what their tokenizer is called beside them.
@@ -54,7 +54,7 @@ class RWKVFiles:
         if not installed():
             raise ValueError("model=rwkv_package needs the rwkv package: pip install rwkv")
         path = _file(located(name))
-        weights = blinkdl.tensors(path)
+        weights = tensors(path)
         version = version_of(weights)
         if version is None:
             raise ValueError(
@@ -62,7 +62,7 @@ class RWKVFiles:
                 "which model=rwkv_package needs"
             )
         sides = sizes_of(path, weights, version)
-        start = weights.pop(blinkdl.START, None)
+        start = weights.pop(START, None)
         for unused in UNUSED:
             weights.pop(unused, None)
         rows = sides["V"]
@@ -73,7 +73,7 @@ class RWKVFiles:
             arguments={
                 "version": version,
                 "d_model": sides["D"],
-                "n_layers": layers_of(weights),
+                "n_layers": blinkdl.layers_of(path, weights),
                 "n_heads": sides.get("H"),
                 "d_ff": sides["F"],
             },

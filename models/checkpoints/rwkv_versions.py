@@ -8,14 +8,13 @@ Shapes: V vocabulary, D width, A attention width, F hidden width of the channel 
 size; M, P, W, I, G, S ranks, where P holds five of M.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from models.checkpoints.blinkdl import START
-from models.checkpoints.checkpoint import some
+from models.checkpoints.blinkdl import layers_of
+from models.checkpoints.checkpoint import START, some
 
 Shapes = dict[str, str]  # by name, the sides separated by blanks
 
@@ -81,15 +80,9 @@ def version_of(weights: Mapping[str, Tensor]) -> str | None:
     return "5.2" if decay.ndim > 1 and decay.shape[1] > 1 else "5.1"
 
 
-def layers_of(weights: Mapping[str, Tensor]) -> int:
-    """The number of blocks."""
-    found = (re.match(r"blocks\.(\d+)\.", name) for name in weights)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
-
-
 def sizes_of(path: Path, weights: Mapping[str, Tensor], version: str) -> dict[str, int]:
     """The side of each letter; `ValueError` for tensors that are missing, unknown or do not fit."""
-    named = _named(weights, version)
+    named = _named(path, weights, version)
     missing = [name for name in named if name not in weights]
     unknown = sorted(weights.keys() - named.keys() - set(UNUSED if version == "7" else ()))
     if missing or unknown:
@@ -112,12 +105,12 @@ def sizes_of(path: Path, weights: Mapping[str, Tensor], version: str) -> dict[st
     return sides
 
 
-def _named(weights: Mapping[str, Tensor], version: str) -> Shapes:
+def _named(path: Path, weights: Mapping[str, Tensor], version: str) -> Shapes:
     """Every tensor that a file of `version` holds, with its shape."""
     named = dict(OUTSIDE)
     if START in weights:  # in our own files
         named[START] = "1 D"
-    for layer in range(layers_of(weights)):
+    for layer in range(layers_of(path, weights)):
         block = f"blocks.{layer}."
         shapes = dict(BLOCKS[version])
         if version.startswith("5") and f"{block}{FAAAA}" in weights:

@@ -9,17 +9,27 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from models.backbones.mamba import Mamba, MambaMixer
 from models.backbones.mamba2 import Mamba2, Mamba2Mixer
 from models.backbones.mamba_stack import CHECKPOINT_NAMES
-from models.checkpoints.checkpoint import START_FILE, Checkpoint, load_pickled, readable
+from models.checkpoints.checkpoint import (
+    START,
+    START_FILE,
+    Checkpoint,
+    floats,
+    readable,
+    start_of,
+    tensors,
+    writable,
+)
 from models.checkpoints.huggingface import TOKENIZERS
 from models.objectives.autoregressive import LanguageModel
 
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+SIZES = ("d_state", "d_conv", "headdim", "ngroups", "chunk_size", "dt_rank")  # of ssm_cfg
 FAMILIES = {"Mamba1": "mamba", "Mamba2": "mamba2"}
 
 
@@ -34,7 +44,9 @@ def read(folder: Path, family: str) -> Checkpoint:
     """The checkpoint in `folder`. `ValueError` says what was found and what is needed."""
     with readable(folder / "config.json"):
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    ssm = dict(config["ssm_cfg"] or {})
+    with readable(folder / "config.json"):
+        _check_numbers(config)
+        ssm = dict(config["ssm_cfg"] or {})
     layer = ssm.pop("layer", "Mamba1")
     found = FAMILIES.get(layer)
     if found != family:
@@ -56,13 +68,13 @@ def read(folder: Path, family: str) -> Checkpoint:
         raise ValueError(f"{folder} lacks backbone.embedding.weight")
     if table.shape[0] not in (rows, config["vocab_size"]):
         raise ValueError(f"{folder}: the embedding has {table.shape[0]} rows; needed are {rows}")
-    if (folder / START_FILE).is_file():
-        with readable(folder / START_FILE):
-            ours |= load_file(folder / START_FILE)
+    ours |= start_of(folder)
     sizes = {"d_model": config["d_model"], "n_layers": config["n_layer"], "norm_eps": 1e-5}
+    arguments = {**sizes, **_arguments(layer, config["d_model"], ssm, folder)}
+    _hold(folder, arguments, ours)
     return Checkpoint(
         path=folder,
-        arguments={**sizes, **_arguments(layer, config["d_model"], ssm, folder)},
+        arguments=arguments,
         weights=ours,
         start=0,  # of GPT-NeoX's tokenizer, which all releases use: <|endoftext|>
         tied=tied,
@@ -98,25 +110,63 @@ def write(model: LanguageModel, folder: Path) -> None:
         "rms_norm": True, "residual_in_fp32": True, "fused_add_norm": True,
         "pad_vocab_size_multiple": 1, "tie_embeddings": tied,
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {
         official + name.removeprefix(mine): value.contiguous()
         for name, value in model.state_dict().items()
         for mine, official in CHECKPOINT_NAMES.items()
         if name.startswith(mine) and not (tied and name.startswith("lm_head"))
     }
-    save_file(weights, folder / SAFE)
-    save_file({"start.weight": model.start.weight.detach().contiguous()}, folder / START_FILE)
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(weights, folder / SAFE)
+        save_file({START: model.start.weight.detach().contiguous()}, folder / START_FILE)
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    if (folder / SAFE).is_file():
-        with readable(folder / SAFE):
-            return load_file(folder / SAFE)
-    if (folder / PICKLED).is_file():
-        return load_pickled(folder / PICKLED)
+    for path in (folder / SAFE, folder / PICKLED):
+        if path.is_file():
+            return floats(path, tensors(path))
     raise ValueError(f"{folder} holds neither {SAFE} nor {PICKLED}")
+
+
+def _check_numbers(config: dict[str, Any]) -> None:
+    """Every size is a whole number above zero, of the model and of its layers."""
+    ssm = config["ssm_cfg"] or {}
+    whole = {key: config[key] for key in ("d_model", "n_layer", "vocab_size")}
+    whole["pad_vocab_size_multiple"] = config.get("pad_vocab_size_multiple", 8)
+    whole |= {key: ssm[key] for key in SIZES if ssm.get(key, "auto") != "auto"}
+    for key, value in whole.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"its {key} is {value!r}; needed is a whole number above 0")
+    expand = ssm.get("expand", 2)
+    if not isinstance(expand, int | float) or not 0 < expand < math.inf:
+        raise ValueError(f"its expand is {expand!r}; needed is a number above 0")
+
+
+def _hold(folder: Path, arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Hold the sizes against the tensors, so that no larger model is built than the file's."""
+    layers, width = arguments["n_layers"], arguments["d_model"]
+    found = {name.split(".")[2] for name in weights if name.startswith("backbone.layers.")}
+    if len(found) != layers:
+        raise ValueError(f"{folder}: its n_layer is {layers}; its file holds {len(found)} layers")
+    state, conv = arguments["d_state"], arguments["d_conv"]
+    inner = arguments.get("d_inner") or arguments["nheads"] * arguments["headdim"]
+    needed: dict[str, tuple[int, ...]]
+    if "d_inner" in arguments:
+        needed = {"A_log": (inner, state), "conv1d.weight": (inner, 1, conv)}
+        needed["dt_proj.weight"] = (inner, arguments["dt_rank"])
+    else:
+        mixed = inner + 2 * arguments["ngroups"] * state
+        needed = {"A_log": (arguments["nheads"],), "conv1d.weight": (mixed, 1, conv)}
+        needed["norm.weight"] = (inner,)
+    shapes = {f"backbone.layers.0.mixer.{name}": shape for name, shape in needed.items()}
+    shapes["embedding.weight"] = (weights["embedding.weight"].shape[0], width)
+    for name, shape in shapes.items():
+        if name not in weights:
+            raise ValueError(f"{folder} lacks {name}")
+        if (there := tuple(weights[name].shape)) != shape:
+            raise ValueError(f"{folder}: {name} is of shape {there}; its config.json needs {shape}")
 
 
 def _to_ours(weights: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:

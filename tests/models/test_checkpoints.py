@@ -180,6 +180,33 @@ def test_state_spaces_format_round_trips_and_reads_the_pickled_one(
     )
 
 
+ODD_SIZES: list[tuple[dict[str, Any], str]] = [
+    ({"n_layer": 10**9}, "its n_layer is 1000000000; its file holds 2 layers"),
+    ({"n_layer": 1}, "its n_layer is 1; its file holds 2 layers"),
+    ({"n_layer": "2"}, "config.json cannot be read: its n_layer is '2'; needed is a whole number"),
+    ({"d_model": {"_target_": "os.getcwd"}}, "its d_model is {'_target_'"),
+    ({"vocab_size": None}, "its vocab_size is None; needed is a whole number above 0"),
+    ({"ssm_cfg": [1]}, "config.json cannot be read"),
+    ({"ssm_cfg": {"d_state": 0}}, "its d_state is 0; needed is a whole number above 0"),
+    ({"ssm_cfg": {"expand": "a"}}, "its expand is 'a'; needed is a number above 0"),
+    ({"d_model": 10**9}, r"is of shape \(64, 8\); its config.json needs \(2000000000, 8\)"),
+    ({"ssm_cfg": {"d_state": 10**9}}, r"A_log is of shape .* needs \(64, 1000000000\)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), ODD_SIZES)
+def test_sizes_of_state_spaces_are_held_against_the_tensors(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    backbone = Mamba(d_model=32, n_layers=2, d_state=8, d_conv=4, norm_eps=1e-5, d_inner=64,
+                     dt_rank=2, kernel="auto", residual_init="scaled")  # fmt: skip
+    model = LanguageModel(backbone=backbone, vocab_size=VOCAB, init="backbone")
+    formats("mamba").write(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    refused("mamba", tmp_path, words)
+
+
 def assert_same(a: nn.Module, b: nn.Module) -> None:
     assert a.state_dict().keys() == b.state_dict().keys()
     for name, value in a.state_dict().items():

@@ -23,7 +23,7 @@ from bench.parameters import count
 from models.backbones.rwkv7 import RWKV7
 from models.backends import rwkv_library
 from models.backends.rwkv_model import RWKVModel
-from models.checkpoints.blinkdl import START
+from models.checkpoints.checkpoint import START
 from models.checkpoints.formats import Formats
 from models.checkpoints.rwkv_files import RWKVCheckpoint, RWKVFiles
 from models.objectives.autoregressive import LanguageModel
@@ -373,6 +373,44 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "b.pth").unlink()
     refused(tmp_path, r"holds no \.pth and no \.safetensors file")
     refused(tmp_path / "none" / "of" / "them", "no file, no folder and no name")
+
+
+ODD: dict[str, tuple[Any, str]] = {
+    "a number for a name": ({5: torch.zeros(1)}, "holds other things than named tensors"),
+    "no data": (
+        {"emb.weight": torch.zeros(VOCAB, WIDTH, device="meta")}, "holds other things than named"
+    ),
+    "a sparse tensor": (
+        {"emb.weight": torch.ones(VOCAB, WIDTH).to_sparse()}, "holds other things than named"
+    ),
+    "a far block": (
+        {"blocks.1000000000.ln1.weight": torch.zeros(WIDTH)}, "block 1000000000 and no block 2"
+    ),
+    "a block without a number": ({"blocks.x.att": torch.zeros(2)}, r"holds (backbone\.)?blocks\.x"),
+    "whole numbers": (
+        {"blocks.0.att.w1": torch.ones(WIDTH, 4).int()}, r"w1 is of torch\.int32; needed are floats"
+    ),
+    "one side": ({"blocks.0.att.r_k": torch.ones(WIDTH)}, r"r_k is of shape \(32,\); needed"),
+    "one side of a rank": ({"blocks.0.att.w1": torch.ones(WIDTH)}, r"w1 is of shape \(32,\)"),
+    "no side": ({"blocks.0.ffn.key.weight": torch.tensor(1.0)}, r"is of shape \(\); needed"),
+    "another width": ({"blocks.0.att.r_k": torch.ones(9, SIZE)}, r"9 heads|of shape \(9, 16\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_tensors_are_told_by_both_readers(name: str, tmp_path: Path) -> None:
+    changes, words = ODD[name]
+    path = saved(tmp_path, {**rwkv_weights("7"), **changes})
+    refused(path, words)
+
+    def ours() -> None:
+        read = Formats(family="rwkv", default="blinkdl").read(str(path))
+        backbone = RWKV7(**read.arguments, chunk=16, kernel="torch")
+        read.load(LanguageModel(backbone=backbone, vocab_size=VOCAB, init="backbone"))
+
+    with pytest.raises(ValueError, match=words) as caught:
+        ours()
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
