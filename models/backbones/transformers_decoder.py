@@ -273,7 +273,7 @@ def _check_options(config: PretrainedConfig, options: Mapping[str, Any]) -> None
 def _knows(config: PretrainedConfig, key: str) -> bool:
     """Whether a configuration takes `key`, by that name or as the library maps it to its own."""
     taken = inspect.signature(type(config).__init__).parameters
-    return config.attribute_map.get(key, key) in taken
+    return key in taken or config.attribute_map.get(key, key) in taken
 
 
 def _growing(cache: Any) -> Iterator[Any]:

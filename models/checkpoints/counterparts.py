@@ -34,6 +34,10 @@ TYPES = {
     "mamba": ("mamba",),
     "mamba2": ("mamba2",),
 }
+SIZES = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "vocab_size", "state_size", "conv_kernel", "chunk_size", "num_heads",
+)  # fmt: skip
 NO_SYMBOLS = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 
 
@@ -199,7 +203,16 @@ def need(config: Any, **allowed: tuple[Any, ...]) -> None:
     for key, values in allowed.items():
         value = getattr(config, key, values[0])
         if value not in values:
-            raise ValueError(f"its {key} is {value}; ours computes {values[0]}")
+            said = next((allowed for allowed in values if allowed is not None), None)
+            raise ValueError(f"its {key} is {value}; ours computes {said}")
+
+
+def check_sizes(config: PretrainedConfig) -> None:
+    """`ValueError` for a size below one."""
+    for key in SIZES:
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"its {key} is {value}; needed is a whole number above 0")
 
 
 def to_library(weights: Mapping[str, Tensor], n_experts: int | None = None) -> dict[str, Tensor]:
