@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model
 from torch import nn
 
@@ -43,10 +44,29 @@ def formats(model: Mapping[str, Any]) -> Formats:
 
 
 def filled(shape: dict[str, Any], weights: Path) -> nn.Module:
-    """The model of a record, by its `shape`, with the weights that it left."""
-    model = _module(shape)
-    load_model(model, str(weights))
+    """The model of a record, by its `shape`, with the weights that it left.
+
+    ValueError where this version builds none of that shape, or another one.
+    """
+    try:
+        model = _module(shape)
+    except InstantiationException as error:
+        raise ValueError(f"its model cannot be built: {_sentence(error)}") from error
+    try:
+        with safe_open(weights, "pt") as file:
+            notes = file.metadata() or {}
+        _tie(model, {name: kept for name, kept in notes.items() if name != "format"})
+        load_model(model, str(weights))
+    except (SafetensorError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"its weights are not those of its model: {error}") from error
     return model
+
+
+def _tie(model: nn.Module, shared: Mapping[str, str]) -> None:
+    """Let one tensor stand for another, as the embedding for a tied checkpoint's read-out."""
+    for name, kept in shared.items():
+        (owner, own), (other, theirs) = name.rsplit(".", 1), kept.rsplit(".", 1)
+        setattr(model.get_submodule(owner), own, getattr(model.get_submodule(other), theirs))
 
 
 def checkpoint_of(model: Mapping[str, Any]) -> Pretrained | None:

@@ -8,6 +8,7 @@ RECORD is the id of a record of scenario `quality`, or the beginning of one. DIR
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,20 +55,29 @@ def save(identity: str, to: Path, results: Path, form: str | None) -> None:
         )
     if all(listed.get("name") != WEIGHTS for listed in record.get("artefacts") or []):
         raise BadInput(f"{record['id']} holds no weights; records of scenario quality do")
-    if to.exists() and any(to.iterdir()):
-        raise BadInput(f"{to} is not empty; give a new folder")
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise BadInput(f"{to} is {'not empty' if to.is_dir() else 'a file'}; give a new folder")
     # torch and Hydra are loaded for a record that can be saved alone.
     from bench.building import filled, formats
 
-    try:
-        built = filled(record["shape"], store.artefact(record, WEIGHTS))
-        path = formats(model).write(built, to, form)
-    except ValueError as error:
-        raise BadInput(f"{record['id']}: {one_line(str(error))}") from error
+    to.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside and renamed when it is whole: a disk that takes no more leaves nothing behind.
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as beside:
+        new = Path(beside) / f"saved{to.suffix}"
+        try:
+            built = filled(record["shape"], store.artefact(record, WEIGHTS))
+            written = formats(model).write(built, new, form)
+        except ValueError as error:
+            said = one_line(str(error)).replace(str(new), str(to))
+            raise BadInput(f"{record['id']}: {said}") from error
+        new.replace(to)
+    path = to / written.relative_to(new)
     print(f"{path}: model={record['cell']['model']} model.pretrained={path}")
 
 
 def _find(store: Store, identity: str) -> Record:
+    if not identity:
+        raise BadInput("RECORD is empty; give the id of a record, or the beginning of one")
     records, _ = store.briefs()
     found = [record for record in records if str(record["id"]).startswith(identity)]
     if len(found) != 1:

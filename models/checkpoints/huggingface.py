@@ -22,6 +22,11 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
 
 from models.backbones.transformers_decoder import NO_SYMBOLS, TransformersDecoder
 from models.checkpoints.checkpoint import (
@@ -143,7 +148,7 @@ def write(model: LanguageModel, folder: Path) -> None:
     base.load_state_dict(weights, strict=False)
     with _evaluated(model):
         _check(theirs, model.next_logits, f"a folder of {config.model_type} cannot hold it")
-    with writable(folder):
+    with writable(folder), _quiet():
         theirs.save_pretrained(folder)
         save_file({START: model.start.weight.detach().contiguous()}, folder / START_FILE)
 
@@ -237,14 +242,17 @@ def _hold(folder: Path, config: PretrainedConfig, held: dict[str, Tensor]) -> No
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's own report of missing tensors, which is an error here."""
+    """Without the library's bars, and its own report of missing tensors, which is an error here."""
     logger = logging.getLogger("transformers")
-    level = logger.level
+    level, bars = logger.level, is_progress_bar_enabled()
     logger.setLevel(logging.CRITICAL)
+    disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(level)
+        if bars:
+            enable_progress_bar()
 
 
 def _is(base: nn.Module, name: str, table: nn.Module) -> bool:

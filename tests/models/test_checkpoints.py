@@ -465,7 +465,7 @@ def test_a_disk_that_takes_no_more(family: str, form: str, tmp_path: Path) -> No
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(ValueError, match="cannot be written: .*(large|error 27)") as caught:
+        with pytest.raises(ValueError, match=r"cannot be written: .*(large|error 27)") as caught:
             formats(family).write(model, tmp_path / "saved", form)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
