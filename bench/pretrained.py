@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.errors import BadInput, one_line
 from bench.paths import files_of, matches
+from bench.targets import targets
 
 if TYPE_CHECKING:  # torch belongs to the measured process
     from torch import nn
@@ -50,6 +51,9 @@ class Pretrained:
     def of(cls, name: str, reader: Formats) -> "Pretrained":
         """Read it once. BadInput says what was found and what is needed."""
         read = _read(name, reader)
+        # A configuration that comes with weights is data: nothing that it names is built or called.
+        for key, target in targets(read.arguments):
+            raise BadInput(f"{KEY}={name}: its {key} is {target}; a checkpoint names no classes")
         files = files_of(matches(str(read.path)))
         return cls(
             name, reader, dict(read.arguments), read.vocab_size, read.tokenizer, _hash(files)
@@ -86,8 +90,8 @@ class Pretrained:
         """Refuse a tokenizer with symbols that the checkpoint does not have."""
         if symbols > self.vocab_size:
             raise BadInput(
-                f"the tokenizer has {symbols} symbols and {KEY}={self.name} {self.vocab_size}; "
-                "give task.tokenizer=FOLDER with that of the checkpoint"
+                f"the tokenizer has symbols 0 to {symbols - 1} and {KEY}={self.name} 0 to "
+                f"{self.vocab_size - 1}; give task.tokenizer=FOLDER with that of the checkpoint"
             )
 
     def filled(self, build: Callable[[], "nn.Module"]) -> "nn.Module":

@@ -1,9 +1,12 @@
 """Checkpoints through the command line: read, scored, fine-tuned, saved, refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.errors import BadInput
+from bench.pretrained import Pretrained
 from tests.runner.conftest import Done, python, records
 from tests.small import llama, tokenizer
 
@@ -84,6 +87,31 @@ def test_refused_in_one_sentence(name: str, folder: Path, results: Path) -> None
     assert len(done.err.splitlines()) == 1
     assert said in done.err
     assert not records(results)
+
+
+class Foreign:
+    """A reader whose checkpoint's configuration is `arguments`."""
+
+    def __init__(self, path: Path, **arguments: Any) -> None:
+        self.path, self.arguments, self.tokenizer, self.vocab_size = path, arguments, None, 320
+
+    def read(self, name: str) -> Any:
+        return self
+
+
+def test_a_configuration_of_a_checkpoint_is_data(tmp_path: Path) -> None:
+    """What Hydra would build where it stands among a model's arguments."""
+    reader: Any = Foreign(tmp_path, options={"rope": [{"_target_": "os.getcwd"}]})
+    with pytest.raises(BadInput, match=r"its options\.rope\[0\]\._target_ is os\.getcwd"):
+        Pretrained.of("x", reader)
+
+
+def test_symbols_that_a_checkpoint_has_not(tmp_path: Path) -> None:
+    reader: Any = Foreign(tmp_path)
+    read = Pretrained.of("x", reader)
+    read.check(320)
+    with pytest.raises(BadInput, match=r"symbols 0 to 320 and model\.pretrained=x 0 to 319; give"):
+        read.check(321)
 
 
 def test_without_its_tokenizer(results: Path, tmp_path: Path) -> None:
