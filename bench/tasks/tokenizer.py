@@ -6,7 +6,7 @@ characters that hold their ends, and their nats are divided by their bytes.
 
 import importlib.util
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ LOGITS = 2**26  # at once, 256 MB of fp32
 
 
 class Tokenizer(Protocol):
-    """Text to symbols and back; `vocab_size` symbols at most."""
+    """Text to symbols and back, which are numbers below `vocab_size`."""
 
     vocab_size: int
 
@@ -49,7 +49,7 @@ class _OfTransformers:
         self._own: Any = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=Path(folder).exists()
         )
-        self.vocab_size = len(self._own)
+        self.vocab_size = _rows(self._own.get_vocab())
 
     def encode(self, text: str) -> list[int]:
         return list(self._own.encode(text, add_special_tokens=False, verbose=False))
@@ -84,13 +84,18 @@ class _OfFile:
         from tokenizers import Tokenizer as Library
 
         self._own: Any = Library.from_file(path)
-        self.vocab_size = int(self._own.get_vocab_size())
+        self.vocab_size = _rows(self._own.get_vocab())
 
     def encode(self, text: str) -> list[int]:
         return list(self._own.encode(text, add_special_tokens=False).ids)
 
     def decode(self, symbols: Sequence[int]) -> str:
         return str(self._own.decode(list(symbols), skip_special_tokens=False))
+
+
+def _rows(vocabulary: Mapping[str, int]) -> int:
+    """Rows that a table needs for all symbols, whose numbers may have gaps."""
+    return 1 + max(vocabulary.values(), default=-1)
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -1,6 +1,8 @@
 """Symbols of a tokenizer instead of bytes, and bits per byte all the same."""
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,18 @@ def test_the_worlds_tokenizer_and_a_single_file(folder: Path) -> None:
         assert own.decode(ids) == TEXT
         assert 0 < len(ids) < len(TEXT.encode())
         assert max(ids) < size
+
+
+def test_numbers_of_symbols_may_have_gaps(folder: Path, tmp_path: Path) -> None:
+    """A table needs rows up to the largest, not as many as there are symbols."""
+    for file in folder.glob("tokenizer*.json"):
+        shutil.copy(file, tmp_path)
+    tree = json.loads((tmp_path / "tokenizer.json").read_text())
+    tree["model"]["vocab"]["e"] = 9999
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
+    for name in (tmp_path, tmp_path / "tokenizer.json"):
+        own = load_tokenizer(str(name))
+        assert own.vocab_size == 10_000 > max(own.encode("eel")) == 9999
 
 
 def test_a_lossy_tokenizer_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
