@@ -59,7 +59,7 @@ class DiffusersDenoiser(nn.Module):
                 config = kind.load_config(folder)
                 net = kind.from_config({**config, **options, **ours})
                 if weights:
-                    net.load_state_dict(kind.from_pretrained(folder).state_dict())
+                    net.load_state_dict(_weights(kind, folder))
             else:
                 net = kind(**{**small.get(name, {}), **options, **ours})
             self.levels, self.net = levels, net
@@ -98,6 +98,19 @@ class DiffusersDenoiser(nn.Module):
         self.train()
         if out.shape != (2, height, width, self.levels):
             raise ValueError(f"it gives {tuple(out.shape)}")
+
+
+def _weights(kind: Any, folder: Path) -> dict[str, Tensor]:
+    """Those of a folder, which are all that its configuration asks for and no others.
+
+    The library draws anew what is missing, and leaves out what it has no place for.
+    """
+    net, told = kind.from_pretrained(folder, output_loading_info=True)
+    for what, names in (("lacks", told["missing_keys"]), ("holds", told["unexpected_keys"])):
+        if names:
+            raise ValueError(f"its file {what} {min(names)}, against its config.json")
+    found: dict[str, Tensor] = net.state_dict()
+    return found
 
 
 def _class_name(folder: Path) -> str:

@@ -7,6 +7,7 @@ import diffusers
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.backbones.diffusers_any import DiffusersDenoiser
@@ -89,6 +90,19 @@ def test_denoisers_are_the_librarys_own(name: str, options: dict[str, Any], tmp_
     fresh = DiffusersDenoiser(name=str(tmp_path), options={}, small={}, weights=False, levels=5,
                               n_classes=3, height=8, width=8)  # fmt: skip
     assert fresh(x, t, labels % 3).shape == (3, 8, 8, 5)
+
+
+def test_every_tensor_of_a_denoisers_folder_is_a_weight(tmp_path: Path) -> None:
+    denoiser("UNet2DModel", **UNET).net.save_pretrained(tmp_path)
+    [file] = tmp_path.glob("*.safetensors")
+    whole = load_file(file)
+    save_file({**whole, "conv_in.more": torch.ones(2)}, file)
+    with pytest.raises(ValueError, match=r"its file holds conv_in\.more, against its config\.json"):
+        denoiser(str(tmp_path), weights=True)
+    del whole["conv_in.bias"]
+    save_file(whole, file)
+    with pytest.raises(ValueError, match=r"its file lacks conv_in\.bias, against its config\.json"):
+        denoiser(str(tmp_path), weights=True)
 
 
 @pytest.mark.parametrize(
