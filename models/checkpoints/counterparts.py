@@ -208,11 +208,14 @@ def need(config: Any, **allowed: tuple[Any, ...]) -> None:
 
 
 def check_sizes(config: PretrainedConfig) -> None:
-    """`ValueError` for a size below one."""
+    """`ValueError` for a size below one, and for a choice of more experts than there are."""
     for key in SIZES:
         value = getattr(config, key, None)
         if isinstance(value, int) and value < 1:
             raise ValueError(f"its {key} is {value}; needed is a whole number above 0")
+    chosen, experts = (getattr(config, key, None) for key in ("num_experts_per_tok", "num_experts"))
+    if experts and chosen is not None and not 1 <= chosen <= experts:
+        raise ValueError(f"its num_experts_per_tok is {chosen}; needed are 1 to {experts}")
 
 
 def to_library(weights: Mapping[str, Tensor], n_experts: int | None = None) -> dict[str, Tensor]:

@@ -383,6 +383,18 @@ def test_the_cure_is_one(changes: dict[str, Any], words: str, tmp_path: Path) ->
     refused("transformer", tmp_path, words)
 
 
+@pytest.mark.parametrize("family", ["moe", "hf"])
+@pytest.mark.parametrize("chosen", [0, 5])
+def test_no_more_experts_are_chosen_than_there_are(
+    family: str, chosen: int, tmp_path: Path
+) -> None:
+    options = next(options for _, kind, options in OFFICIAL if kind == "mixtral")
+    official("mixtral", options).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_experts_per_tok": chosen}))
+    refused(family, tmp_path, f"its num_experts_per_tok is {chosen}; needed are 1 to 4")
+
+
 def test_an_unknown_activation_is_named(tmp_path: Path) -> None:
     file = llama(tmp_path) / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "hidden_act": "nosuch"}))
