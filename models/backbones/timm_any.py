@@ -7,6 +7,7 @@ changed, so many networks need `options` to see images of 8 x 8: a patch of 2, a
 Shapes: B batch, C channels, H and W image sides.
 """
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,11 @@ def _create(source: str, weights: bool, sized: Mapping[str, Any], given: Mapping
     """With the size of the images where the network asks for it."""
     try:
         return timm.create_model(source, pretrained=weights, **sized)
-    except TypeError as error:
-        if "img_size" not in str(error):
+    except (pickle.UnpicklingError, RuntimeError) as error:  # which advise to run what it holds
+        if not isinstance(error.__cause__ or error, pickle.UnpicklingError):
             raise
-        return timm.create_model(source, pretrained=weights, **given)
+        raise ValueError("its file holds other things than named tensors") from error
+    except TypeError as error:
+        if "img_size" not in str(error) or sized is given:
+            raise
+        return _create(source, weights, given, given)

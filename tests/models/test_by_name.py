@@ -92,6 +92,14 @@ def test_denoisers_are_the_librarys_own(name: str, options: dict[str, Any], tmp_
     assert fresh(x, t, labels % 3).shape == (3, 8, 8, 5)
 
 
+def test_a_pickle_of_other_things_is_not_advised_to_be_run(tmp_path: Path) -> None:
+    timm.models.save_for_hf(classifier("resnet18"), tmp_path, safe_serialization=False)
+    torch.save({"conv1.weight": Path()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="holds other things than named tensors") as caught:
+        classifier(str(tmp_path), weights=True)
+    assert "trust" not in str(caught.value)
+
+
 def test_every_tensor_of_a_denoisers_folder_is_a_weight(tmp_path: Path) -> None:
     denoiser("UNet2DModel", **UNET).net.save_pretrained(tmp_path)
     [file] = tmp_path.glob("*.safetensors")
@@ -117,6 +125,7 @@ def test_every_tensor_of_a_denoisers_folder_is_a_weight(tmp_path: Path) -> None:
             "does not run on images of 8 x 8: .*patch_size: 2",
         ),
         (classifier, "resnet18", {"bogus": 1}, "unexpected keyword argument 'bogus'"),
+        (classifier, "resnet18", {"img_size": 8}, "unexpected keyword argument 'img_size'"),
         (classifier, "resnet18", {"weights": True}, "needed is a folder with weights"),
         (denoiser, "UNet3", {}, "allowed are class-conditional denoisers of diffusers"),
         (denoiser, "AutoencoderKL", {}, "allowed are class-conditional denoisers"),
