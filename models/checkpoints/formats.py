@@ -31,8 +31,8 @@ class Formats:
             if len(files) == 1:
                 return blinkdl.read(files[0], self.family)
             raise ValueError(
-                f"{path} holds no config.json"
-                + (f" and {len(files)} .pth files; name one of them" if files else "")
+                f"{path} holds no config.json and "
+                + (f"{len(files)} .pth files; name one of them" if files else "no .pth file")
             )
         if state_spaces.is_one(path):
             return state_spaces.read(path, self.family)

@@ -164,12 +164,12 @@ def _foreign(folder: Path, found: str, family: str) -> str:
 
 
 def _options(config: PretrainedConfig) -> dict[str, Any]:
-    """What makes `config` of the defaults of its type, symbols aside."""
+    """What makes `config` of the defaults of its type; embedding and read-out are ours."""
     own, shared = (
         inspect.signature(kind.__init__).parameters.keys()
         for kind in (type(config), PretrainedConfig)
     )
-    taken = own - shared - NO_SYMBOLS.keys()
+    taken = own - shared - NO_SYMBOLS.keys() - {"tie_word_embeddings"}
     mine, default = config.to_dict(), AutoConfig.for_model(config.model_type).to_dict()
     names = {name: config.attribute_map.get(name, name) for name in sorted(taken)}
     return {

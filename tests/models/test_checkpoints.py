@@ -287,7 +287,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     good = llama(tmp_path / "llama")
     refused("mamba", good, "of type llama; model=mamba needs mamba; set model=transformer or model")
     refused("rwkv", good, "of type llama; model=rwkv needs another format")
-    refused("transformer", tmp_path, "holds no config.json")
+    refused("transformer", tmp_path, r"holds no config\.json and no \.pth file")
     weights = load_file(good / "model.safetensors")
 
     def changed(name: str, tensors: dict[str, Tensor]) -> Path:
