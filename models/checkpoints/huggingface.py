@@ -180,7 +180,9 @@ def _options(config: PretrainedConfig) -> dict[str, Any]:
 
 def _whole(folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     """The library's own model, every tensor of it from the files and every one of them in it."""
-    held = {name: value for path in _files(folder) for name, value in tensors(path).items()}
+    held: dict[str, Tensor] = {}
+    for path in _files(folder):  # their sizes and types alone, so that no second copy is held
+        held |= {name: value.to("meta") for name, value in tensors(path).items()}
     _hold(folder, config, held)
     with readable(folder), _quiet():
         model, info = AutoModelForCausalLM.from_pretrained(
