@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from bench.cli import Application
 from tests.runner.conftest import ROOT, records
@@ -132,8 +131,8 @@ def test_optional_tasks_say_what_they_need(task: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
-def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = run(tmp_path, "device=cuda", "model=transformer", "suite=smoke")
     assert done.returncode == 2
     assert "device=cuda" in done.stderr
