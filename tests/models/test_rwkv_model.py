@@ -325,11 +325,13 @@ def refused(path: Path, words: str) -> None:
 
 
 class Command:
+    """Leaves a file at `mark` when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
     def __reduce__(self) -> Any:
-        return os.system, (f"touch {MARK}",)
-
-
-MARK = Path("/tmp/archbench-was-run-by-rwkv")
+        return os.system, (f"touch {self.mark}",)
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
@@ -338,11 +340,12 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     refused(path, "cannot be read|holds other things")
-    path.write_bytes(pickle.dumps(Command()))
+    mark = tmp_path / "was-run"
+    path.write_bytes(pickle.dumps(Command(mark)))
     refused(path, "holds other things than named tensors")
-    torch.save({**weights, "more": Command()}, path)
+    torch.save({**weights, "more": Command(mark)}, path)
     refused(path, "holds other things than named tensors")
-    assert not MARK.exists()
+    assert not mark.exists()
     torch.save({"model": weights}, path)
     refused(path, "holds other things than named tensors")
     refused(
