@@ -41,8 +41,20 @@ def built(checkpoint: RWKVCheckpoint) -> RWKVModel:
     return model.eval()
 
 
-def made(folder: Path, version: str, **options: int) -> RWKVModel:
+def loaded(folder: Path, version: str, **options: int) -> RWKVModel:
     return built(RWKVFiles().read(str(rwkv_file(folder / "rwkv.pth", version, **options))))
+
+
+MADE: dict[tuple[Any, ...], RWKVModel] = {}
+
+
+def made(folder: Path, version: str, **options: int) -> RWKVModel:
+    """`loaded`, once a kind of file: that compiles for a second. The file is written each time."""
+    kind = (version, *options.items())
+    if kind not in MADE:
+        MADE[kind] = loaded(folder, version, **options)
+    rwkv_file(folder / "rwkv.pth", version, **options)
+    return MADE[kind]
 
 
 def tokens(length: int = 29, rows: int = 2) -> Tensor:
@@ -174,13 +186,13 @@ def test_the_users_environment_comes_back(
     given = {"RWKV_CUDA_ON": "1", "RWKV_V7_ON": "0"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    model = made(tmp_path, version)
+    model = loaded(tmp_path, version)
     assert {name: os.environ[name] for name in given} == given
     model.prefill(tokens(5))
     monkeypatch.delenv("RWKV_CUDA_ON")
     monkeypatch.delenv("RWKV_V7_ON")
     rwkv_library.imported.cache_clear()
-    made(tmp_path, version).prefill(tokens(5))
+    loaded(tmp_path, version).prefill(tokens(5))
     assert "RWKV_V7_ON" not in os.environ
 
 
