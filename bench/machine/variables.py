@@ -12,7 +12,7 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
 def worker_environment(threads: int, *, online: bool = False) -> dict[str, str]:
     """Variables of the workers; what the user has set wins, except for the thread count.
 
-    `online` is for the cells that ask for a data set of the hub: they alone may fetch anything.
+    `online` is for the cells that ask for something of the hub: they alone may fetch anything.
     """
     count = str(threads)
     fixed = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
