@@ -436,3 +436,5 @@ def test_its_yaml_names_every_argument() -> None:
     assert none == tree["backbone"]
     with pytest.raises(ValueError, match=r"give model\.pretrained=FILE"):
         RWKVModel(vocab_size=256, backbone=none)
+    told = RWKVModel(vocab_size=256, backbone=none | {"version": "7"})
+    assert "give model.pretrained=FILE" in str(told.problem(torch.device("cpu"), torch.float32))
