@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.ab.duel import timed_in
-from bench.ab.sample import SPIN, Side, plan, take_pair
+from bench.ab.sample import Side, plan, take_pair
 from bench.console import make_console
 from bench.machine.processor import cores
-from bench.machine.variables import ALLOCATOR
+from bench.machine.variables import ALLOCATOR, SPIN
 from bench.report.sheet import Entry, Sheet, show
 from bench.selftest.pool import Pair
 from bench.selftest.summary import REDUCTIONS, percent, variation

@@ -22,7 +22,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from bench.ab.sample import SPIN
 from bench.machine.environment import describe, load
 from bench.machine.variables import environment_set, worker_environment
 from benchmarks import mamba, mamba2, moe, rwkv7, transformer
@@ -44,8 +43,7 @@ def measure(key: str, setting: Setting) -> Result:
 
 def measure_apart(row: Row, setting: Setting) -> Result:
     """The row in a fresh process; one that dies is a failure of that row alone."""
-    variables = {**worker_environment(THREADS), **SPIN}
-    spawn = multiprocessing.get_context("spawn")
+    variables, spawn = worker_environment(THREADS), multiprocessing.get_context("spawn")
     with environment_set(variables), ProcessPoolExecutor(1, mp_context=spawn) as pool:
         try:
             return pool.submit(measure, row.key, setting).result()

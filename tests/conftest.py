@@ -7,6 +7,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Processes that share the tests have more threads than there are cores: none is to wait by turning.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,17 +16,22 @@ torch.set_num_threads(1)
 
 
 # Files that take minutes come first: begun last, one of them would run alone.
+HERE = Path(__file__).parent
 LONG = (
-    "test_every_yaml.py", "test_scenarios.py", "test_registry.py", "test_pretrained.py",
-    "test_rwkv_package.py", "test_faults.py", "test_readme.py", "test_backends.py", "test_run.py",
-    "test_harness.py", "test_mamba3.py", "test_hybrid.py", "test_checkpoints.py", "test_wheel.py",
+    "runner/test_every_yaml.py", "test_scenarios.py", "models/test_registry.py",
+    "runner/test_pretrained.py", "runner/test_rwkv_package.py", "runner/test_faults.py",
+    "test_readme.py", "models/test_backends.py", "runner/test_backends.py", "runner/test_run.py",
+    "runner/test_harness.py", "models/test_mamba3.py", "models/test_hybrid.py",
+    "models/test_checkpoints.py", "test_wheel.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order by file; inside a file nothing changes."""
-    place = {name: number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+    place = {HERE / name: number for number, name in enumerate(LONG)}
+    gone = [str(path) for path in place if not path.is_file()]
+    assert not gone, f"renamed or removed: {gone}"
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 @pytest.fixture(autouse=True)

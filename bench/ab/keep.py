@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import recording
-from bench.ab.sample import SPIN, Sample, Side
+from bench.ab.sample import Sample, Side
 from bench.identity import digest
 from bench.machine.environment import load
+from bench.machine.variables import SPIN
 from bench.process.launch import FRESH
 from bench.recording import Asked
 from bench.store import Record, Store

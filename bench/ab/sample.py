@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.ab.turns import SLICE_S
 from bench.errors import BadInput, one_line
-from bench.machine.variables import worker_environment
+from bench.machine.variables import SPIN, worker_environment
 from bench.process.child import LOG
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -28,11 +28,6 @@ GRACE_S = 3 * WINDOW_S  # in which that other one, which is not to blame, may fi
 # on the stack, and its size shifts addresses (Mytkowicz et al. 2009, "Producing wrong data without
 # doing anything obviously wrong!"), so both sides get the same few variables.
 INHERITED = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")
-# OpenMP's threads spin for more work after a call, ten milliseconds and more, and would do so on
-# the partner's time: half a core of noise, and a slowdown of 5 % that reads as 10 %. About half a
-# millisecond bridges what lies between two operators. GNU's count is of turns of the spin, LLVM's
-# and Intel's time is in milliseconds.
-SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bench.machine import facts
 from bench.machine.device import gpu
 from bench.machine.key import machine_key
 from bench.machine.processor import cores, cpu_name
-from bench.machine.variables import ALLOCATOR, worker_environment
+from bench.machine.variables import ALLOCATOR, SPIN, worker_environment
 
 # What a measured process may run. Not peft, rwkv and datasets, which no cell computes with (of data
 # from the hub the hash counts): installing them for the tests would make every result a stale one.
@@ -57,6 +57,7 @@ def load() -> float | None:
 def describe(threads: int) -> dict[str, Any]:
     """The environment part of a record, but for what the cell's own time and process tell."""
     card = gpu() or {}
+    given = worker_environment(threads)
     return {
         "machine_key": machine_key(),
         "cpu": cpu_name(),
@@ -70,5 +71,6 @@ def describe(threads: int) -> dict[str, Any]:
         "threads": threads,
         **facts.describe(),
         "variables": facts.variables(),
-        "allocator": {k: v for k, v in worker_environment(threads).items() if k in ALLOCATOR},
+        "allocator": {k: v for k, v in given.items() if k in ALLOCATOR},
+        "spin": {k: v for k, v in given.items() if k in SPIN},
     }

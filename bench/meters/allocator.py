@@ -1,10 +1,14 @@
 """What the allocator of a device hands out, phase by phase.
 
-On CUDA its own counters are read; those of MPS know what is handed out now, and no peak. The CPU's
-keeps none, but it tells torch's profiler of every block that it hands out and takes back. These
-events see what following the results of operators (a dispatch mode) cannot: scratch inside
-operators, and tensors that compiled or fused kernels make.
-Neither sees memory that comes from elsewhere, such as numpy's or a library's own.
+On CUDA its own counters are read, the peak among them. On MPS two numbers are read before and after
+a phase: what tensors occupy (`torch.mps.current_allocated_memory`, without the blocks that are kept
+for the next ones), and what Metal's driver has given to this process
+(`torch.mps.driver_allocated_memory`: those blocks and Metal's own as well). Neither has a peak, so
+that what a phase needed only while it ran is not known there.
+The CPU's keeps no counters, but it tells torch's profiler of every block that it hands out and
+takes back. These events see what following the results of operators (a dispatch mode) cannot:
+scratch inside operators, and tensors that compiled or fused kernels make.
+None sees memory that comes from elsewhere, such as numpy's or a library's own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.profiler import profile, record_function
+
+from bench.meters.waiting import wait_for
 
 MARK = "archbench phase: "
 METHODS = {
@@ -28,7 +34,8 @@ class Phase:
     """Bytes: what lives on after the phase, and the most that was alive at once during it.
 
     `peak` counts all that was alive before the phase as well; None where no counter has it.
-    `reserved` is the most that the allocator had taken from the device, where it keeps a store.
+    `reserved` is what was taken from the device, the allocator's store included: on CUDA the most
+    so far, on MPS what it is after the phase; None on a CPU, which keeps no store.
     """
 
     added: int
@@ -57,16 +64,16 @@ def run_phases(
     if device.type == "cuda":
         return {name: _cuda_phase(call, device) for name, call in phases.items()}
     if device.type == "mps":
-        return {name: _mps_phase(call) for name, call in phases.items()}
+        return {name: _mps_phase(call, device) for name, call in phases.items()}
     return _cpu_phases(phases, nbytes(resident))
 
 
 def _cuda_phase(call: Callable[[], object], device: torch.device) -> Phase:
-    torch.cuda.synchronize(device)
+    wait_for(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     call()
-    torch.cuda.synchronize(device)
+    wait_for(device)
     return Phase(
         added=torch.cuda.memory_allocated(device) - before,
         peak=torch.cuda.max_memory_allocated(device),
@@ -74,11 +81,11 @@ def _cuda_phase(call: Callable[[], object], device: torch.device) -> Phase:
     )
 
 
-def _mps_phase(call: Callable[[], object]) -> Phase:
-    torch.mps.synchronize()
+def _mps_phase(call: Callable[[], object], device: torch.device) -> Phase:
+    wait_for(device)
     before = torch.mps.current_allocated_memory()
     call()
-    torch.mps.synchronize()
+    wait_for(device)
     return Phase(
         added=torch.mps.current_allocated_memory() - before,
         peak=None,

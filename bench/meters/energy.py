@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from bench.errors import one_line
+from bench.meters.waiting import wait_for
 
 WINDOW_S = 2.0
 BLOCK_S = 0.2  # of calls between two looks at the clock
@@ -73,8 +74,7 @@ def measure_energy(
                 before()
                 call()
             calls += block
-            if device.type == "cuda":
-                torch.cuda.synchronize()  # what was only queued has used nothing yet
+            wait_for(device)  # what was only queued has used nothing yet
         measured = found.monitor.end_window(KEY)
     domains = _domains(measured)
     still = [name for name, joules in domains.items() if joules <= 0]

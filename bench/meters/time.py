@@ -5,7 +5,8 @@ median, or until the cap (MLPerf inference and nvbench stop by the same three co
 
 On CUDA each call lies between two events, and the host waits for them once a window of calls. To
 wait after each call would let the device run dry, and every sample would hold the time to start it
-again.
+again. On MPS that is what a sample holds: the host's clock from the call until
+`torch.mps.synchronize` returns, starting the device and waiting for it included.
 """
 
 import math
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from bench.meters.waiting import wait_for
 
 EXACT_RANKS = 1000  # samples up to which 2^-n is a float and the binomial is summed
 WINDOW_S = 0.02  # of calls on CUDA that are waited for together
@@ -106,11 +109,7 @@ def measure(
 
     `wanted` samples are taken where the cap allows it; fewer are no defect.
     """
-    windows: _CpuWindows | _CudaWindows
-    if device.type == "cuda":
-        windows = _CudaWindows()
-    else:
-        windows = _MpsWindows() if device.type == "mps" else _CpuWindows()
+    windows = _windows(device)
     (cold,) = windows.first(call, before)
     for _ in range(limits.warmup):
         before()
@@ -148,10 +147,20 @@ def _relative_error(samples: list[float]) -> float:
     return (high - low) / 2 / float(np.median(samples))
 
 
+def _windows(device: torch.device) -> "_CpuWindows | _CudaWindows":
+    """How calls on `device` are timed."""
+    if device.type == "cuda":
+        return _CudaWindows(device)
+    return _MpsWindows(device) if device.type == "mps" else _CpuWindows(device)
+
+
 class _CpuWindows:
     """Windows of a single call: a call has ended when it returns."""
 
     clock = "perf_counter"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def next(self, call: Callable[[], object], before: Callable[[], object]) -> Sequence[float]:
         before()
@@ -163,7 +172,8 @@ class _CpuWindows:
         return self.next(call, before)
 
     def settle(self) -> None:
-        """Nothing is pending on a CPU."""
+        """Wait for what was begun to end."""
+        wait_for(self.device)
 
 
 class _MpsWindows(_CpuWindows):
@@ -178,13 +188,9 @@ class _MpsWindows(_CpuWindows):
 
         def whole() -> None:
             call()
-            torch.mps.synchronize()
+            self.settle()
 
         return (_cpu_clock(whole),)
-
-    def settle(self) -> None:
-        """Wait for what was begun to end."""
-        torch.mps.synchronize()
 
 
 def _cpu_clock(call: Callable[[], object]) -> float:
@@ -198,8 +204,8 @@ class _CudaWindows:
 
     clock = "CUDA events"
 
-    def __init__(self) -> None:
-        self.calls = 1
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.calls = device, 1
 
     def first(self, call: Callable[[], object], before: Callable[[], object]) -> Sequence[float]:
         """One call by itself, which says nothing of how long the next ones will take."""
@@ -213,7 +219,7 @@ class _CudaWindows:
 
     def settle(self) -> None:
         """Wait for the warm-up to end."""
-        torch.cuda.synchronize()
+        wait_for(self.device)
 
     def _window(
         self, call: Callable[[], object], before: Callable[[], object], calls: int

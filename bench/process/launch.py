@@ -5,8 +5,8 @@ child whose parent dies ends itself: it waits, in a thread, for the pipe to clos
 
 A cell starts a fresh interpreter instead where the user wants it (`isolation=fresh`: children of
 one server share its memory layout, so that verdicts count them as one sample), and where it asks
-for a data set of the hub: the fork server is offline, and libraries read that when they are
-imported.
+for something of the hub (`on_hub`): the fork server is offline, and libraries read that when they
+are imported.
 """
 
 import contextlib
@@ -142,7 +142,7 @@ class Launcher:
         tick: Callable[[float], None] | None = None,
     ) -> Outcome:
         """Run one cell in a process of its own and wait for it."""
-        online = bool((cell["config"].get("task") or {}).get("hub"))
+        online = on_hub(cell["config"])
         context: Any = multiprocessing.get_context("spawn") if online else self.context
         served = context.get_start_method() == "forkserver"
         if served:
@@ -220,6 +220,16 @@ class Launcher:
                 return None
             if tick and not ready:
                 tick(time.monotonic() - started)
+
+
+def on_hub(config: Mapping[str, Any]) -> bool:
+    """Whether a cell asks for what the hub has: a data set, a model, or the harness's own tasks."""
+    checkpoint = (config.get("model") or {}).get("pretrained")
+    return (
+        bool((config.get("task") or {}).get("hub"))
+        or bool(checkpoint and not Path(str(checkpoint)).expanduser().exists())
+        or bool(config["scenario"].get("own_tasks"))
+    )
 
 
 def _safe_path() -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.meters.allocator import METHODS
+from bench.meters.allocator import METHODS, run_phases
 from bench.meters.process import peak_during, resident_bytes
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
@@ -49,15 +49,9 @@ def sides(context: Context) -> tuple[int, int | None]:
 
 def _peak(call: Call, device: torch.device) -> dict[str, Any]:
     """The most that the process held (CPU) or that torch had handed out (CUDA) during `call`."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        call()
-        torch.cuda.synchronize(device)
-        return {"peak_bytes": torch.cuda.max_memory_allocated(device), "method": METHODS["cuda"]}
-    if device.type == "mps":
-        call()
-        torch.mps.synchronize()
-        return {"peak_bytes": None, "method": METHODS["mps"]}
+    if device.type != "cpu":
+        phase = run_phases({"call": call}, (), device)["call"]
+        return {"peak_bytes": phase.peak, "method": METHODS[device.type]}
     peak = peak_during(call)
     if peak is None:  # where it cannot be told, the call is not made; it must fit all the same
         call()

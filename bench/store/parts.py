@@ -86,6 +86,7 @@ class EnvironmentPart(TypedDict, total=False):
     clocksource: str
     variables: dict[str, str]  # of the user's environment, those that can change a figure
     allocator: dict[str, str]
+    spin: dict[str, str]  # how long OpenMP's threads wait for more work without sleeping
     torch: dict[str, Any]  # how torch was built and how it runs in the cell's process
     isolation: str  # "fork server" or "fresh interpreter"
     layout: str  # equal for processes that share a memory layout: one sample for a verdict

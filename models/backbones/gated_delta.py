@@ -40,6 +40,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
+from models.backbones.swiglu import swiglu
 from models.kernels.available import MAX_HEAD, check_kernel
 
 NORM_EPS = 1e-6  # of q and k, as in flash-linear-attention
@@ -280,4 +281,4 @@ class GatedDeltaMixer(ConvMixer):
 
     def _out(self, o: Tensor, z: Tensor) -> Tensor:
         """Norm over every head by itself, then the gate: (..., H, V) -> (..., D)."""
-        return self.out_proj((self.norm(o.to(z.dtype)) * F.silu(z)).flatten(-2))
+        return self.out_proj(swiglu(z, self.norm(o.to(z.dtype))).flatten(-2))

@@ -35,6 +35,7 @@ from models.backbones.mamba_stack import (
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.ssd import ssd_chunked, ssd_step
+from models.backbones.swiglu import swiglu
 from models.kernels.available import MAX_STATES, check_kernel
 from models.kernels.views import Views
 
@@ -50,7 +51,7 @@ class GatedNorm(RMSNorm):
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """(..., E), (..., E) -> (..., E)."""
-        y = y * F.silu(z)
+        y = swiglu(z, y)
         if self.groups == 1:
             return super().forward(y)
         parts = y.unflatten(-1, (self.groups, -1))  # (..., G, E / G)

@@ -45,6 +45,7 @@ from models.backbones.mamba_stack import (
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.ssd import decayed_sums
+from models.backbones.swiglu import swiglu
 from models.kernels.available import MAX_STATES, check_kernel
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba3", "Mamba3Mixer"]
@@ -373,7 +374,7 @@ class Mamba3Mixer(RecurrentMixer):
         if self.mimo_rank > 1:
             y = y * F.silu(z * self.mimo_z.transpose(0, 1)) * self.mimo_o.transpose(0, 1)
             return self.out_proj(y.sum(-3).flatten(-2))
-        return self.out_proj((y * F.silu(z)).flatten(-3))
+        return self.out_proj(swiglu(z, y).flatten(-3))
 
 
 class Mamba3(MambaStack):

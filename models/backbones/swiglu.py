@@ -1,4 +1,6 @@
-"""The gate of SwiGLU (arXiv:2002.05202): silu(gate) up, and which form of it runs.
+"""The gate of SwiGLU (arXiv:2002.05202), silu(gate) up, and which form of it runs.
+
+It is also the gate that Mamba-2, Mamba-3 and Gated DeltaNet put on their outputs.
 
 Shapes: F hidden width.
 """

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from models.backends.rwkv_library import STRATEGY, Sequences, opened, problem
 from models.output import LogProb, Output, exact_log_prob, scored
 
+NO_WEIGHTS = "it has no weights of its own; give model.pretrained=FILE.pth"
+
 
 class RWKVModel(Sequences):
     """A language model of the package. `backbone` tells what a checkpoint is of, see `RWKVFiles`.
@@ -28,7 +30,7 @@ class RWKVModel(Sequences):
     def __init__(self, *, vocab_size: int, backbone: Mapping[str, Any]) -> None:
         super().__init__()
         if backbone["version"] is None:
-            raise ValueError("it has no weights of its own; give model.pretrained=FILE.pth")
+            raise ValueError(NO_WEIGHTS)
         self.vocab_size, self.version = vocab_size, str(backbone["version"])
 
     def fill(self, weights: Mapping[str, Tensor], start: int) -> None:
@@ -49,7 +51,7 @@ class RWKVModel(Sequences):
 
     def problem(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why it cannot run there, or None."""
-        return problem(device, dtype)
+        return problem(device, dtype) if hasattr(self, "start") else NO_WEIGHTS
 
     def forward(self, *, tokens: Tensor, labels: Tensor | None = None) -> Output:
         """logits[:, t] predicts tokens[:, t] from those before it, (B, T) -> (B, T, V)."""

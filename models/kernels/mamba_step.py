@@ -9,10 +9,7 @@ Shapes: D width, E channels, N state size, K convolution width, R rank of the st
 Mamba-2 H heads of P channels, G groups that share B and C.
 """
 
-from typing import Any
-
 import numpy as np
-import torch
 
 from models.kernels.compiled import LOG2E, exp2, jit, sigmoid
 from models.kernels.rms_norm import rms_norm
@@ -100,20 +97,3 @@ def mamba2_step(taps, bias, dt_bias, A_log, skip, gain, eps, zxbcdt, window, h, 
     for group in range(groups):
         part = y[group * width : (group + 1) * width]
         rms_norm(part, gain[group * width : (group + 1) * width], eps, part)
-
-
-def warm() -> None:
-    """Compile all kernels, or load them from numba's cache."""
-    from models.backbones.mamba import Mamba
-    from models.backbones.mamba2 import Mamba2
-
-    shared: dict[str, Any] = {
-        "d_model": 4, "n_layers": 1, "d_state": 2, "d_conv": 2, "norm_eps": 1e-5,
-        "kernel": "numba", "residual_init": "zero",
-    }  # fmt: skip
-    first = Mamba(**shared, d_inner=4, dt_rank=1)
-    second = Mamba2(**shared, nheads=2, headdim=2, ngroups=1, chunk_size=2)
-    with torch.no_grad():
-        for model in (first, second):
-            state = model.init_state(1, device=torch.device("cpu"), dtype=torch.float32)
-            model.step(torch.ones(1, 4), state)

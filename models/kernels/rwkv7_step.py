@@ -242,14 +242,3 @@ def block_step(
     torch.mv(p.ffn_key, t.h, out=t.hidden)
     squared_relu(t.hidden_)
     return torch.addmv(t.y, p.ffn_value, t.hidden)
-
-
-def warm() -> None:
-    """Compile all kernels, or load them from numba's cache."""
-    from models.backbones.rwkv7 import RWKV7
-
-    model = RWKV7(d_model=4, n_layers=2, head_size=2, d_ff=4, decay_rank=1, rate_rank=1,
-                  value_rank=1, gate_rank=1, chunk=1, kernel="numba")  # fmt: skip
-    with torch.no_grad():
-        state = model.init_state(1, device=torch.device("cpu"), dtype=torch.float32)
-        model.step(torch.ones(1, 4), state)

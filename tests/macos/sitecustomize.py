@@ -1,7 +1,8 @@
 """A Mac as far as our own code can tell: put this folder on PYTHONPATH of a process.
 
 In modules of `bench` and `models` `sys.platform` is darwin, `platform` speaks of Darwin, `os` has
-no processor affinity, and nothing below /proc and /sys can be opened, listed or looked at.
+no processor affinity, and nothing below /proc and /sys can be opened, listed or looked at, be it
+through `pathlib`, `os`, `os.path`, `glob` or `shutil`.
 Libraries see the machine as it is: torch, numba and psutil choose their files by it. What it
 cannot imitate is what a Mac has and Linux has not, MPS above all.
 """
@@ -19,7 +20,10 @@ from typing import Any
 
 OURS = ("bench", "models")
 LINUX = ("/proc", "/sys")
-BETWEEN = ("pathlib", "codecs", "importlib")  # of the standard library, on the way to a file
+# Of the standard library, on the way to a file; os.path is posixpath and takes from genericpath.
+BETWEEN = (
+    "codecs", "genericpath", "glob", "importlib", "os", "pathlib", "posixpath", "shutil",
+)  # fmt: skip
 
 
 class Stand:
@@ -98,6 +102,6 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 builtins.open = io.open = guarded(io.open)
-for word in ("stat", "listdir", "scandir", "open"):
+for word in ("stat", "lstat", "readlink", "listdir", "scandir", "open"):
     setattr(os, word, guarded(getattr(os, word)))
 sys.meta_path.insert(0, Finder())

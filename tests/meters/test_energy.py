@@ -209,9 +209,18 @@ def test_without_zeus_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
     assert "install extra energy" in found["reason"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to count")
-def test_a_gpu_that_cannot_be_read_leaves_no_figure(powercap: Powercap) -> None:
+def test_a_gpu_that_cannot_be_read_leaves_no_figure(
+    powercap: Powercap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The processor's Joules alone would pass for those of a CUDA cell."""
+    if torch.cuda.is_available():
+        import zeus.device
+        from zeus.device.gpu.common import ZeusGPUInitError
+
+        def denied() -> None:
+            raise ZeusGPUInitError("NVML does not answer")
+
+        monkeypatch.setattr(zeus.device, "get_gpus", denied)
     powercap.zone("intel-rapl:0", "package-0", 40.0)
     found = measure_energy(call, CALL_S, 1, torch.device("cuda"))
     assert found["joules"] is None

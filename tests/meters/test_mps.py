@@ -1,5 +1,6 @@
 """What a Mac's GPU is asked for, with counters and a clock that the tests keep."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -43,6 +44,7 @@ class Metal:
 
 @pytest.fixture
 def metal(monkeypatch: pytest.MonkeyPatch) -> Metal:
+    """What `measure` and `run_phases` ask of torch.mps."""
     fake = Metal()
     for name in ("synchronize", "current_allocated_memory", "driver_allocated_memory",
                  "get_rng_state", "set_rng_state"):  # fmt: skip
@@ -87,6 +89,15 @@ def test_scoring_leaves_the_random_state_as_it_was(metal: Metal) -> None:
     assert metal.state == 7
 
 
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    """No answer of another machine, nor one of a faked machine for the tests that follow."""
+    device.mps_problem.cache_clear()
+    yield
+    device.mps_problem.cache_clear()
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_it_has_to_be_there_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cuda_problem", lambda: "no NVIDIA device is visible")
     for system, probe, problem in (
@@ -102,4 +113,3 @@ def test_it_has_to_be_there_and_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(device, "MPS_PROBE", "print('yes')")
     assert device.resolve_device("mps") == "mps"
     assert device.resolve_device("auto") == "cpu"
-    device.mps_problem.cache_clear()

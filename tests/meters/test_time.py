@@ -122,7 +122,7 @@ class FakeEvent:
 def test_cuda_is_waited_for_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeDevice()
     monkeypatch.setattr(torch.cuda, "Event", device.event)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     limits = Limits(2, 16, 0.0, 5.0, 0.01)
     timing = measure(device.call, limits, torch.device("cuda"))
     assert timing.clock == "CUDA events"

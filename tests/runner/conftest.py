@@ -49,7 +49,7 @@ def python(*words: str, cwd: Path = ROOT, **more: str) -> Done:
         env=environment(**more),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -2,11 +2,13 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from bench.checks import check_scalar, compile_refusal
+from bench.cli import main
 from tests.runner.conftest import Done, python, records
 
 
@@ -58,14 +60,26 @@ def test_attention_by_a_kernel(results: Path) -> None:
     ],
 )
 def test_a_library_that_is_not_installed(
-    results: Path, model: str, backend: str, cure: str
+    results: Path,
+    model: str,
+    backend: str,
+    cure: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if importlib.util.find_spec(backend) is not None:
-        pytest.skip(f"{backend} is installed here")
-    done = run(results, f"model={model}", f"backend={backend}", "scenario=prefill")
-    assert (done.code, len(done.err.splitlines())) == (2, 1)
-    assert f"backend={backend}: " in done.err
-    assert f"is not installed; {cure}" in done.err
+    find = importlib.util.find_spec
+
+    def hidden(name: str, *more: str) -> Any:
+        return None if name == backend else find(name, *more)
+
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    code = main(["suite=smoke", "task=text", "device=cpu", f"results={results}",
+                 f"model={model}", f"backend={backend}", "scenario=prefill"])  # fmt: skip
+    said = capsys.readouterr().err
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert f"backend={backend}: {backend}" in said
+    assert f"is not installed; {cure}" in said
+    assert not records(results)
 
 
 def test_a_library_that_cannot_run_on_this_device(results: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from bench.cell import Cell
 from bench.machine import gpus
 from bench.machine.surroundings import check_gpu, occupied
-from bench.process.launch import FORK_SERVER, FRESH, Launcher
+from bench.process.launch import FORK_SERVER, FRESH, Launcher, on_hub
 from bench.process.outcome import SERVER_DIED
 from bench.process.preload import preloads
 from tests.runner.conftest import ROOT, Command, python, records
@@ -229,3 +229,19 @@ def test_the_server_imports_what_cells_of_the_project_would() -> None:
     assert preloads([own], energy=True) == [*wanted, "zeus.monitor"]
     none = Cell({"scenario": "decode"}, own.config, ("torch",), 0.0, {}, unsupported="no")
     assert preloads([none]) == []
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "there"),
+    [
+        ("task", {}, False),
+        ("task", {"hub": "some/set"}, True),
+        ("model", {"pretrained": None}, False),
+        ("model", {"pretrained": "some/model"}, True),
+        ("model", {"pretrained": str(ROOT)}, False),
+        ("scenario", {"own_tasks": True}, True),
+        ("scenario", {"own_tasks": False}, False),
+    ],
+)
+def test_what_is_looked_up_on_the_hub(group: str, values: dict[str, Any], there: bool) -> None:
+    assert on_hub({"task": {}, "model": None, "scenario": {}, group: values}) is there

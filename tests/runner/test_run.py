@@ -31,6 +31,7 @@ def test_a_suite_becomes_records(bench: Command, results: Path) -> None:
     assert {a["name"] for a in first["artefacts"]} == {"curve.json", "log.txt"}
     assert first["environment"]["packages"]["torch"]
     assert first["environment"]["allocator"]["MALLOC_MMAP_MAX_"] == "0"
+    assert first["environment"]["spin"]["GOMP_SPINCOUNT"] == "10000"
     assert first["code"]["source_sha256"]
     assert first["wall_s"] > 0
     # Plain lines where the output is no terminal, cheap scenarios first.

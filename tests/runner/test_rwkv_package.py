@@ -14,36 +14,50 @@ SMALL = ("model=rwkv_package", "threads=1", "suite.items.text=8", "suite.test_it
          "suite.validation_items=4", "suite=smoke")  # fmt: skip
 
 
-def run(results: Path, *words: str, task: str = "text") -> Done:
-    sized = ("task.context=64",) if task == "text" else ()
-    return python("-m", "bench", f"results={results}", *SMALL, f"task={task}", *sized, *words)
+def run(results: Path, *words: str) -> Done:
+    return python("-m", "bench", f"results={results}", *SMALL, *words)
 
 
-def by_scenario(results: Path) -> dict[str, Any]:
-    return {record["cell"]["scenario"]: record for record in records(results)}
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of bytes one a version, of symbols one with its tokenizer beside it and one of the world."""
+    folder = tmp_path_factory.mktemp("files")
+    made = {v: rwkv_file(folder / f"rwkv-{v}.pth", v, vocab=256) for v in VERSIONS}
+    (folder / "beside").mkdir()
+    tokenizer(folder / "beside")  # a tokenizer.json
+    made["beside"] = rwkv_file(folder / "beside" / "rwkv.pth", "5.2", vocab=320)
+    made["world"] = rwkv_file(folder / "world.pth", "4", vocab=65536)
+    return made
 
 
-def test_bits_per_byte_of_each_version(results: Path, tmp_path: Path) -> None:
-    paths = {v: rwkv_file(tmp_path / f"rwkv-{v}.pth", v, vocab=256) for v in VERSIONS}
-    given = ",".join(map(str, paths.values()))
-    assert run(results, f"model.pretrained={given}", "scenario=quality").code == 0
-    made = {record["shape"]["backbone"]["version"]: record for record in records(results)}
-    assert sorted(made) == sorted(VERSIONS)
-    for version, record in made.items():
-        assert record["status"] == "ok"
-        quality = record["quality"]
-        assert quality["metric"] == "bits_per_byte"
-        assert not quality["bound"]
-        assert quality["train_items"] == 0
-        assert 8 < quality["value"] < 12  # weights are random, and worse than 8 bits a byte
-        assert 8 < quality["secondary"]["carried_bits_per_byte"] < 12
-        assert record["cell"]["kernel"] == "rwkv package, cpu fp32"
-        assert (record["cell"]["backend"], record["cell"]["size"]) == ("rwkv", "own")
-        assert record["checkpoint"]["name"] == str(paths[version])
-        assert len(record["checkpoint"]["sha256"]) == 64
-    for version in ("5.2", "6.0"):
-        value = made[version]["quality"]["value"]
-        assert value == pytest.approx(_by_equations(version), abs=1e-5)
+@pytest.fixture(scope="module")
+def scored(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Records of the quality of each file."""
+    results = tmp_path_factory.mktemp("scored")
+    given = ",".join(map(str, files.values()))
+    words = ("task=text", "task.context=64", "suite.baselines=false", "scenario=quality")
+    done = run(results, *words, f"model.pretrained={given}")
+    assert done.code == 0, done.err
+    by_path = {record["checkpoint"]["name"]: record for record in records(results)}
+    return {name: by_path[str(path)] for name, path in files.items()}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bits_per_byte_of_each_version(scored: dict[str, Any], version: str) -> None:
+    record = scored[version]
+    assert record["status"] == "ok"
+    assert record["shape"]["backbone"]["version"] == version
+    quality = record["quality"]
+    assert quality["metric"] == "bits_per_byte"
+    assert not quality["bound"]
+    assert quality["train_items"] == 0
+    assert 8 < quality["value"] < 12  # weights are random, and worse than 8 bits a byte
+    assert 8 < quality["secondary"]["carried_bits_per_byte"] < 12
+    assert record["cell"]["kernel"] == "rwkv package, cpu fp32"
+    assert (record["cell"]["backend"], record["cell"]["size"]) == ("rwkv", "own")
+    assert len(record["checkpoint"]["sha256"]) == 64
+    if version in ("5.2", "6.0"):
+        assert quality["value"] == pytest.approx(_by_equations(version), abs=1e-5)
 
 
 def _by_equations(version: str) -> float:
@@ -66,11 +80,11 @@ def _by_equations(version: str) -> float:
     return float(torch.stack(bits).mean())
 
 
-def test_speed_and_state_and_what_cannot_be(results: Path, tmp_path: Path) -> None:
-    path = rwkv_file(tmp_path / "rwkv.pth", "5.2", vocab=256)
-    words = (f"model.pretrained={path}", "scenario=prefill,decode,train,tune")
+def test_speed_and_state_and_what_cannot_be(files: dict[str, Path], results: Path) -> None:
+    words = ("task=text", "task.context=64", f"model.pretrained={files['5.2']}")
+    words = (*words, "suite.baselines=false", "scenario=prefill,decode,train,tune")
     assert run(results, *words).code == 0
-    made = by_scenario(results)
+    made = {record["cell"]["scenario"]: record for record in records(results)}
     for scenario in ("prefill", "decode"):
         record = made[scenario]
         assert record["status"] == "ok"
@@ -85,63 +99,66 @@ def test_speed_and_state_and_what_cannot_be(results: Path, tmp_path: Path) -> No
 
 
 UNSUPPORTED = {
-    "tuning further": (
-        ["scenario=quality", "scenario.finetune=true"],
-        "model=rwkv_package has no weights that learn; scenario.finetune=false scores it",
+    "scenario.finetune=true": (
+        "model=rwkv_package has no weights that learn; scenario.finetune=false scores it"
     ),
-    "a short dtype": (
-        ["scenario=decode", "dtype=bfloat16"],
-        "model=rwkv_package: it runs here on a CPU in float32, not on cpu in bfloat16",
+    "dtype=bfloat16": (
+        "model=rwkv_package: it runs here on a CPU in float32, not on cpu in bfloat16"
     ),
-    "compiling": (
-        ["scenario=quality", "compile=true"],
-        "compile=true: the rwkv package runs",
-    ),
-    "images": (["scenario=quality"], "a language model, and task=digits is of kind"),
+    "compile=true": "compile=true: the rwkv package runs",
+    "task=digits": "a language model, and task=digits is of kind",
 }
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED)
-def test_told_as_a_result(name: str, results: Path, tmp_path: Path) -> None:
-    words, said = UNSUPPORTED[name]
-    path = rwkv_file(tmp_path / "rwkv.pth", "4", vocab=256)
-    task = "digits" if name == "images" else "text"
-    done = run(results, f"model.pretrained={path}", *words, task=task)
+def test_told_as_a_result(files: dict[str, Path], results: Path) -> None:
+    done = run(results, f"model.pretrained={files['4']}", "scenario=quality", "task=text,digits",
+               "scenario.finetune=false,true", "dtype=float32,bfloat16", "compile=false,true",
+               "suite.baselines=false")  # fmt: skip
     assert done.code == 0, done.err
-    [made] = records(results)
-    assert made["status"] == "unsupported"
-    assert said in made["reason"]
+    found: dict[str, str] = {}
+    for record in records(results):
+        cell, config = record["cell"], record["config"]
+        changed = [
+            f"{key}={value}"
+            for key, value, plain in (
+                ("scenario.finetune", str(config["scenario"]["finetune"]).lower(), "false"),
+                ("dtype", cell["dtype"], "float32"),
+                ("compile", str(cell["compile"]).lower(), "false"),
+                ("task", cell["task"], "text"),
+            )
+            if value != plain
+        ]
+        assert record["status"] == ("unsupported" if changed else "ok"), record["reason"]
+        if len(changed) == 1:
+            found[changed[0]] = record["reason"]
+    assert found.keys() == UNSUPPORTED.keys()
+    for key, said in UNSUPPORTED.items():
+        assert said in found[key]
 
 
-def test_symbols_of_a_tokenizer(results: Path, tmp_path: Path) -> None:
-    path = rwkv_file(tmp_path / "rwkv.pth", "5.2", vocab=320)
-    done = run(results, f"model.pretrained={path}", "scenario=quality")
+@pytest.mark.parametrize("name", ["beside", "world"])
+def test_symbols_of_a_tokenizer(scored: dict[str, Any], name: str) -> None:
+    quality = scored[name]["quality"]
+    assert quality["value"] > 1
+    assert "bytes each" in quality["notes"]["symbols"]
+
+
+def test_refused_in_one_sentence(files: dict[str, Path], results: Path, tmp_path: Path) -> None:
+    words = ("task=text", "task.context=64", "scenario=decode")
+    done = run(results, *words)
     assert done.code == 2
-    assert "320 symbols and no tokenizer beside it; give task.tokenizer=FOLDER" in done.err
-    tokenizer(tmp_path)  # a tokenizer.json in the file's folder
-    assert run(results, f"model.pretrained={path}", "scenario=quality").code == 0
-    world = rwkv_file(tmp_path / "world.pth", "4", vocab=65536)
-    assert run(results, f"model.pretrained={world}", "scenario=quality").code == 0
-    for made in records(results):
-        assert made["quality"]["value"] > 1
-        assert "bytes each" in made["quality"]["notes"]["symbols"]
-
-
-def test_refused_in_one_sentence(results: Path, tmp_path: Path) -> None:
-    def refused(words: str, *given: str) -> None:
-        done = run(results, *given, "scenario=decode")
-        assert done.code == 2
-        assert done.err.startswith("error: ")
-        assert len(done.err.splitlines()) == 1
-        assert words in done.err
-        assert not records(results)
-
-    refused("model=rwkv_package draws no weights of its own; give model.pretrained=FILE")
-    refused("has no weights of its own; give model.pretrained", "model.pretrained=null")
+    assert done.err == (
+        "error: model=rwkv_package draws no weights of its own; give model.pretrained=FILE, a "
+        "checkpoint\n"
+    )
     (tmp_path / "text.pth").write_text("no tensors\n")
-    refused("holds other things than named tensors", f"model.pretrained={tmp_path}/text.pth")
-    path = rwkv_file(tmp_path / "rwkv.pth", "6.0", vocab=256)
-    refused(
-        "model.backbone.version=4 is not that of", f"model.pretrained={path}",
-        "model.backbone.version=4",
-    )  # fmt: skip
+    bare = rwkv_file(tmp_path / "rwkv.pth", "4", vocab=320)
+    given = f"{tmp_path}/text.pth,{bare},{files['6.0']}"
+    done = run(results, *words, f"model.pretrained={given}", "model.backbone.version=4")
+    assert done.code == 2
+    assert all(line.startswith("error: ") for line in done.err.splitlines())
+    text, symbols, version = done.err.splitlines()
+    assert "holds other things than named tensors" in text
+    assert "320 symbols and no tokenizer beside it; give task.tokenizer=FOLDER" in symbols
+    assert "model.backbone.version=4 is not that of" in version
+    assert not records(results)
