@@ -32,6 +32,7 @@ from models.backbones.attention import (
     attend,
     kernel_problem,
     rotate,
+    training_problem,
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
@@ -131,6 +132,10 @@ class Attention(nn.Module):
     def kernel_problem(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why the kernel that was asked for cannot run there, or None."""
         return kernel_problem(self.attention, device, dtype, self.head_dim)
+
+    def training_problem(self, device: torch.device) -> str | None:
+        """Why the kernel that was asked for cannot be trained through there, or None."""
+        return training_problem(self.attention, device)
 
     def fuses_step(self, x: Tensor, cache: KVCache) -> bool:
         """Whether a fused kernel takes a position: of one sequence, of a context that is short."""
