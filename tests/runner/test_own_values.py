@@ -66,6 +66,22 @@ def test_an_added_option_that_a_library_does_not_know(
         payload(tmp_path, *words, "+model.backbone.options.nosuch=3")
 
 
+@pytest.mark.parametrize("scenario", ["train", "quality"])
+def test_a_kernel_without_gradients_is_not_trained(scenario: str, tmp_path: Path) -> None:
+    words = ("model=transformer", "task=digits", f"scenario={scenario}")
+    found = payload(tmp_path, *words, "model.backbone.attention=flex")
+    assert found["status"] == "unsupported"
+    assert found["reason"].startswith("attention=flex has no backward on cpu; use attention=sdpa")
+
+
+@pytest.mark.parametrize("model", ["mamba", "mamba2"])
+def test_a_type_that_a_backend_does_not_compute_in(model: str, tmp_path: Path) -> None:
+    words = (f"model={model}", "task=digits", "scenario=prefill", "dtype=bfloat16")
+    found = payload(tmp_path, *words, "backend=transformers")
+    assert found["status"] == "unsupported"
+    assert "backend=transformers: without CUDA kernels it runs in float32" in found["reason"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
