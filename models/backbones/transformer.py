@@ -262,8 +262,6 @@ class Decoder(nn.Module):
         self, *, layers: Sequence[Block], causal: bool, rope_theta: float, norm_eps: float
     ) -> None:
         super().__init__()
-        if not layers:
-            raise ValueError("n_layers=0 must be at least 1")
         attention = layers[0].self_attn
         self.d_model = attention.o_proj.out_features
         self.causal = causal
@@ -360,6 +358,7 @@ class Transformer(Decoder):
         norm_eps: float,
         residual_init: float,
     ) -> None:
+        check_sizes(n_layers=n_layers)
         layers = [
             Block(
                 self_attn=Attention(
