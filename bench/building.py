@@ -1,9 +1,10 @@
 """Builds what a cell's configuration names: the only file that instantiates YAML."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_model
 from torch import nn
 
 from bench.agreement import agreement, awake
-from bench.errors import BadInput, one_line
+from bench.errors import OUT_OF_MEMORY, BadInput, describe, one_line
 from bench.parameters import count
 from bench.pretrained import Formats, Pretrained
 from bench.protocol import Backend, Placed
@@ -99,12 +100,10 @@ class Models:
     ) -> None:
         self.config, self.task, self.device, self.checkpoint = config, task, device, checkpoint
         # Where the user set values inside the model, its refusal is his to read.
-        self._inside = any(key.startswith("model.") for key in overrides)
+        self._inside = any(key.lstrip("+~").startswith("model.") for key in overrides)
         self.model: dict[str, Any] = copy.deepcopy(config.get("model") or {})
-        try:
+        with self._refusals():
             self.node = self._node(overrides)
-        except (ValueError, InstantiationException) as error:
-            raise self._named(error) from error
         entry = (self.model.get("backends") or {}).get(config.get("backend"))
         self.backend: Backend | None = None if entry is None else instantiate(entry["adopt"])
 
@@ -176,12 +175,13 @@ class Models:
         """By our own implementation."""
         torch.manual_seed(int(self.config["seed"]))
         make = functools.partial(_module, self.node)
-        try:
+        with self._refusals():
             model = self.checkpoint.filled(make) if self.checkpoint else make()
-        except InstantiationException as error:
-            if not isinstance(error.__cause__, ValueError):
-                raise
-            raise self._named(error) from error
+        if self.checkpoint and (name := _not_finite(model)):
+            raise BadInput(
+                f"model.pretrained: {self.checkpoint.name} holds numbers in {name} that are not "
+                "finite; needed are weights of a training that did not diverge"
+            )
         dtype = getattr(torch, self.config["dtype"])
         if isinstance(model, Placed) and (problem := model.problem(self.device, dtype)):
             raise Unsupported(f"model={self.model['name']}: {problem}")
@@ -201,16 +201,29 @@ class Models:
         except ValueError as error:
             raise Unsupported(f"backend={self.config['backend']}: {error}") from error
 
-    def _named(self, error: Exception) -> Exception:
-        if not self._inside or isinstance(error, BadInput):
-            return error
-        return BadInput(f"model={self.model['name']}: {_sentence(error)}")
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Within it, what a constructor says of values that the user set is his to read."""
+        try:
+            yield
+        except (ValueError, InstantiationException) as error:
+            no_memory = describe(error).startswith(OUT_OF_MEMORY)
+            if not self._inside or no_memory or isinstance(error, BadInput):
+                raise
+            raise BadInput(f"model={self.model['name']}: {_sentence(error)}") from error
 
 
 def _module(node: dict[str, Any]) -> nn.Module:
     return instantiate(node, _convert_="all")
 
 
+def _not_finite(model: nn.Module) -> str | None:
+    """The first parameter that holds an infinity or a NaN, or None."""
+    return next((name for name, p in model.named_parameters() if not p.isfinite().all()), None)
+
+
 def _sentence(error: Exception) -> str:
     """What a constructor said, without Hydra's words around it."""
-    return one_line(str(error.__cause__ or error))
+    cause = error.__cause__ or error
+    plain = isinstance(cause, ValueError | TypeError | OSError)
+    return one_line(str(cause)) if plain else describe(cause)

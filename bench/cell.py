@@ -29,4 +29,4 @@ class Cell:
         words = [*(str(name) for name in names if name), f"seed {self.part['seed']}"]
         if (self.config.get("model") or {}).get("backends"):  # none but another one than ours
             words.insert(1, f"by {self.part['backend']}")
-        return " · ".join([*words, *self.overrides])
+        return " · ".join([*words, *(text.lstrip("+") for text in self.overrides)])

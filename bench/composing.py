@@ -8,7 +8,7 @@ from bench.backends import ALL, chosen, fallback, lacking, others, own, refusal
 from bench.cell import MACHINE, Cell
 from bench.checks import check_numbers
 from bench.config import check_model, finish, finish_task
-from bench.defaults import check_types, differs, stated
+from bench.defaults import check_types, differs, set_shapes, stated
 from bench.errors import BadInput
 from bench.request import Composer, Request
 
@@ -155,13 +155,15 @@ class CellBuilder:
         if not variant:
             return
         keys = [_key(text, "") for text in variant]
-        check_types(keys, config, self._reference(names), size)
+        check_types(keys, config, self._reference(names, size))
 
-    def _reference(self, names: Sequence[str]) -> "DictConfig":
+    def _reference(self, names: Sequence[str], size: str) -> "DictConfig":
         """What the user would have got without overrides that belong to single cells."""
         where = " ".join(names)
         if where not in self._references:
-            self._references[where] = self.composer.compose([*names, *self.request.shared])
+            found = self.composer.compose([*names, *self.request.shared])
+            set_shapes(found, size)
+            self._references[where] = found
         return self._references[where]
 
     def _telling(
@@ -174,9 +176,9 @@ class CellBuilder:
         shared = [text for text in self.request.shared if _measured(text)]
         if not variant:
             return shared
-        reference = self._reference(names)
+        reference = self._reference(names, size)
         keys = dict.fromkeys(_key(text, "") for text in variant)
-        inside = [stated(key, config) for key in keys if differs(key, config, reference, size)]
+        inside = [stated(key, config) for key in keys if differs(key, config, reference)]
         return [*inside, *shared]
 
     def baselines(self, variant: Sequence[str], device: str, task: str, model: str) -> Cell:

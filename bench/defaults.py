@@ -4,43 +4,45 @@ from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from bench.errors import BadInput
 
 ABSENT = object()  # not None, which a key may hold
+KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("a truth value, as", (bool,)),
+    int: ("a whole number, as", (int,)),
+    float: ("a number, as", (int, float)),
+    str: ("a word, as", (str,)),
+    DictConfig: ("a mapping, as", (DictConfig,)),
+}
+NULL = (bool, int, float)  # null may stand for these: there is none
 
 
-def check_types(keys: Sequence[str], config: DictConfig, reference: DictConfig, size: str) -> None:
-    """Values given inside a group of plain YAML have the type of the value that they replace."""
-    for key in keys:
-        default = _default(key, reference, size)
-        _check_type(key, OmegaConf.select(config, key, throw_on_missing=False), default)
+def set_shapes(config: DictConfig, size: str) -> None:
+    """Give the model the shapes of a size, those of the task's form of it before others.
 
-
-def _default(key: str, reference: DictConfig, size: str) -> Any:
-    """The value that stands where nothing is given: the size's shape where the YAML has none."""
-    value = OmegaConf.select(reference, key, throw_on_missing=False)
-    if value is None and key.startswith("model."):
-        return _shapes(reference, size).get(key.removeprefix("model."))
-    return value
-
-
-def _shapes(config: DictConfig, size: str) -> dict[str, Any]:
-    """The shapes of a size by dotted key, those of the task's form of the model before others."""
+    Where the YAML says ???, and where it refers to such a key, the size's value then stands.
+    """
     form = (config.model.get("kinds") or {}).get(str(config.task.kind)) or {}
     holder = form if form.get("shapes") else config.model
-    return dict((holder.get("shapes") or {}).get(size) or {})
+    for key, value in ((holder.get("shapes") or {}).get(size) or {}).items():
+        OmegaConf.update(config.model, str(key), value)
 
 
-def differs(key: str, config: DictConfig, reference: DictConfig, size: str) -> bool:
+def check_types(keys: Sequence[str], config: DictConfig, reference: DictConfig) -> None:
+    """Values given inside a group of plain YAML have the type of the value that they replace."""
+    for key in keys:
+        _check_type(key, _value(key, config), _value(key, reference))
+
+
+def differs(key: str, config: DictConfig, reference: DictConfig) -> bool:
     """Whether giving `key` made another cell than the default; a solved key is no longer solved."""
     form = (reference.model.get("kinds") or {}).get(str(reference.task.kind)) or {}
     solved = [(part.get("solve") or {}).get("key") for part in (form, reference.model)]
     if key.startswith("scenario.") or key.removeprefix("model.") in solved:
         return True  # the reference is composed for one scenario
-    default = _value(key, reference)
-    shape = _shapes(reference, size).get(key.removeprefix("model."), default)
-    return bool(_value(key, config) != shape)
+    return bool(_value(key, config) != _value(key, reference))
 
 
 def stated(key: str, config: DictConfig) -> str:
@@ -54,18 +56,17 @@ def stated(key: str, config: DictConfig) -> str:
 
 
 def _value(key: str, config: DictConfig) -> Any:
-    return OmegaConf.select(config, key, throw_on_missing=False, default=ABSENT)
+    try:
+        return OmegaConf.select(config, key, throw_on_missing=False, default=ABSENT)
+    except InterpolationResolutionError:  # it refers to what is not there: no type to hold to
+        return ABSENT
 
 
 def _check_type(key: str, value: object, default: object) -> None:
-    """BadInput where a number or a truth value is replaced by something else."""
-    kinds: dict[type, tuple[str, tuple[type, ...]]] = {
-        bool: ("a truth value, as", (bool,)),
-        int: ("a whole number, as", (int,)),
-        float: ("a number, as", (int, float)),
-    }
-    if type(default) not in kinds or value is None:
+    """BadInput where a number, a truth value, a word or a mapping gives way to something else."""
+    kind = type(default)
+    if kind not in KINDS or value is ABSENT or (value is None and kind in NULL):
         return
-    words, allowed = kinds[type(default)]
+    words, allowed = KINDS[kind]
     if type(value) not in allowed:
         raise BadInput(f"{key}={value} is of the wrong type; allowed: {words} {default}.")

@@ -56,7 +56,7 @@ class Overrides:
 
     def _take(self, text: str) -> None:
         """Sort one override into axes, runner keys and keys inside a group."""
-        text = _quoted(text)
+        text = _opened(_quoted(text))
         override = _parse(text)
         key, values = override.key_or_group, _values(override)
         if key in self._seen and key != "hydra.searchpath":
@@ -143,6 +143,11 @@ def _quoted(text: str) -> str:
     if not plain or not re.search(r"[^ -~]|[()]", value) or "range(" in value:
         return text
     return f"{key}='{value}'"
+
+
+def _opened(text: str) -> str:
+    """The override as one that may add keys, inside `options`: what a library's class takes."""
+    return f"++{text}" if re.match(r"model\.[\w.]+\.options[.=]", text) else text
 
 
 def _values(override: Any) -> list[str]:

@@ -7,6 +7,7 @@ Conventions that any `torch.nn.Module` may follow so that it is counted correctl
 a module with attribute `unembedding = True` maps hidden vectors to symbols and is not counted as
 matched; a module with a buffer `weight_mask` counts the unmasked weights alone; a module with a
 method `inactive_parameters() -> int` says how many of its parameters one symbol does not use; a
+module with a method `training_problem(device) -> str | None` says why it has no gradients there; a
 model whose training step costs more than one forward pass says so (`TrainCosted`).
 
 Conventions for the optimizers: a parameter with attribute `_no_weight_decay = True` does not decay;

@@ -72,8 +72,15 @@ class Context:
         """For a model that was trained in a short dtype, whose parameters are in float32."""
         return autocast(self.device, self.dtype)
 
-    def require_trainable(self) -> None:
-        """Refuse to train in float16, whose small gradients vanish without loss scaling."""
+    def require_trainable(self, model: nn.Module) -> None:
+        """Refuse to train by a kernel without gradients, or in float16.
+
+        In float16 small gradients vanish without loss scaling.
+        """
+        for module in model.modules():
+            ask = getattr(module, "training_problem", None)
+            if ask and (problem := ask(self.device)):
+                raise Unsupported(problem)
         if self.dtype == torch.float16:
             raise Unsupported(
                 "dtype=float16 needs loss scaling in training, which the recipe does not do; "

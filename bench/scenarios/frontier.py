@@ -59,8 +59,8 @@ def _peak(call: Call, device: torch.device) -> dict[str, Any]:
 
 
 def _training(context: Context, batch: int, length: int | None) -> Call:
-    context.require_trainable()
     model = context.build().train()
+    context.require_trainable(model)
     trainer = Trainer(model, context.recipe, steps=ENDLESS, dtype=context.dtype)
     items = context.on_device(context.task.example(batch, length))
 

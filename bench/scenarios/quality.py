@@ -50,10 +50,11 @@ def learning_curve(context: Context, curve: Curve) -> dict[str, Any]:
 
 
 def run(context: Context) -> dict[str, Any]:
-    context.require_trainable()
     model = context.build()
     context.require_scorable(model)
     read = context.config["model"].get("pretrained") and not context.scenario["finetune"]
+    if not read:
+        context.require_trainable(model)
     curve = None if read else fit(context, model)
     suite = context.config["suite"]
     # A row of one dtype is of that dtype throughout; likelihoods are summed in float32 or more.

@@ -19,8 +19,8 @@ PASSES = 3  # backward costs two forward passes: gradients of the inputs and of 
 
 
 def run(context: Context) -> dict[str, Any]:
-    context.require_trainable()
     model = context.build().train()
+    context.require_trainable(model)
     batch = context.on_device(context.task.example(context.batch_size))
     trainer = Trainer(model, context.recipe, steps=ENDLESS, dtype=context.dtype)
 

@@ -14,13 +14,13 @@ from bench.training import Diverged
 
 
 def run(context: Context) -> dict[str, Any]:
-    context.require_trainable()
     trials: list[dict[str, Any]] = []
     better = "lower"
     for lr in context.scenario["grid"]:
         recipe = dataclasses.replace(context.recipe, lr=float(lr))
         trial = dataclasses.replace(context, recipe=recipe)
         model = context.build()
+        context.require_trainable(model)
         context.require_scorable(model)
         try:
             fit(trial, model)

@@ -9,6 +9,7 @@ equation; `sdpa` is torch's `scaled_dot_product_attention`, which runs FlashAtte
 Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head width.
 """
 
+import contextlib
 import importlib.util
 from functools import cache
 
@@ -19,6 +20,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.utils._python_dispatch import _disable_current_modes, is_in_torch_dispatch_mode
 
 from models.backbones.causal_attention import attend_in_blocks, in_blocks
 
@@ -101,6 +103,13 @@ def _compiled_flex() -> object:
     return torch.compile(flex_attention)
 
 
+def training_problem(kernel: str, device: torch.device) -> str | None:
+    """Why a kernel has no gradients there, in one sentence, or None."""
+    if kernel == "flex" and device.type == "cpu":
+        return "attention=flex has no backward on cpu; use attention=sdpa or eager"
+    return None
+
+
 def kernel_problem(
     kernel: str, device: torch.device, dtype: torch.dtype, head_dim: int
 ) -> str | None:
@@ -176,11 +185,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Ten
     if kernel == "flash_attn":
         return _attend_by_package(q, k, v, causal=causal)
     if kernel == "flex":
-        if q.requires_grad and q.is_cpu:
-            raise ValueError("attention=flex has no backward on cpu; use attention=sdpa or eager")
+        if q.requires_grad and (problem := training_problem(kernel, q.device)):
+            raise ValueError(problem)
         mask = _block_mask(queries, keys, q.device) if causal else None
         run = _compiled_flex() if q.is_cuda else flex_attention
-        return run(q, k, v, block_mask=mask, enable_gqa=True)  # type: ignore[operator]
+        # Torch cannot run it under a counter of operators, which then does not see it.
+        counted = is_in_torch_dispatch_mode()
+        with _disable_current_modes() if counted else contextlib.nullcontext():
+            return run(q, k, v, block_mask=mask, enable_gqa=True)  # type: ignore[operator]
     if kernel == "sdpa" and causal and in_blocks(q, k):
         return attend_in_blocks(q, k, v)
     if kernel == "sdpa" and (queries == keys or not causal):

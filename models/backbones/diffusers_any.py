@@ -19,6 +19,9 @@ from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.backbones.foreign import refusing
+from models.checkpoints.checkpoint import readable, some
+
 # What a class calls the number of classes.
 CLASSES = ("num_class_embeds", "num_embeds_ada_norm")
 
@@ -54,22 +57,18 @@ class DiffusersDenoiser(nn.Module):
             raise ValueError(f"weights is true, and name is {name!r}; needed is a folder with some")
         ours = {"in_channels": 1, "out_channels": levels, "sample_size": height}
         ours |= {key: n_classes for key in CLASSES if key in taken}
-        try:
-            if is_folder:
-                config = kind.load_config(folder)
-                net = kind.from_config({**config, **options, **ours})
+        unseen = f"name is {name!r}, which does not run on {levels} levels of {height} x {width}"
+        if is_folder:
+            with refusing(f"{folder} gives no network"):
+                net = kind.from_config({**kind.load_config(folder), **options, **ours})
                 if weights:
                     net.load_state_dict(_weights(kind, folder))
-            else:
+        else:
+            with refusing(unseen):
                 net = kind(**{**small.get(name, {}), **options, **ours})
-            self.levels, self.net = levels, net
+        self.levels, self.net = levels, net
+        with refusing(unseen):
             self._check(height, width, n_classes)
-        except Exception as error:  # whatever a network says of an image that it cannot see
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"name is {name!r}, which does not run on {levels} levels of {height} x {width}: "
-                f"{said}"
-            ) from error
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, 1, H, W), (B,), (B,) -> (B, H, W, L)."""
@@ -100,21 +99,23 @@ class DiffusersDenoiser(nn.Module):
             raise ValueError(f"it gives {tuple(out.shape)}")
 
 
-def _weights(kind: Any, folder: Path) -> dict[str, Tensor]:
-    """Those of a folder, which are all that its configuration asks for and no others.
-
-    The library draws anew what is missing, and leaves out what it has no place for.
-    """
-    net, told = kind.from_pretrained(folder, output_loading_info=True)
-    for what, names in (("lacks", told["missing_keys"]), ("holds", told["unexpected_keys"])):
-        if names:
-            raise ValueError(f"its file {what} {min(names)}, against its config.json")
-    found: dict[str, Tensor] = net.state_dict()
-    return found
-
-
 def _class_name(folder: Path) -> str:
-    return str(json.loads((folder / "config.json").read_text()).get("_class_name"))
+    with readable(folder / "config.json"):
+        found = json.loads((folder / "config.json").read_text())
+        if not isinstance(found, dict):
+            raise ValueError("needed is an object of keys, as save_pretrained writes it")
+    return str(found.get("_class_name"))
+
+
+def _weights(kind: Any, folder: Path) -> dict[str, Tensor]:
+    """Those of a folder; `ValueError` where it lacks some or holds others besides."""
+    net, seen = kind.from_pretrained(folder, output_loading_info=True)
+    if lacking := list(seen["missing_keys"]):
+        raise ValueError(f"it lacks {some(lacking)}")
+    if unknown := list(seen["unexpected_keys"]):
+        raise ValueError(f"it holds {some(unknown)}, unknown to {kind.__name__}")
+    weights: dict[str, Tensor] = net.state_dict()
+    return weights
 
 
 def _class(name: str) -> Any:

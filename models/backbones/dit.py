@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.sizes import check_sizes
+
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """(1 + gamma) x + beta, (B, N, D) with (B, D)."""
@@ -96,6 +98,7 @@ class DiT(nn.Module):
         time_features: int,
     ) -> None:
         super().__init__()
+        check_sizes(n_layers=n_layers)
         if height % patch or width % patch:
             raise ValueError(f"patch={patch} must divide height={height} and width={width}")
         if d_model % n_heads:

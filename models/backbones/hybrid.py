@@ -78,6 +78,8 @@ class Hybrid(nn.Module):
     ) -> None:
         super().__init__()
         pattern = [pattern] if isinstance(pattern, str) else pattern
+        if not isinstance(pattern, Sequence) or not all(isinstance(name, str) for name in pattern):
+            raise ValueError(f"pattern is {pattern}; allowed is a list of {', '.join(MIXERS)}")
         options = {
             "attention": attention,
             "mamba": mamba,
@@ -90,12 +92,14 @@ class Hybrid(nn.Module):
             if name not in MIXERS:
                 allowed = ", ".join(MIXERS)
                 raise ValueError(f"pattern names {name!r}; allowed are {allowed}, in any order")
-        if not pattern or set(pattern[:n_layers]) != set(pattern):
+        check_sizes(d_model=d_model, n_layers=n_layers)
+        if not 0 < len(pattern) <= n_layers:
             raise ValueError(
-                f"pattern is [{', '.join(pattern)}] and n_layers is {n_layers}; allowed are one "
-                "mixer or more, and as many layers as it takes to use each of them"
+                f"pattern has {len(pattern)} mixers and n_layers is {n_layers}, so that its end is "
+                "never used; allowed are one mixer or more, and at least as many layers"
+                if pattern
+                else "pattern is empty; allowed are one mixer or more"
             )
-        check_sizes(d_model=d_model)
         self.d_model = d_model
         names = [pattern[layer % len(pattern)] for layer in range(n_layers)]
         common = {"d_model": d_model, "n_layers": n_layers, "norm_eps": norm_eps}

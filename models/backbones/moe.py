@@ -192,6 +192,7 @@ class MoE(Decoder):
         norm_eps: float,
         residual_init: float,
     ) -> None:
+        check_sizes(n_layers=n_layers)
         layers = [
             SparseBlock(
                 self_attn=Attention(

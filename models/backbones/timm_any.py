@@ -16,6 +16,8 @@ import timm
 import torch
 from torch import nn
 
+from models.backbones.foreign import refusing
+
 
 def timm_any(
     *,
@@ -48,16 +50,15 @@ def timm_any(
     given: dict[str, Any] = {"in_chans": in_chans, "num_classes": n_classes}
     given |= {**small.get(name, {}), **options}
     source = f"local-dir:{folder}" if is_folder else name
-    try:
-        network = _create(source, weights, {"img_size": (height, width), **given}, given)
-        with torch.no_grad():
-            out = network.eval()(torch.zeros(2, in_chans, height, width))
-    except Exception as error:  # whatever a network says of an image that it cannot see
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"name is {name!r}, which does not run on images of {height} x {width}: {said}; "
-            "options such as {patch_size: 2} or {img_size: 8} may help"
-        ) from error
+    sized = {"img_size": (height, width), **given}
+    unseen = (
+        f"name is {name!r}, which does not run on images of {height} x {width}",
+        "; options such as {patch_size: 2} or {img_size: 8} may help",
+    )
+    with refusing(f"{folder} gives no network") if is_folder else refusing(*unseen):
+        network = _create(source, weights, sized, given)
+    with torch.no_grad(), refusing(*unseen):
+        out = network.eval()(torch.zeros(2, in_chans, height, width))
     if out.shape != (2, n_classes):
         raise ValueError(
             f"name is {name!r}, which gives {tuple(out.shape)} and no {n_classes} classes"

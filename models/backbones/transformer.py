@@ -32,6 +32,7 @@ from models.backbones.attention import (
     attend,
     kernel_problem,
     rotate,
+    training_problem,
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
@@ -131,6 +132,10 @@ class Attention(nn.Module):
     def kernel_problem(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why the kernel that was asked for cannot run there, or None."""
         return kernel_problem(self.attention, device, dtype, self.head_dim)
+
+    def training_problem(self, device: torch.device) -> str | None:
+        """Why the kernel that was asked for cannot be trained through there, or None."""
+        return training_problem(self.attention, device)
 
     def fuses_step(self, x: Tensor, cache: KVCache) -> bool:
         """Whether a fused kernel takes a position: of one sequence, of a context that is short."""
@@ -257,8 +262,6 @@ class Decoder(nn.Module):
         self, *, layers: Sequence[Block], causal: bool, rope_theta: float, norm_eps: float
     ) -> None:
         super().__init__()
-        if not layers:
-            raise ValueError("n_layers=0 must be at least 1")
         attention = layers[0].self_attn
         self.d_model = attention.o_proj.out_features
         self.causal = causal
@@ -355,6 +358,7 @@ class Transformer(Decoder):
         norm_eps: float,
         residual_init: float,
     ) -> None:
+        check_sizes(n_layers=n_layers)
         layers = [
             Block(
                 self_attn=Attention(

@@ -24,6 +24,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.import_utils import is_mamba_2_ssm_available
 
+from models.checkpoints.checkpoint import readable
+
 # Of the symbols that the library would embed: none are, and a table of theirs would count.
 NO_SYMBOLS = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 CACHES = ("cache", "past_key_values", "cache_params")  # its name, from the newest on
@@ -241,7 +243,10 @@ def read_config(
     """The configuration of a type or a folder with `options`; `ValueError` where there is none."""
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with readable(folder / "config.json"):
+            config = AutoConfig.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
         _check_options(config, options)
         for key, value in options.items():
             setattr(config.get_text_config(), key, value)

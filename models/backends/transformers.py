@@ -1,9 +1,11 @@
 """Transformer, MoE, Mamba and Mamba-2 as the transformers library computes them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils.import_utils import is_mamba_2_ssm_available
 
 from models.backbones.transformers_decoder import TransformersDecoder
 from models.checkpoints.counterparts import config_of, experts_of, to_library
@@ -12,11 +14,21 @@ MARKS = ("_no_weight_decay", "no_orthogonal")  # what an optimizer reads of a pa
 
 
 class Transformers:
-    """Backend of every objective that reads hidden vectors of a causal backbone."""
+    """Backend of every objective that reads hidden vectors of a causal backbone.
+
+    `types` are those in which the library computes it without the CUDA kernels of mamba_ssm.
+    """
+
+    def __init__(self, *, types: Sequence[str]) -> None:
+        self.types = tuple(types)
 
     def problem(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        """Nothing stands in its way: it runs wherever torch does."""
-        return None
+        """Why it cannot run there, or None: the library's Mamba adds float32 to shorter types."""
+        kind = str(dtype).removeprefix("torch.")
+        fast = device.type == "cuda" and is_mamba_2_ssm_available()
+        if fast or kind in self.types:
+            return None
+        return f"without CUDA kernels it runs in {' or '.join(self.types)}, not in {kind}"
 
     def adopt(self, model: nn.Module) -> nn.Module:
         """`model` with the library's class in place of its backbone, on copies of its weights.

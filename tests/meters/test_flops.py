@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from bench.meters.flops import Counted, count, settle
 from bench.protocol import Costed, Recurrent, TrainCosted
 from bench.scenarios.decode import step_flops
+from models.backbones.attention import attend
 from tests.models.test_dtype import example
 from tests.zoo import PAIRS, SIZED, build
 
@@ -44,6 +45,15 @@ def test_an_attention_call() -> None:
     q, k, v = qkv()
     found = count(lambda: F.scaled_dot_product_attention(q, k, v))
     assert found.flops == B * H * 2 * (2 * T * T * N)  # scores, then their product with the values
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_an_operator_that_takes_functions_runs_and_is_not_seen() -> None:
+    q, k, v = qkv()
+    seen: list[Tensor] = []
+    found = count(lambda: seen.append(attend(q, k, v, kernel="flex", causal=True)))
+    assert found.flops == 0
+    torch.testing.assert_close(seen[0], attend(q, k, v, kernel="eager", causal=True))
 
 
 def test_a_causal_attention_call_counts_pairs_that_may_see_each_other() -> None:

@@ -39,7 +39,7 @@ def batch(kind: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["language", "classify", "generate"])
 def test_transformers_computes_our_weights(name: str, kind: str) -> None:
     ours = ours_of(name, kind)
-    theirs = Transformers().adopt(copy.deepcopy(ours)).eval()
+    theirs = Transformers(types=["float32"]).adopt(copy.deepcopy(ours)).eval()
     seen = agreement(ours, theirs, batch(kind), torch.float32)
     assert seen.holds
     assert seen.difference < 1e-4
@@ -56,7 +56,7 @@ def test_transformers_computes_our_weights(name: str, kind: str) -> None:
 def test_marks_for_the_optimizer_go_over() -> None:
     ours = ours_of("mamba")
     decaying = {n for n, p in ours.named_parameters() if not hasattr(p, "_no_weight_decay")}
-    theirs = Transformers().adopt(ours)
+    theirs = Transformers(types=["float32"]).adopt(ours)
     for name, parameter in theirs.named_parameters():
         ours_name = name.replace("backbone.model.", "backbone.")
         assert hasattr(parameter, "_no_weight_decay") == (ours_name not in decaying), name
@@ -80,7 +80,7 @@ def test_the_rwkv_package_computes_our_weights() -> None:
 
 def test_a_model_that_computes_something_else_is_found() -> None:
     ours = ours_of("transformer")
-    theirs = Transformers().adopt(copy.deepcopy(ours)).eval()
+    theirs = Transformers(types=["float32"]).adopt(copy.deepcopy(ours)).eval()
     with torch.no_grad():
         next(p for n, p in theirs.named_parameters() if "o_proj" in n).mul_(1.02)
     assert not agreement(ours, theirs, batch("language"), torch.float32).holds
@@ -108,7 +108,7 @@ def test_zeros_hide_nothing() -> None:
 )
 def test_what_transformers_has_no_class_for(name: str, kind: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Transformers().adopt(build(name, kind))
+        Transformers(types=["float32"]).adopt(build(name, kind))
 
 
 def test_the_rwkv_package_is_of_text_alone() -> None:

@@ -1,5 +1,6 @@
 """Classifiers of timm and denoisers of diffusers by name, by options and by folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from models.backbones.diffusers_any import DiffusersDenoiser
 from models.backbones.timm_any import timm_any
@@ -105,11 +106,11 @@ def test_every_tensor_of_a_denoisers_folder_is_a_weight(tmp_path: Path) -> None:
     [file] = tmp_path.glob("*.safetensors")
     whole = load_file(file)
     save_file({**whole, "conv_in.more": torch.ones(2)}, file)
-    with pytest.raises(ValueError, match=r"its file holds conv_in\.more, against its config\.json"):
+    with pytest.raises(ValueError, match=r"it holds conv_in\.more, unknown to UNet2DModel"):
         denoiser(str(tmp_path), weights=True)
     del whole["conv_in.bias"]
     save_file(whole, file)
-    with pytest.raises(ValueError, match=r"its file lacks conv_in\.bias, against its config\.json"):
+    with pytest.raises(ValueError, match=r"it lacks conv_in\.bias"):
         denoiser(str(tmp_path), weights=True)
 
 
@@ -138,3 +139,46 @@ def test_what_cannot_be_is_refused(make: Any, name: str, more: dict[str, Any], w
     with pytest.raises(ValueError, match=words) as caught:
         make(name, **more)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.pop("conv_out.bias"), r"lacks conv_out\.bias$"),
+        (lambda w: w.update(foo=torch.zeros(2)), "holds foo, unknown to UNet2DModel"),
+        (lambda w: w.update({"conv_out.bias": torch.zeros(2)}), "conv_out.bias expected shape"),
+    ],
+)
+def test_a_folder_whose_weights_do_not_fit_a_denoiser(
+    change: Callable[[dict[str, Tensor]], Any], words: str, tmp_path: Path
+) -> None:
+    denoiser("UNet2DModel", **UNET).net.save_pretrained(tmp_path)
+    rewrite(tmp_path / "diffusion_pytorch_model.safetensors", change)
+    with pytest.raises(ValueError, match=f"{tmp_path} gives no network: .*{words}") as caught:
+        denoiser(str(tmp_path), weights=True)
+    assert "ignore_mismatched_sizes" not in str(caught.value), "advice on the library's arguments"
+
+
+def test_a_folder_whose_weights_do_not_fit_a_classifier(tmp_path: Path) -> None:
+    saved = classifier("vit_tiny_patch16_224", **SMALL_VIT)
+    timm.models.save_for_hf(
+        saved, str(tmp_path), safe_serialization=True,
+        model_config={"architecture": "vit_tiny_patch16_224", "num_classes": 10,
+                      "model_args": {**SMALL_VIT, "img_size": 8, "in_chans": 1}},
+    )  # fmt: skip
+    rewrite(tmp_path / "model.safetensors", lambda weights: weights.pop("cls_token"))
+    with pytest.raises(ValueError, match=f'{tmp_path} gives no network: Missing .*"cls_token"'):
+        classifier(str(tmp_path), weights=True, **SMALL_VIT)
+
+
+def rewrite(file: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file)
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_folder_whose_configuration_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json cannot be read: "):
+        denoiser(str(tmp_path))

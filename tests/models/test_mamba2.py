@@ -13,6 +13,7 @@ from transformers import Mamba2Config, Mamba2ForCausalLM
 from models.backbones.mamba2 import CHECKPOINT_NAMES, Mamba2
 from models.backbones.ssd import ssd_chunked, ssd_reference
 from models.objectives.autoregressive import LanguageModel
+from tests.zoo import SIZES, node
 
 
 def scan_inputs(length: int, heads: int, groups: int, dtype: torch.dtype) -> list[Tensor]:
@@ -238,3 +239,10 @@ def test_half_precision_keeps_the_state_wide() -> None:
 def test_bad_values_are_named(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**changes)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_can_be_written_as_a_checkpoint(size: str) -> None:
+    """mamba_ssm and transformers hold an expansion that is a whole number."""
+    backbone = node("mamba2", "language", size)["backbone"]
+    assert backbone["nheads"] * backbone["headdim"] == 2 * backbone["d_model"]

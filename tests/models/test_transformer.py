@@ -263,7 +263,8 @@ def test_encoder_has_no_recurrent_form() -> None:
         ({"n_kv_heads": 4}, "n_kv_heads=4 must divide n_heads=6"),
         ({"mlp": "gelu"}, "allowed: swiglu, relu2"),
         ({"d_ff": 0}, "d_ff is 0"),
-        ({"n_layers": 0}, "n_layers=0"),
+        ({"n_layers": 0}, "n_layers is 0"),
+        ({"n_layers": 10**9}, "n_layers is 1000000000; it can be at most 10000"),
     ],
 )
 def test_wrong_values_are_named(changed: dict, message: str) -> None:
