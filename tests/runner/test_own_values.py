@@ -66,6 +66,20 @@ def test_an_added_option_that_a_library_does_not_know(
         payload(tmp_path, *words, "+model.backbone.options.nosuch=3")
 
 
+@pytest.mark.parametrize("value", ["[0]", "[-5]", "[]", "[a]", "3", "null", "[1.5]", "[true]"])
+def test_lengths_that_cannot_be_read(value: str) -> None:
+    with pytest.raises(BadInput, match=r"scenario\.lengths.* such as \[128,256\]"):
+        cells("scenario=context", "task=text", "model=transformer", f"scenario.lengths={value}")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "null"])
+@pytest.mark.parametrize("scenario", ["train", "prefill"])
+def test_a_batch_that_cannot_be(value: str, scenario: str) -> None:
+    words = (f"scenario={scenario}", "task=text", "model=transformer", f"task.batch_size={value}")
+    with pytest.raises(BadInput, match=r"task\.batch_size=.*; allowed: whole numbers from 1"):
+        cells(*words)
+
+
 @pytest.mark.parametrize("scenario", ["train", "quality"])
 def test_a_kernel_without_gradients_is_not_trained(scenario: str, tmp_path: Path) -> None:
     words = ("model=transformer", "task=digits", f"scenario={scenario}")
