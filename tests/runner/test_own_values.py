@@ -1,11 +1,14 @@
 """Values that the user sets inside a model: taken, or refused in one sentence."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from bench import building
+from bench.agreement import Agreement
 from bench.errors import BadInput
 from tests.runner.cells import cells, payload
 from tests.small import llama, tokenizer
@@ -121,3 +124,15 @@ def test_weights_that_are_not_finite_are_no_model(tmp_path: Path) -> None:
     words = ("model=transformer", "task=text", "scenario=prefill")
     with pytest.raises(BadInput, match=r"numbers in backbone\.norm\.weight that are not finite"):
         payload(tmp_path, *words, f"model.pretrained={tmp_path}")
+
+
+def test_logits_that_are_not_finite_agree_with_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "agreement", lambda *_: Agreement(math.nan, math.nan, 1))
+    words = ("model=transformer", "task=digits", "scenario=prefill", "backend=transformers")
+    found = payload(tmp_path, *words)
+    assert found["status"] == "failed"
+    assert found["reason"] == (
+        "backend=transformers: its logits or ours are not finite; it is not timed"
+    )
