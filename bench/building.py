@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,8 @@ class Models:
         found = {"agreement": dataclasses.asdict(seen), "kernel": kernel_of(theirs)}
         if seen.holds:
             return found, None
+        if math.isnan(seen.difference):
+            return found, f"backend={name}: its logits or ours are not finite; it is not timed"
         return found, (
             f"backend={name}: its logits differ by {seen.difference:.2g} from those of our own "
             f"form, where {seen.allowed:.2g} is rounding; it is not timed"

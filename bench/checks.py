@@ -2,7 +2,8 @@
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from bench.backends import check_backend
 from bench.errors import BadInput, unknown
@@ -134,10 +135,56 @@ def check_frontier(scenario: "DictConfig") -> None:
         )
 
 
+def check_context(scenario: "DictConfig") -> None:
+    """Lengths that cannot be read."""
+    lengths = scenario.lengths
+    allowed = "allowed: a list of whole numbers from 1, such as [128,256]."
+    if not isinstance(lengths, Sequence) or isinstance(lengths, str) or not lengths:
+        raise BadInput(f"scenario.lengths={lengths} names no length; {allowed}")
+    for length in lengths:
+        if not _whole(length, 1):
+            raise BadInput(f"scenario.lengths: {length} is no length; {allowed}")
+
+
+def check_harness(scenario: "DictConfig") -> None:
+    """Names and numbers of which lm-evaluation-harness would make no sense."""
+    tasks, limit = scenario.tasks, scenario.limit
+    named = isinstance(tasks, Sequence) and not isinstance(tasks, str)
+    if not named or not tasks or not all(isinstance(name, str) for name in tasks):
+        raise BadInput(f"scenario.tasks={tasks} is no list of tasks; give some, as [arc_easy].")
+    share = type(limit) is float and 0 < limit < 1
+    if limit is not None and not share and not _whole(limit, 1):
+        raise BadInput(
+            f"scenario.limit={limit} is no number of items; allowed: whole numbers from 1, a share "
+            "between 0 and 1, or null."
+        )
+    if scenario.fewshot is not None and not _whole(scenario.fewshot, 0):
+        raise BadInput(
+            f"scenario.fewshot={scenario.fewshot} is no number of examples; allowed: whole numbers "
+            "from 0, or null."
+        )
+    if not _whole(scenario.bootstrap, 0):
+        raise BadInput(
+            f"scenario.bootstrap={scenario.bootstrap} is no number of resamples; allowed: whole "
+            "numbers from 0."
+        )
+
+
+def _whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, as 4 or 4.0 and not true, of `least` or more."""
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+    return whole and cast(float, value) >= least
+
+
 def check_numbers(config: "DictConfig") -> None:
     """Numbers that would make a run empty or impossible."""
-    if config.scenario.name == "frontier":
-        check_frontier(config.scenario)
+    checks = {"frontier": check_frontier, "context": check_context, "harness": check_harness}
+    if (check := checks.get(config.scenario.name)) is not None:
+        check(config.scenario)
+    if not _whole(config.task.get("batch_size", 1), 1):
+        raise BadInput(
+            f"task.batch_size={config.task.batch_size} is no size; allowed: whole numbers from 1."
+        )
     suite = config.suite
     positive: dict[str, Any] = {f"suite.items.{name}": n for name, n in suite["items"].items()}
     positive |= {f"suite.{key}": suite[key] for key in ("validation_items", "test_items")}

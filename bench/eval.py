@@ -4,7 +4,8 @@
 
 KEY=VALUE are those of `python -m bench`: model=rwkv model.pretrained=FOLDER results=FOLDER and so
 on. --include names a folder with tasks in YAML, which alone are known then, so that nothing is
-fetched. It is `python -m bench scenario=harness`, and a table of the scores.
+fetched; such a folder is code, which a task's `!function` runs. It is
+`python -m bench scenario=harness`, and a table of the scores.
 """
 
 import argparse

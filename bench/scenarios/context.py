@@ -30,8 +30,6 @@ def run(context: Context) -> dict[str, Any]:
     if not isinstance(model, Recurrent):
         raise Unsupported(STATELESS)
     lengths = sorted({int(length) for length in context.scenario["lengths"]})
-    if not lengths or lengths[0] < 1:
-        raise ValueError(f"scenario.lengths={lengths}: allowed are lengths from 1")
     sweep = _Sweep(context, model)
     points = [sweep.point(length) for length in lengths]
     done = [point for point in points if point["status"] == "ok"]

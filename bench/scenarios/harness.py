@@ -6,15 +6,16 @@ the model's start symbol, which is the checkpoint's own where it was read from o
 """
 
 import copy
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.errors import BadInput, hint
+from bench.errors import BadInput, describe, hint
 from bench.protocol import Recurrent
 from bench.scenarios.base import Context, Unsupported
 from bench.scenarios.writing import STATELESS
@@ -47,24 +48,31 @@ def run(context: Context) -> dict[str, Any]:
         include_defaults=bool(scenario["own_tasks"]),
     )
     known = list(manager.all_tasks)
-    if not tasks:
-        raise BadInput("scenario.tasks=[] names no task; give some, such as [arc_easy]")
     for name in tasks:
-        if name not in known:
-            raise BadInput(
-                f"scenario.tasks: {name} is no task of lm-evaluation-harness {lm_eval.__version__}"
-                f" or of scenario.include={include}.{hint(name, known)}"
-            )
+        if name in known:
+            continue
+        if include and (file := next(Path(include).expanduser().rglob(f"{name}.yaml"), None)):
+            raise BadInput(f"scenario.tasks: {file} is no task that lm-evaluation-harness can read")
+        raise BadInput(
+            f"scenario.tasks: {name} is no task of lm-evaluation-harness {lm_eval.__version__} or "
+            f"of scenario.include={include}.{hint(name, known)}"
+        )
     tokenizer = getattr(context.task, "tokenizer", None) or Bytes()
-    found = lm_eval.simple_evaluate(
-        model=language_model(model, tokenizer, context.device),
-        tasks=list(tasks),
-        task_manager=manager,
-        num_fewshot=scenario["fewshot"],
-        limit=scenario["limit"],
-        bootstrap_iters=int(scenario["bootstrap"]),
-        log_samples=False,
-    )
+    ours = language_model(model, tokenizer, context.device)
+    try:
+        found = lm_eval.simple_evaluate(
+            model=ours,
+            tasks=list(tasks),
+            task_manager=manager,
+            num_fewshot=None if scenario["fewshot"] is None else int(scenario["fewshot"]),
+            limit=scenario["limit"],
+            bootstrap_iters=int(scenario["bootstrap"]),
+            log_samples=False,
+        )
+    except Exception as error:  # a task is data and code of others, which fail in their own ways
+        if ours.asked:
+            raise
+        raise BadInput(f"scenario.tasks={tasks} cannot be run: {describe(error)}") from error
     assert found is not None
     return {
         "harness": {"version": lm_eval.__version__, "scores": list(_scores(found))},
@@ -100,10 +108,25 @@ def language_model(model: Any, tokenizer: Tokenizer, device: torch.device) -> An
     """`model` as the harness wants one; the library is imported here alone."""
     from lm_eval.api.model import LM
 
+    def asking(method: Callable[..., Any]) -> Callable[..., Any]:
+        """The method without gradients; `asked` until it has answered, so also where it raises."""
+
+        @functools.wraps(method)
+        @torch.no_grad()
+        def asked(self: Any, requests: Sequence[Any], **_: Any) -> Any:
+            self.asked = True
+            answers = method(self, requests)
+            self.asked = False
+            return answers
+
+        return asked
+
     class Ours(LM):
         """Log-likelihoods and greedy continuations from our states."""
 
-        @torch.no_grad()
+        asked = False  # whether an error is the model's and not the task's
+
+        @asking
         def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
             """Of each continuation given its context: log p, and whether greedy writes it."""
             pairs = [_pair(tokenizer, *request.args) for request in requests]
@@ -117,16 +140,17 @@ def language_model(model: Any, tokenizer: Tokenizer, device: torch.device) -> An
                 answers[number] = _judge(model, read[1], read[2], before, after, device)
             return answers
 
-        @torch.no_grad()
+        @asking
         def loglikelihood_rolling(self, requests: Sequence[Any], **_: Any) -> list[float]:
             """log p of whole texts, from the start symbol on."""
             found = []
             for request in requests:
                 tokens = torch.tensor([tokenizer.encode(request.args[0])], device=device)
-                found.append(float(model.log_prob(tokens).nats) if tokens.numel() else 0.0)
+                nats = model.log_prob(tokens).nats if tokens.numel() else tokens.new_zeros(1)
+                found.append(float(_finite(nats)))
             return found
 
-        @torch.no_grad()
+        @asking
         def generate_until(self, requests: Sequence[Any], **_: Any) -> list[str]:
             """Greedy text after each context, up to a stop word or `max_gen_toks` symbols."""
             return [_write(model, tokenizer, device, *request.args) for request in requests]
@@ -166,8 +190,15 @@ def _judge(
         # A copy: a state is consumed, and other continuations follow the same context.
         rest, _ = model.prefill(tokens[:, :-1], copy.deepcopy(state))
         logits = torch.cat([first[None], rest[0]])  # (T, V)
-    log_p = logits.float().log_softmax(-1).gather(-1, tokens[0, :, None])
+    log_p = _finite(logits).float().log_softmax(-1).gather(-1, tokens[0, :, None])
     return float(log_p.sum()), bool((logits.argmax(-1) == tokens[0]).all())
+
+
+def _finite(numbers: Tensor) -> Tensor:
+    """The numbers; FloatingPointError for a NaN or +inf, of which any comparison makes a score."""
+    if (numbers.isnan() | numbers.isposinf()).any():
+        raise FloatingPointError("the model's logits are not finite numbers")
+    return numbers
 
 
 def _write(
@@ -177,13 +208,15 @@ def _write(
         print("harness: sampling was asked for; the likeliest symbols are written", file=sys.stderr)
     until = options.get("until") or []
     stops = [until] if isinstance(until, str) else list(until)
+    if "" in stops:
+        raise BadInput(f"a task has until={stops}; needed are texts that are not empty")
     symbols = tokenizer.encode(context)
     if not symbols:
-        raise ValueError("a task asks for a continuation of an empty text")
+        raise BadInput("a task asks for a continuation of an empty text; needed is one symbol")
     last, state = _read(model, symbols, device)
     written: list[int] = []
     for _ in range(int(options.get("max_gen_toks") or 256)):
-        written.append(int(last.argmax()))
+        written.append(int(_finite(last).argmax()))
         text = tokenizer.decode(written)
         if any(stop in text for stop in stops):
             break

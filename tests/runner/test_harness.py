@@ -7,14 +7,17 @@ from typing import Any
 import lm_eval
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from bench.errors import BadInput
 from bench.scenarios.harness import language_model
 from bench.tasks.tokenizer import load_tokenizer
 from models.checkpoints.formats import Formats
 from models.objectives.autoregressive import LanguageModel
 from tests.models.test_checkpoints import built
+from tests.runner.cells import cells, payload
 from tests.runner.conftest import python, records
 from tests.small import llama, tokenizer
 
@@ -159,3 +162,61 @@ def test_random_weights_get_no_score(folder: Path, results: Path) -> None:
     assert done.code == 0
     assert records(results)[0]["status"] == "unsupported"
     assert "give model.pretrained=FOLDER" in records(results)[0]["reason"]
+
+
+BROKEN = {
+    "corrupt": ("task: [", r"broken\.yaml is no task that lm-evaluation-harness can read"),
+    "a metric": ("exact_matches", "cannot be run: "),
+    "no data": ("/nowhere.json", "cannot be run: "),
+    "a stop word": ('until: [""]', r"a task has until=\[''\]; needed are texts that are not empty"),
+    "shots": ("", "cannot be run: "),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_task_that_cannot_be_run_is_named(name: str, folder: Path, tmp_path: Path) -> None:
+    change, said = BROKEN[name]
+    text = (folder / "tasks" / "write.yaml").read_text().replace("task: write", "task: broken")
+    replaced = {
+        "corrupt": (text, change), "a metric": ("exact_match", change),
+        "no data": (str(folder / "tasks" / "items.json"), change), "shots": ("", change),
+        "a stop word": ('until: ["q"]', change),
+    }[name]  # fmt: skip
+    (tmp_path / "broken.yaml").write_text(text.replace(*replaced))
+    shots = ["scenario.fewshot=9"] if name == "shots" else []
+    with pytest.raises(BadInput, match=said):
+        payload(
+            tmp_path, "scenario=harness", "task=text", "model=transformer", "scenario.limit=1",
+            "scenario.own_tasks=false", "scenario.tasks=[broken]", f"scenario.include={tmp_path}",
+            f"model.pretrained={folder}", *shots,
+        )  # fmt: skip
+
+
+def test_logits_that_are_not_finite_are_no_score(folder: Path) -> None:
+    model, lm = ours(folder)
+    with torch.no_grad():
+        model.lm_head.weight[0] = torch.nan
+    request = Instance("loglikelihood", {}, ("a text", " of"), 0)
+    generate = Instance("generate_until", {}, ("a text", {"until": ["q"]}), 0)
+    for method, asked in (
+        (lm.loglikelihood, request), (lm.loglikelihood_rolling, request),
+        (lm.generate_until, generate),
+    ):  # fmt: skip
+        with pytest.raises(FloatingPointError, match="logits are not finite"):
+            method([asked])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "limit=0", "limit=-1", "limit=abc", "limit=nan", "limit=1.5", "fewshot=-1", "fewshot=1.5",
+        "fewshot=abc", "bootstrap=null", "bootstrap=-1", "tasks=null", "tasks=[3]", "tasks=good",
+        "tasks=[]",
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(word: str) -> None:
+    given = [] if word.startswith("tasks") else ["scenario.tasks=[x]"]
+    with pytest.raises(
+        BadInput, match=rf"scenario\.{word.partition('=')[0]}=.*; (allowed|give)|type"
+    ):
+        cells("scenario=harness", "task=text", "model=transformer", *given, f"scenario.{word}")

@@ -1,11 +1,14 @@
 """Values that the user sets inside a model: taken, or refused in one sentence."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from bench import building
+from bench.agreement import Agreement
 from bench.errors import BadInput
 from tests.runner.cells import cells, payload
 from tests.small import llama, tokenizer
@@ -66,6 +69,20 @@ def test_an_added_option_that_a_library_does_not_know(
         payload(tmp_path, *words, "+model.backbone.options.nosuch=3")
 
 
+@pytest.mark.parametrize("value", ["[0]", "[-5]", "[]", "[a]", "3", "null", "[1.5]", "[true]"])
+def test_lengths_that_cannot_be_read(value: str) -> None:
+    with pytest.raises(BadInput, match=r"scenario\.lengths.* such as \[128,256\]"):
+        cells("scenario=context", "task=text", "model=transformer", f"scenario.lengths={value}")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "null"])
+@pytest.mark.parametrize("scenario", ["train", "prefill"])
+def test_a_batch_that_cannot_be(value: str, scenario: str) -> None:
+    words = (f"scenario={scenario}", "task=text", "model=transformer", f"task.batch_size={value}")
+    with pytest.raises(BadInput, match=r"task\.batch_size=.*; allowed: whole numbers from 1"):
+        cells(*words)
+
+
 @pytest.mark.parametrize("scenario", ["train", "quality"])
 def test_a_kernel_without_gradients_is_not_trained(scenario: str, tmp_path: Path) -> None:
     words = ("model=transformer", "task=digits", f"scenario={scenario}")
@@ -107,3 +124,15 @@ def test_weights_that_are_not_finite_are_no_model(tmp_path: Path) -> None:
     words = ("model=transformer", "task=text", "scenario=prefill")
     with pytest.raises(BadInput, match=r"numbers in backbone\.norm\.weight that are not finite"):
         payload(tmp_path, *words, f"model.pretrained={tmp_path}")
+
+
+def test_logits_that_are_not_finite_agree_with_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "agreement", lambda *_: Agreement(math.nan, math.nan, 1))
+    words = ("model=transformer", "task=digits", "scenario=prefill", "backend=transformers")
+    found = payload(tmp_path, *words)
+    assert found["status"] == "failed"
+    assert found["reason"] == (
+        "backend=transformers: its logits or ours are not finite; it is not timed"
+    )
