@@ -8,6 +8,7 @@ a module with attribute `unembedding = True` maps hidden vectors to symbols and 
 matched; a module with a buffer `weight_mask` counts the unmasked weights alone; a module with a
 method `inactive_parameters() -> int` says how many of its parameters one symbol does not use; a
 module with a method `training_problem(device) -> str | None` says why it has no gradients there; a
+module with `longest: int | None` has positions for as many symbols, the start symbol among them; a
 model whose training step costs more than one forward pass says so (`TrainCosted`).
 
 Conventions for the optimizers: a parameter with attribute `_no_weight_decay = True` does not decay;

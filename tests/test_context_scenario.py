@@ -57,6 +57,16 @@ def test_time_that_would_not_suffice_is_not_begun(tmp_path: Path) -> None:
     assert found["sweep"]["largest"] == 32
 
 
+def test_positions_that_a_model_has_not_are_skipped(tmp_path: Path) -> None:
+    model = build("transformer", "language")
+    model.backbone.longest = 40
+    found = scenario.run(cell(model, tmp_path))
+    assert [point["status"] for point in found["sweep"]["points"]] == ["ok", "ok", "skipped"]
+    assert found["sweep"]["points"][2]["reason"] == "69 positions needed, the model has 40"
+    with pytest.raises(Unsupported, match="69 positions needed, the model has 40"):
+        scenario.run(cell(model, tmp_path, lengths=[64]))
+
+
 def test_running_out_of_memory_ends_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

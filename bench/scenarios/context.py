@@ -33,6 +33,8 @@ def run(context: Context) -> dict[str, Any]:
     sweep = _Sweep(context, model)
     points = [sweep.point(length) for length in lengths]
     done = [point for point in points if point["status"] == "ok"]
+    if not done:
+        raise Unsupported(points[0]["reason"])
     longest = done[-1]
     failed = [point["at"] for point in points if point["status"] == "failed"]
     slack = [point["at"] for point in done if not point["valid"]]
@@ -64,6 +66,9 @@ class _Sweep:
         self.deadline = time.monotonic() + float(context.scenario["max_seconds"])
         self.done: list[Point] = []
         self.failure: str | None = None
+        self.longest = min(
+            (m.longest for m in model.modules() if getattr(m, "longest", None)), default=None
+        )
         self.others = resident_bytes() - nbytes(tensors_of(model))  # held by no tensor
 
     def point(self, length: int) -> Point:
@@ -86,6 +91,9 @@ class _Sweep:
     def _hopeless(self, length: int) -> str | None:
         if self.failure:
             return self.failure
+        positions = START + length + int(self.context.scenario["steps"])
+        if self.longest is not None and positions > self.longest:
+            return f"{positions} positions needed, the model has {self.longest}"
         if len(self.done) < 2:
             return None
         left = self.deadline - time.monotonic()

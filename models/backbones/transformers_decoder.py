@@ -88,9 +88,21 @@ class TransformersDecoder(nn.Module):
         self._continues: bool | None = None  # whether several symbols may follow a state
         self.d_model = int(config.get_text_config().hidden_size)
         self._experts = Experts.of(self.model)
+        self.longest = _positions(self.model)
+
+    def _check_positions(self, count: int) -> None:
+        if self.longest is not None and count > self.longest:
+            raise ValueError(
+                f"{self.model.config.model_type} has {self.longest} positions, the start symbol's "
+                f"among them, and {count} are asked for; give it shorter texts, by task.context=N"
+            )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """(B, T, D) -> hidden vectors (B, T, D), and a mixture's weighted balancing loss."""
+        """(B, T, D) -> hidden vectors (B, T, D), and a mixture's weighted balancing loss.
+
+        `ValueError` for more symbols than there are positions; so do `prefill` and `step`.
+        """
+        self._check_positions(x.shape[1])
         if self._experts is None or not torch.is_grad_enabled():
             return self.model(inputs_embeds=x, use_cache=False).last_hidden_state, {}
         out = self.model(inputs_embeds=x, use_cache=False, output_router_logits=True)
@@ -139,6 +151,7 @@ class TransformersDecoder(nn.Module):
     def _read(self, x: Tensor, state: CacheState) -> tuple[Tensor, CacheState]:
         given: dict[str, Any] = {self._cache_word: state.cache}
         stop = state.position + x.shape[1]
+        self._check_positions(stop)
         if self._positioned:
             given["position_ids"] = torch.arange(state.position, stop, device=x.device)[None]
         out = self.model(inputs_embeds=x, use_cache=True, **given)
@@ -279,6 +292,15 @@ def _knows(config: PretrainedConfig, key: str) -> bool:
     """Whether a configuration takes `key`, by that name or as the library maps it to its own."""
     taken = inspect.signature(type(config).__init__).parameters
     return key in taken or config.attribute_map.get(key, key) in taken
+
+
+def _positions(model: nn.Module) -> int | None:
+    """Rows of a learned table of positions; None where any length goes."""
+    config = cast(PretrainedConfig, model.config).get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    # OPT's has two rows more.
+    return most if most and any(most <= rows <= most + 2 for rows in tables) else None
 
 
 def _growing(cache: Any) -> Iterator[Any]:

@@ -142,3 +142,16 @@ def test_defaults_of_a_small_model_where_a_type_knows_them() -> None:
         assert 50_000 < sum(p.numel() for p in model.parameters()) < 1_000_000, name
     wide = TransformersDecoder(name="gpt2", options={"n_embd": 48}, small=small)
     assert wide.d_model == 48
+
+
+@torch.no_grad()
+def test_learned_positions_end() -> None:
+    model = TransformersDecoder(name="gpt2", options=TYPES["gpt2"] | {"n_positions": 16}, small={})
+    x = symbols(model, 17)
+    _, state = model.prefill(x[:, :16], model.init_state(2, device=x.device, dtype=x.dtype))
+    assert (model.longest, backbone("llama").longest, backbone("bert").longest) == (16, None, 512)
+    sentence = "gpt2 has 16 positions, the start symbol's among them, and 17 are asked for"
+    with pytest.raises(ValueError, match=sentence):
+        model(x)
+    with pytest.raises(ValueError, match=sentence):
+        model.step(x[:, 16], state)
