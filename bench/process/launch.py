@@ -228,7 +228,7 @@ def on_hub(config: Mapping[str, Any]) -> bool:
     return (
         bool((config.get("task") or {}).get("hub"))
         or bool(checkpoint and not Path(str(checkpoint)).expanduser().exists())
-        or bool(config["scenario"].get("own_tasks"))
+        or bool((config.get("scenario") or {}).get("own_tasks"))
     )
 
 

@@ -104,7 +104,10 @@ def test_a_type_that_a_backend_does_not_compute_in(model: str, tmp_path: Path) -
     [
         ("{", r"config\.json cannot be read: .* not a valid JSON file"),
         ("null", r"config\.json cannot be read: "),
-        (json.dumps({"model_type": "llama", "num_attention_heads": 0}), "ZeroDivisionError: "),
+        (
+            json.dumps({"model_type": "llama", "num_attention_heads": 0}),
+            "config.json cannot be read: integer division or modulo by zero",
+        ),
     ],
 )
 def test_a_folder_whose_configuration_is_broken(text: str, said: str, tmp_path: Path) -> None:
