@@ -32,7 +32,7 @@ from models.backbones.moe import CHECKPOINT_NAMES, MoE
 from models.objectives.autoregressive import LanguageModel
 
 EXPERTS, ACTIVE = 8, 2
-D_EXPERT = 344  # two are as wide together as the dense MLP, to the 16 bytes of their grouped_mm
+D_EXPERT = 344  # two are as wide together as the dense MLP
 EXPERTS_RUN_AS = ("grouped_mm", "eager")  # batched_mm copies the weights for each token
 BALANCE = 0.01
 

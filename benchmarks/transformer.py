@@ -37,7 +37,9 @@ from models.backbones.transformer import CHECKPOINT_NAMES, Transformer
 from models.objectives.autoregressive import LanguageModel
 
 HEADS = 4
-D_FF = 684  # 3 x 684 is 2 x 4 x 256 of the GELU MLP, less the room its norms' biases would take
+# 3 x 688 is 2 x 4 x 256 of the GELU MLP, to the 16 numbers of a cache line: products of 684 columns
+# take 6 % longer.
+D_FF = 688
 
 
 def transformer(layers: int = LAYERS, d_ff: int = D_FF) -> LanguageModel:
@@ -131,7 +133,7 @@ def as_large_as(model: LanguageModel, layers: int) -> LanguageModel:
         with torch.device("meta"):
             return parameters_of(transformer(layers, d_ff))
 
-    rule = Solve("d_ff", low=4, high=16384, step=4)
+    rule = Solve("d_ff", low=16, high=16384, step=16)
     return transformer(layers, solve(count, parameters_of(model), rule))
 
 

@@ -5,26 +5,15 @@ It is also the gate that Mamba-2, Mamba-3 and Gated DeltaNet put on their output
 Shapes: F hidden width.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.kernels.available import counted, numba_problem
-
-FULL_TYPES = (torch.float32, torch.float64)
+from models.kernels.available import fuses
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) up, (..., F) each. In training on a CPU fused, which keeps half as much."""
-    if (
-        torch.is_grad_enabled()
-        and gate.is_cpu
-        and gate.dtype == up.dtype
-        and gate.dtype in FULL_TYPES
-        and not torch.compiler.is_compiling()
-        and not counted()
-        and numba_problem() is None
-    ):
+    if fuses(gate) and gate.dtype == up.dtype:
         from models.kernels.swiglu import swiglu_fused
 
         return swiglu_fused(gate, up)

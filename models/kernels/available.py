@@ -30,6 +30,21 @@ def counted() -> bool:
     return _get_current_dispatch_mode() is not None
 
 
+def fuses(x: torch.Tensor) -> bool:
+    """Whether what is done to `x` elementwise in training is a fused kernel's.
+
+    Not while torch compiles, which fuses by itself.
+    """
+    return (
+        x.is_cpu
+        and x.dtype in (torch.float32, torch.float64)
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not counted()
+        and numba_problem() is None
+    )
+
+
 def check_kernel(kernel: str, name: str = "", size: int = 0, limit: int = 0) -> None:
     """ValueError for a kernel that does not exist, is not installed or does not hold `size`."""
     if kernel not in KERNELS:
