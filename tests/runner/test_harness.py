@@ -16,7 +16,7 @@ from bench.scenarios.harness import language_model
 from bench.tasks.tokenizer import load_tokenizer
 from models.checkpoints.formats import Formats
 from models.objectives.autoregressive import LanguageModel
-from tests.models.test_checkpoints import built
+from tests.models.checkpoints import built
 from tests.runner.cells import cells, payload
 from tests.runner.conftest import python, records
 from tests.small import llama, tokenizer

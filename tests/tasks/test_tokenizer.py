@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench.tasks.tokenizer import WORLD, characters, load_tokenizer
 from models.checkpoints.formats import Formats
 from models.objectives.autoregressive import LanguageModel
-from tests.models.test_checkpoints import built
+from tests.models.checkpoints import built
 from tests.small import TEXT, llama, tokenizer
 from tests.tasks.fakes import text_task
 
