@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.agreement import agreement, awake, slack
+from bench.agreement import agreement, awake
 from bench.protocol import Recurrent
 from models.backends.rwkv_package import RWKVPackage
 from models.backends.transformers import Transformers
@@ -114,9 +114,3 @@ def test_what_transformers_has_no_class_for(name: str, kind: str, words: str) ->
 def test_the_rwkv_package_is_of_text_alone() -> None:
     with pytest.raises(ValueError, match="only text"):
         RWKVPackage().adopt(ours_of("rwkv", "classify"))
-
-
-def test_tensor_cores_may_keep_ten_bits_of_float32() -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert slack(cuda, torch.float32) > slack(cpu, torch.float32)
-    assert slack(cuda, torch.float64) == slack(cpu, torch.float64)
