@@ -28,7 +28,7 @@ OUTSIDE: Shapes = {
     "blocks.0.ln0.weight": "D", "blocks.0.ln0.bias": "D",
 }  # fmt: skip
 NORMS = _each("ln1.weight ln1.bias ln2.weight ln2.bias", "D")
-SQUARE = _each(
+TIME_MIX = _each(
     "att.receptance.weight att.key.weight att.value.weight att.output.weight", "D D"
 ) | _each("att.ln_x.weight att.ln_x.bias", "D")
 CHANNEL = {"ffn.key.weight": "F D", "ffn.value.weight": "D F"}
@@ -41,18 +41,18 @@ BLOCKS: dict[str, Shapes] = {
     "4": NORMS | SHIFTED | MIXED | _each("att.time_decay att.time_first", "A")
     | _each("att.receptance.weight att.key.weight att.value.weight", "A D")
     | {"att.output.weight": "D A"},
-    "5.0": NORMS | SHIFTED | MIXED | SQUARE | _each("att.time_decay att.time_first", "H"),
-    "5.1": NORMS | SHIFTED | MIXED | SQUARE | GATE
+    "5.0": NORMS | SHIFTED | MIXED | TIME_MIX | _each("att.time_decay att.time_first", "H"),
+    "5.1": NORMS | SHIFTED | MIXED | TIME_MIX | GATE
     | _each("att.time_decay att.time_first", "H"),
-    "5.2": NORMS | SHIFTED | MIXED | SQUARE | GATE
+    "5.2": NORMS | SHIFTED | MIXED | TIME_MIX | GATE
     | _each("att.time_decay att.time_first", "H N"),
-    "6.0": NORMS | GATED_CHANNEL | SQUARE
+    "6.0": NORMS | GATED_CHANNEL | TIME_MIX
     | _each("ffn.time_maa_k ffn.time_maa_r", "1 1 D")
     | _each("att.time_maa_x att.time_maa_w att.time_maa_k att.time_maa_v att.time_maa_r "
             "att.time_maa_g att.time_decay", "1 1 D")
     | {"att.gate.weight": "D D", "att.time_faaaa": "H N", "att.time_maa_w1": "D P",
        "att.time_maa_w2": "5 M D", "att.time_decay_w1": "D W", "att.time_decay_w2": "W D"},
-    "7": NORMS | CHANNEL | SQUARE | {"ffn.x_k": "1 1 D", "att.r_k": "H N"}
+    "7": NORMS | CHANNEL | TIME_MIX | {"ffn.x_k": "1 1 D", "att.r_k": "H N"}
     | _each("att.x_r att.x_w att.x_k att.x_v att.x_a att.x_g", "1 1 D")
     | _each("att.w0 att.a0 att.v0 att.k_k att.k_a", "1 1 D")
     | {"att.w1": "D W", "att.w2": "W D", "att.a1": "D I", "att.a2": "I D",
