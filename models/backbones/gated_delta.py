@@ -281,4 +281,4 @@ class GatedDeltaMixer(ConvMixer):
 
     def _out(self, o: Tensor, z: Tensor) -> Tensor:
         """Norm over every head by itself, then the gate: (..., H, V) -> (..., D)."""
-        return self.out_proj(swiglu(z, self.norm(o.to(z.dtype))).flatten(-2))
+        return self.out_proj(swiglu(z, self.norm(o.to(z.dtype)), self.kernel).flatten(-2))

@@ -45,13 +45,13 @@ __all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
 class GatedNorm(RMSNorm):
     """RMSNorm of y silu(z), over each group of channels by itself (`norm_before_gate=False`)."""
 
-    def __init__(self, *, width: int, groups: int, eps: float) -> None:
+    def __init__(self, *, width: int, groups: int, eps: float, kernel: str) -> None:
         super().__init__(width, eps)
-        self.groups = groups
+        self.groups, self.kernel = groups, kernel
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """(..., E), (..., E) -> (..., E)."""
-        y = swiglu(z, y)
+        y = swiglu(z, y, self.kernel)
         if self.groups == 1:
             return super().forward(y)
         parts = y.unflatten(-1, (self.groups, -1))  # (..., G, E / G)
@@ -93,7 +93,7 @@ class Mamba2Mixer(ConvMixer):
         # Decay rates start uniform in [1, 16], as in mamba_ssm (`A_init_range`).
         self.A_log = nn.Parameter(torch.empty(nheads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(nheads))
-        self.norm = GatedNorm(width=d_inner, groups=ngroups, eps=norm_eps)
+        self.norm = GatedNorm(width=d_inner, groups=ngroups, eps=norm_eps, kernel=kernel)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         for parameter in (self.dt_bias, self.A_log, self.D):
             cast(Any, parameter)._no_weight_decay = True

@@ -374,7 +374,7 @@ class Mamba3Mixer(RecurrentMixer):
         if self.mimo_rank > 1:
             y = y * F.silu(z * self.mimo_z.transpose(0, 1)) * self.mimo_o.transpose(0, 1)
             return self.out_proj(y.sum(-3).flatten(-2))
-        return self.out_proj(swiglu(z, y).flatten(-3))
+        return self.out_proj(swiglu(z, y, self.kernel).flatten(-3))
 
 
 class Mamba3(MambaStack):

@@ -11,9 +11,12 @@ from torch import Tensor
 from models.kernels.available import fuses
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) up, (..., F) each. In training on a CPU fused, which keeps half as much."""
-    if fuses(gate) and gate.dtype == up.dtype:
+def swiglu(gate: Tensor, up: Tensor, kernel: str = "auto") -> Tensor:
+    """silu(gate) up, (..., F) each. In training on a CPU fused, which keeps half as much.
+
+    With `kernel` "torch" it is torch's there too.
+    """
+    if kernel != "torch" and fuses(gate) and gate.dtype == up.dtype:
         from models.kernels.swiglu import swiglu_fused
 
         return swiglu_fused(gate, up)

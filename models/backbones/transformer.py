@@ -323,7 +323,10 @@ class Decoder(nn.Module):
 
     @property
     def kernel_used(self) -> str:
-        """The attention that was asked for, and what takes single steps where that is another."""
+        """The attention that was asked for, and the fused kernels beside it.
+
+        They take single steps, and SwiGLU's gate in training.
+        """
         weight, attention = self.norm.weight, next(iter(self._blocks())).self_attn
         fits = attention.attention == "sdpa" and self.causal
         fused = choose_kernel("auto", weight.device, weight.dtype, fits=fits)

@@ -88,6 +88,7 @@ def test_no_rows_and_not_a_number() -> None:
 
 def test_where_torchs_form_runs() -> None:
     gate, up = drawn(4, 6)
+    assert ran(swiglu(gate, up, "torch")) == "MulBackward0"
     with torch.no_grad():
         assert torch.equal(swiglu(gate, up), F.silu(gate) * up)
     with torch.autocast("cpu", torch.bfloat16):  # the projections give bfloat16
