@@ -32,6 +32,7 @@ from benchmarks.rows.training import (
     tokens_of,
     training,
 )
+from models.backbones.attention import attend
 from models.backbones.norm import RMSNorm
 from models.backbones.transformer import CHECKPOINT_NAMES, Transformer
 from models.objectives.autoregressive import LanguageModel
@@ -149,6 +150,25 @@ def decode(setting: Setting) -> Pair:
     return decoding(ours, library(ours))
 
 
+def attention(setting: Setting) -> Pair:
+    """Causal attention block by block against one call of torch's, forward and backward."""
+    shape = (BATCH, setting.length, HEADS, WIDTH // HEADS)
+    q, k, v, grad = (torch.randn(shape).transpose(1, 2) for _ in range(4))
+    given = tuple(x.requires_grad_() for x in (q, k, v))
+
+    def side(output: Tensor) -> None:
+        torch.autograd.grad(output, given, grad)
+
+    def library() -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def ours() -> Tensor:
+        return attend(q, k, v, kernel="sdpa", causal=True)
+
+    resident = (*given, grad)
+    return Pair(Side(lambda: side(ours()), resident), Side(lambda: side(library()), resident), "")
+
+
 def norm(setting: Setting) -> Pair:
     """Our RMSNorm against torch's, forward and backward, to keep the reason for it in sight."""
     layer = RMSNorm(WIDTH, 1e-6)
@@ -171,7 +191,10 @@ ROWS = (
     Row("transformer-decode", "Transformer decoding against generate", 3.0, decode, DECODED),
 )
 # Not in the table.
-MORE = (Row("norm", "RMSNorm against torch's", 1.0, norm),)
+MORE = (
+    Row("attention", "Causal attention against one call of torch's", 1.0, attention),
+    Row("norm", "RMSNorm against torch's", 1.0, norm),
+)
 
 
 if __name__ == "__main__":

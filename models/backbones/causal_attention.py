@@ -21,9 +21,8 @@ from torch.autograd.function import once_differentiable
 from models.kernels.available import counted
 
 BLOCK = 128  # positions
-SHORTEST = 256  # from here on the backward gains
-# Between them the forward gains; above it the kernel takes longer blocks of queries by itself.
-SHORT, LONG = 256, 768
+SHORTEST = 256  # from here on the backward gains, and above it the forward
+LONGEST = 768  # up to here the forward does: then the kernel itself takes longer blocks of queries
 FULL_TYPES = (torch.float32, torch.float64)
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -58,10 +57,10 @@ class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         length = q.shape[2]
-        if not SHORT < length < LONG:
-            y, lse = _forward(q, k, v, 0.0, True)
-        else:
+        if SHORTEST < length < LONGEST:
             y, lse = _by_queries(q, k, v)
+        else:
+            y, lse = _forward(q, k, v, 0.0, True)
         ctx.save_for_backward(q, k, v, y, lse)
         return y
 
@@ -95,7 +94,7 @@ def _by_queries(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     for first in range(0, length, BLOCK):
         stop = min(first + BLOCK, length)
         own = slice(first, stop)
-        seen = mask[: stop - first, LONG - first : LONG - first + stop]  # (queries, keys)
+        seen = mask[: stop - first, LONGEST - first : LONGEST - first + stop]  # (queries, keys)
         y[:, :, own], lse[:, :, own] = _forward(
             q[:, :, own], k[:, :, :stop], v[:, :, :stop], 0.0, attn_mask=seen
         )
@@ -104,6 +103,6 @@ def _by_queries(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _mask(dtype: torch.dtype) -> Tensor:
-    """(BLOCK, LONG + BLOCK): added to the scores of a block with keys before it and its own."""
+    """(BLOCK, LONGEST + BLOCK): added to the scores of a block with keys before it and its own."""
     own = torch.full((BLOCK, BLOCK), -torch.inf, dtype=dtype).triu_(1)
-    return torch.cat([torch.zeros(BLOCK, LONG, dtype=dtype), own], 1)
+    return torch.cat([torch.zeros(BLOCK, LONGEST, dtype=dtype), own], 1)
