@@ -12,7 +12,9 @@ Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head wid
 import contextlib
 import importlib.util
 from functools import cache
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +31,7 @@ OF_TORCH = {
     "sdpa_flash": SDPBackend.FLASH_ATTENTION,
     "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
+Arrays: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 SHORT_TYPES = (torch.float16, torch.bfloat16)
 WIDEST_HEAD = 256  # of FlashAttention on CUDA
 
@@ -248,6 +251,15 @@ class KVCache:
         """Make sure that `count` positions more have a place."""
         if self.stop + count > self.k.shape[2]:
             self._make_room(count)
+
+    def place(self) -> tuple[Arrays, tuple[int, int]]:
+        """Room for one position more, which counts as kept: keys and values (K, room, d) of the
+        first sequence as arrays, which position is the oldest that is kept, and where the new one
+        goes.
+        """
+        self.reserve(1)
+        self.stop += 1
+        return (self.k.numpy()[0], self.v.numpy()[0]), (self.start, self.stop - 1)
 
     def crop(self, length: int) -> None:
         """Keep the last `length` positions."""

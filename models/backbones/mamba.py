@@ -83,7 +83,7 @@ class MambaMixer(ConvMixer):
         with torch.no_grad():
             self.dt_proj.bias.copy_(inverse_softplus_steps(d_inner))
         init_residual(self.out_proj, residual_init, n_layers)
-        self._views = Views(self, self._parameters_of_step)
+        self._views = Views(self, self._weights_of_step)
 
     def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
         """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
@@ -118,16 +118,15 @@ class MambaMixer(ConvMixer):
         """(1, D) -> (1, D); writes the new state over the old one."""
         from models.kernels.mamba_step import mamba_step
 
-        if not (state.window.is_contiguous() and state.ssm.is_contiguous()):
-            state = MixerState(*(part.contiguous() for part in state))
-        uz, y = F.linear(x, self.in_proj.weight)[0], x.new_empty(1, self.d_inner)
-        mamba_step(*self._views(), *(t.numpy() for t in (uz, state.window[0], state.ssm[0], y[0])))
-        return F.linear(y, self.out_proj.weight), state
+        state, out = self.begin_fused_step(x, state)
+        mamba_step(self._views(), *(t.numpy()[0] for t in (x, *state, out)))
+        return out, state
 
-    def _parameters_of_step(self) -> tuple[Any, ...]:
-        names = (self.conv1d.weight[:, 0], self.conv1d.bias, self.x_proj.weight,
-                 self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D)  # fmt: skip
-        return tuple(t.detach().numpy() for t in names)
+    def _weights_of_step(self) -> tuple[Any, ...]:
+        tensors = (self.in_proj.weight, self.conv1d.weight[:, 0], self.conv1d.bias,
+                   self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D,
+                   self.out_proj.weight)  # fmt: skip
+        return tuple(t.detach().numpy() for t in tensors)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""

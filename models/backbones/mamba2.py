@@ -98,7 +98,7 @@ class Mamba2Mixer(ConvMixer):
         for parameter in (self.dt_bias, self.A_log, self.D):
             cast(Any, parameter)._no_weight_decay = True
         init_residual(self.out_proj, residual_init, n_layers)
-        self._views = Views(self, self._parameters_of_step)
+        self._views = Views(self, self._weights_of_step)
 
     def forward(self, x: Tensor, state: MixerState | None) -> tuple[Tensor, MixerState | None]:
         """(B, T, D) -> (B, T, D); without a state the sequence begins and none is returned."""
@@ -125,19 +125,14 @@ class Mamba2Mixer(ConvMixer):
         """(1, D) -> (1, D); writes the new state over the old one."""
         from models.kernels.mamba_step import mamba2_step
 
-        if not (state.window.is_contiguous() and state.ssm.is_contiguous()):
-            state = MixerState(*(part.contiguous() for part in state))
-        row, y = F.linear(x, self.in_proj.weight)[0], x.new_empty(1, self.d_inner)
-        mamba2_step(
-            *self._views(), *(t.numpy() for t in (row, state.window[0], state.ssm[0], y[0]))
-        )
-        return F.linear(y, self.out_proj.weight), state
+        state, out = self.begin_fused_step(x, state)
+        mamba2_step(self._views(), self.norm.eps, *(t.numpy()[0] for t in (x, *state, out)))
+        return out, state
 
-    def _parameters_of_step(self) -> tuple[Any, ...]:
-        names = (self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias, self.A_log, self.D,
-                 self.norm.weight)  # fmt: skip
-        arrays = tuple(t.detach().numpy() for t in names)
-        return (*arrays, arrays[0].dtype.type(self.norm.eps))
+    def _weights_of_step(self) -> tuple[Any, ...]:
+        tensors = (self.in_proj.weight, self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias,
+                   self.A_log, self.D, self.norm.weight, self.out_proj.weight)  # fmt: skip
+        return tuple(t.detach().numpy() for t in tensors)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""

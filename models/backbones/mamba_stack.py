@@ -85,6 +85,15 @@ class ConvMixer(RecurrentMixer):
             and self.kernel_on(x.device, x.dtype) == "numba"
         )
 
+    def begin_fused_step(self, x: Tensor, state: MixerState) -> tuple[MixerState, Tensor]:
+        """The state as a kernel can write over it, and room for its output (1, D)."""
+        from models.kernels.compiled import share_threads
+
+        share_threads()
+        if not all(part.is_contiguous() for part in state):
+            state = MixerState(*(part.contiguous() for part in state))
+        return state, torch.empty_like(x)
+
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> MixerState:
         """Nothing seen: an empty window and a zero state."""
         window, ssm = self.state_shapes(batch)

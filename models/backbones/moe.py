@@ -16,7 +16,7 @@ Shapes: B batch, T time, N = B T tokens, A = N k assignments, D width, E experts
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from models.backbones.sizes import check_sizes
 from models.backbones.swiglu import swiglu
-from models.backbones.transformer import MLP, Attention, Block, Decoder, linear
+from models.backbones.transformer import MLP, Array, Attention, Block, Decoder, linear
 
 # Prefixes of ours -> those of transformers' MixtralForCausalLM, whose experts hold
 # `gate_up_proj` (E, 2F, D), our `gate_proj` and `up_proj` joined expert by expert, and `down_proj`
@@ -145,6 +145,14 @@ class SparseMLP(nn.Module):
         _, _, chosen, gates = self.route(rows)
         y = self.experts(rows, chosen, gates.to(x.dtype)).view_as(x)
         return y if self.shared is None else y + self.shared(x)
+
+    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]:
+        """x + experts(norm(x)) of one position by a kernel."""
+        from models.kernels.mlp_step import FusedExperts
+
+        experts = (self.experts.gate_proj, self.experts.up_proj, self.experts.down_proj)
+        shared = () if self.shared is None else self.shared.weights()
+        return FusedExperts(norm, eps, self.gate.weight, self.top_k, experts, shared)
 
     def inactive_parameters(self) -> int:
         """Weights of the experts that one token does not choose."""

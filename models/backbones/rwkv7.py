@@ -15,9 +15,10 @@ checkpoint's are dropped on loading); ranks and the hidden width of the channel 
 Shapes: B batch, T time, D width, H heads, N head size.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Self, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,9 @@ from models.backbones.sizes import check_sizes, heads_of
 from models.kernels.available import MAX_HEAD, check_kernel, counted
 from models.kernels.views import Views
 
+if TYPE_CHECKING:
+    from models.kernels.rwkv7_step import Weights
+
 CHECKPOINT_NAMES: dict[str, str] = {"embedding.": "emb.", "backbone.": "", "lm_head.": "head."}
 
 
@@ -38,14 +42,6 @@ class LayerState(NamedTuple):
     time_mix: Tensor  # (B, D)
     wkv: Tensor  # (B, H, N, N), at least fp32
     channel_mix: Tensor  # (B, D)
-
-
-class FusedBlocks(NamedTuple):
-    """What a fused step takes: each block's weights, room for what it writes, and the step."""
-
-    weights: Sequence[Any]
-    space: Any
-    step: Callable[..., Tensor]
 
 
 class Block(nn.Module):
@@ -176,30 +172,35 @@ class RWKV7(nn.Module):
         return self.ln_out(x), states
 
     def _fused_step(
-        self, fused: FusedBlocks, x: Tensor, state: list[LayerState]
+        self, fused: "list[Weights]", x: Tensor, state: list[LayerState]
     ) -> tuple[Tensor, list[LayerState]]:
         """(1, D) -> (1, D); writes the new state over the old one."""
+        from models.kernels.compiled import share_threads
+        from models.kernels.rwkv7_step import block_step
+
+        share_threads()
         if not all(layer.wkv.is_contiguous() for layer in state):
             state = [LayerState(*(part.contiguous() for part in layer)) for layer in state]
-        row = x[0]
-        for weights, layer in zip(fused.weights, state, strict=True):
-            row = fused.step(weights, fused.space, row, *(part[0] for part in layer))
-        return self.ln_out(row[None]), state
+        row = x.numpy()[0]
+        v_first = np.empty_like(row)
+        for weights, layer in zip(fused, state, strict=True):
+            row = block_step(weights, row, v_first, *(part[0] for part in layer))
+        return self.ln_out(torch.from_numpy(row)[None]), state
 
-    def _fuse(self) -> FusedBlocks | None:
-        """The parameters as the fused kernels take them; None where those cannot run."""
+    def _fuse(self) -> "list[Weights] | None":
+        """Each block's parameters as the kernel of a step takes them; None where it cannot run."""
         weight = self.ln_out.weight
         if weight.dtype.itemsize < 4 or self.kernel_used != "numba":
             return None
-        from models.kernels.rwkv7_step import Space, block_step, weights_of
+        from models.kernels.rwkv7_step import weights_of
 
-        blocks = [dict(block.named_parameters()) for block in self.blocks]
-        weights = [
-            weights_of(named, eps=self.ln_out.eps, eps_x=LN_X_EPS, log_decay=LOG_DECAY)
-            for named in blocks
-        ]
-        space = Space(weight, blocks[0]["ffn.key.weight"].shape[0])
-        return FusedBlocks(weights, space, block_step)
+        return [
+            weights_of(
+                dict(block.named_parameters()),
+                eps=self.ln_out.eps, eps_x=LN_X_EPS, log_decay=LOG_DECAY,
+            )
+            for block in self.blocks
+        ]  # fmt: skip
 
     @property
     def _first(self) -> Block:

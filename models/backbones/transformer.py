@@ -17,16 +17,18 @@ Shapes: B batch, T queries, S keys, D width, H query heads, K key-value heads, d
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.attention import (
     KERNELS,
+    Arrays,
     KVCache,
     Rope,
     attend,
@@ -41,9 +43,9 @@ from models.kernels.available import choose_kernel, counted, numba_problem
 from models.kernels.views import Views
 
 if TYPE_CHECKING:
-    from models.kernels.attention_step import FusedAttention, FusedMLP
+    from models.kernels.attention_step import FusedAttention
 
-SHORT = 1024  # positions up to which one thread attends faster than torch's operators
+Array: TypeAlias = np.ndarray[Any, Any]
 # Prefixes of ours -> those of transformers' LlamaForCausalLM.
 CHECKPOINT_NAMES = {
     "embedding.": "model.embed_tokens.",
@@ -101,6 +103,7 @@ class Attention(nn.Module):
         if qk_norm:
             self.q_norm = RMSNorm(self.head_dim, norm_eps)
             self.k_norm = RMSNorm(self.head_dim, norm_eps)
+        self._views = Views(self, self._fuse)
 
     def qkv(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, values: (..., D) -> (..., H or K, d)."""
@@ -138,17 +141,32 @@ class Attention(nn.Module):
         return training_problem(self.attention, device)
 
     def fuses_step(self, x: Tensor, cache: KVCache) -> bool:
-        """Whether a fused kernel takes a position: of one sequence, of a context that is short."""
+        """Whether a fused kernel takes a position: of one sequence, without gradients."""
         return (
             x.shape[0] == 1
             and x.is_cpu
             and x.dtype == cache.k.dtype
             and x.dtype in (torch.float32, torch.float64)
-            and cache.stop - cache.start < SHORT
             and self.attention == "sdpa"
             and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
             and not counted()
             and numba_problem() is None
+        )
+
+    def fused(self) -> "FusedAttention":
+        """A step on these parameters by a kernel, for where `fuses_step`."""
+        return self._views()
+
+    def _fuse(self) -> "FusedAttention":
+        from models.kernels.attention_step import FusedAttention
+
+        projections = (self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+        q, k, v, o = (p.weight for p in projections)
+        if not self.qk_norm:
+            return FusedAttention((q, k, v, o), None, 0.0)
+        return FusedAttention(
+            (q, k, v, o), (self.q_norm.weight, self.k_norm.weight), self.q_norm.eps
         )
 
     def empty_cache(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> KVCache:
@@ -168,6 +186,15 @@ class Attention(nn.Module):
         weights += self.o_proj.weight.numel()
         pairs = length * (length + 1) // 2 if self.causal else length * length
         return 2 * batch * (length * weights + 2 * pairs * self.n_heads * self.head_dim)
+
+
+def begin_fused_step(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Arrays, Array]:
+    """What the kernels of a step take: cosines and sines (d), and x (1, D) as (D)."""
+    from models.kernels.compiled import share_threads
+
+    share_threads()
+    turns = (cos.to(x.dtype).numpy()[0, 0], sin.to(x.dtype).numpy()[0, 0])
+    return turns, x.numpy()[0]
 
 
 class MLP(nn.Module):
@@ -190,6 +217,17 @@ class MLP(nn.Module):
         hidden = swiglu(self.gate_proj(x), up) if self.gated else F.relu(up).square()
         return self.down_proj(hidden)
 
+    def weights(self) -> tuple[Tensor, ...]:
+        """Gate, up and down; without a gate two."""
+        layers = (self.up_proj, self.down_proj)
+        return tuple(p.weight for p in ((self.gate_proj, *layers) if self.gated else layers))
+
+    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]:
+        """x + mlp(norm(x)) of one position by a kernel."""
+        from models.kernels.mlp_step import FusedMLP
+
+        return FusedMLP(norm, eps, self.weights())
+
     def flops(self, batch: int, length: int) -> int:
         """The matrix products."""
         return 2 * batch * length * sum(p.numel() for p in self.parameters())
@@ -199,6 +237,7 @@ class FeedForward(Protocol):
     """What a block asks of its position-wise half."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
+    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]: ...
     def flops(self, batch: int, length: int) -> int: ...
 
 
@@ -223,36 +262,19 @@ class Block(nn.Module):
 
     def step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache) -> Tensor:
         """One position, (B, D) -> (B, D)."""
-        if self.self_attn.fuses_step(x, cache):
-            return self._fused_step(x, cos, sin, cache)
         x = x + self.self_attn.step(self.input_layernorm(x), cos, sin, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
-    def _fused_step(self, x: Tensor, cos: Tensor, sin: Tensor, cache: KVCache) -> Tensor:
-        attend, feed = self._views()
-        cache.reserve(1)
-        turn = tuple(t.to(x.dtype).numpy()[0, 0] for t in (cos, sin))
-        row = attend(x[0], turn, (cache.k, cache.v), cache.start, cache.stop)
-        cache.stop += 1
-        if feed is not None:
-            return feed(row)[None]
-        row = row[None]
-        return row + self.mlp(self.post_attention_layernorm(row))
+    def fused_step(self, x: Array, turns: Arrays, cache: KVCache) -> Array:
+        """The same by kernels for one sequence, (D) -> (D), where `fuses_step`."""
+        norm, feed = self._views()
+        eps = self.input_layernorm.eps
+        return feed(self.self_attn.fused().half(x, norm, eps, turns, *cache.place()))
 
-    def _fuse(self) -> "tuple[FusedAttention, FusedMLP | None]":
-        """The halves of a step on these parameters; None for a second one that is not SwiGLU."""
-        from models.kernels.attention_step import FusedAttention, FusedMLP
-
-        attention, eps = self.self_attn, self.input_layernorm.eps
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-        q, k, v, o = (p.weight for p in projections)
-        gains = (attention.q_norm.weight, attention.k_norm.weight) if attention.qk_norm else None
-        attend = FusedAttention(self.input_layernorm.weight, (q, k, v, o), gains, eps)
-        mlp = self.mlp
-        if not isinstance(mlp, MLP) or not mlp.gated:
-            return attend, None
-        gate, up, down = (p.weight for p in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
-        return attend, FusedMLP(self.post_attention_layernorm.weight, gate, up, down, eps)
+    def _fuse(self) -> tuple[Array, Callable[[Array], Array]]:
+        norm = self.post_attention_layernorm
+        gain: Array = self.input_layernorm.weight.detach().numpy()
+        return gain, self.mlp.fuse(norm.weight, norm.eps)
 
 
 class Decoder(nn.Module):
@@ -298,8 +320,15 @@ class Decoder(nn.Module):
     def step(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """One symbol, (B, D) -> (B, D)."""
         cos, sin = self._positions(state, 1)
-        for block, cache in zip(self._blocks(), state.layers, strict=True):
-            x = block.step(x, cos, sin, cache)
+        layers = zip(self._blocks(), state.layers, strict=True)
+        if next(iter(self._blocks())).self_attn.fuses_step(x, state.layers[0]):
+            turns, row = begin_fused_step(x, cos, sin)
+            for block, cache in layers:
+                row = block.fused_step(row, turns, cache)
+            x = torch.from_numpy(row)[None]
+        else:
+            for block, cache in layers:
+                x = block.step(x, cos, sin, cache)
         return self.norm(x), state
 
     def crop(self, state: TransformerState, length: int) -> TransformerState:

@@ -1,25 +1,38 @@
-"""One token of a Transformer's block at batch 1, between its projections, fused (optional).
+"""Attention of one token at batch 1 as one kernel (optional).
 
-The arithmetic of `Block.step` for one sequence without gradients, in fp32 or fp64: the norms, the
-rotation, the new place of the cache, attention over what it holds, the gated unit. One thread does
-it, so it is for contexts that a core reads in the time of a few operators of torch.
+The arithmetic of `Attention.step` for one sequence without gradients, in fp32 or fp64: projections,
+rotation, the new place of the cache, attention over what it holds; and the half of a block around
+it, with its norm and its residual sum. The weights are read where they lie, so that nothing is
+packed and nothing can be stale.
 
-Shapes: H query heads, K key-value heads, d head width, C places of the cache.
+Shapes: D width, H query heads, K key-value heads, d head width, C places of the cache.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numba import prange
 from torch import Tensor
 
-from models.kernels.compiled import LOG2E, exp2, jit, sigmoid
+from models.kernels.compiled import LOG2E, exp2, jit
+from models.kernels.matvec import FEW, add_matvec, dot, matvec
 from models.kernels.rms_norm import rms_norm
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Pair: TypeAlias = tuple[Array, Array]
 
 
 @jit
-def turn(x, cos, sin, out):  # type: ignore[no-untyped-def]
-    """Rotate pairs (x_i, x_{i+d/2}); `sin` carries the sign of `rotate_half`."""
+def turn(x, gain, eps, cos, sin, out):  # type: ignore[no-untyped-def]
+    """Rotate pairs (x_i, x_{i+d/2}) of x (d), normalised first where there is a gain.
+
+    `sin` carries the sign of `rotate_half`.
+    """
+    if gain.shape[0]:
+        normed = np.empty_like(x)
+        rms_norm(x, gain, eps, normed)
+        x = normed
     half = x.shape[0] // 2
     for j in range(half):
         a, b = x[j], x[j + half]
@@ -28,114 +41,113 @@ def turn(x, cos, sin, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def attend_step(  # type: ignore[no-untyped-def]
-    q, k, v, q_gain, k_gain, eps, cos, sin, keys, values, start, stop, out
-):
-    """q (H d), k and v (K d) -> out (H d). The key goes to place `stop` of keys (K, C, d), and
-    places start..stop are seen. Without gains (of length 0) nothing is normalised.
-    """
-    K, d = keys.shape[0], keys.shape[2]
-    H = q.shape[0] // d
-    kind = q.dtype.type
-    scale = kind(LOG2E) / np.sqrt(kind(d))
-    normed, query = np.empty(d, q.dtype), np.empty(d, q.dtype)
-    scores = np.empty(stop + 1 - start, q.dtype)
-    for head in range(K):
-        row = k[head * d : (head + 1) * d]
-        if k_gain.shape[0]:
-            rms_norm(row, k_gain, eps, normed)
-            row = normed
-        turn(row, cos, sin, keys[head, stop])
-        values[head, stop] = v[head * d : (head + 1) * d]
-    for head in range(H):
-        row, shared = q[head * d : (head + 1) * d], head // (H // K)
-        if q_gain.shape[0]:
-            rms_norm(row, q_gain, eps, normed)
-            row = normed
-        turn(row, cos, sin, query)
-        largest, total = kind(-np.inf), kind(0)
-        for place in range(start, stop + 1):
-            key, score = keys[shared, place], kind(0)
-            for j in range(d):
-                score += query[j] * key[j]
-            score *= scale
-            scores[place - start] = score
-            largest = max(largest, score)
-        for n in range(scores.shape[0]):
-            scores[n] = exp2(scores[n] - largest)
-            total += scores[n]
-        part = out[head * d : (head + 1) * d]
-        for j in range(d):
-            part[j] = kind(0)
-        for place in range(start, stop + 1):
-            weight, value = scores[place - start] / total, values[shared, place]
-            for j in range(d):
-                part[j] += weight * value[j]
+def attend_head(query, keys, values, scores, out):  # type: ignore[no-untyped-def]
+    """query (d) over keys and values (S, d) -> out (d); `scores` (S) is a workspace."""
+    kind = query.dtype.type
+    scale = kind(LOG2E) / np.sqrt(kind(query.shape[0]))
+    largest, total = kind(-np.inf), kind(0)
+    for place in range(keys.shape[0]):
+        scores[place] = dot(keys[place], query) * scale
+        largest = max(largest, scores[place])
+    for place in range(keys.shape[0]):
+        scores[place] = exp2(scores[place] - largest)
+        total += scores[place]
+    for j in range(out.shape[0]):
+        out[j] = kind(0)
+    for place in range(keys.shape[0]):
+        weight, value = scores[place] / total, values[place]
+        for j in range(out.shape[0]):
+            out[j] += weight * value[j]
 
 
 @jit
-def silu_times(gate, up):  # type: ignore[no-untyped-def]
-    """silu(gate) * up, in the place of `gate`."""
-    for j in range(gate.shape[0]):
-        gate[j] *= sigmoid(gate[j]) * up[j]
+def attend_group(head, q, k, v, gains, eps, turns, cache, span, out):  # type: ignore[no-untyped-def]
+    """Key-value head `head`: its key takes its place, and the queries that share it attend."""
+    keys, values = cache[0][head], cache[1][head]
+    start, stop = span
+    d = keys.shape[1]
+    shared = q.shape[0] // k.shape[0]
+    turn(k[head * d : (head + 1) * d], gains[1], eps, turns[0], turns[1], keys[stop])
+    values[stop] = v[head * d : (head + 1) * d]
+    seen, seen_values = keys[start : stop + 1], values[start : stop + 1]
+    scores, query = np.empty(stop + 1 - start, q.dtype), np.empty(d, q.dtype)
+    for number in range(head * shared, (head + 1) * shared):
+        lo, hi = number * d, (number + 1) * d
+        turn(q[lo:hi], gains[0], eps, turns[0], turns[1], query)
+        attend_head(query, seen, seen_values, scores, out[lo:hi])
+
+
+@jit(parallel=True)
+def attend_shared(q, k, v, gains, eps, turns, cache, span, out):  # type: ignore[no-untyped-def]
+    """All key-value heads, shared out among the threads."""
+    for head in prange(cache[0].shape[0]):
+        attend_group(head, q, k, v, gains, eps, turns, cache, span, out)
+
+
+@jit
+def attention_step(h, weights, gains, eps, turns, cache, span, base, out):  # type: ignore[no-untyped-def]
+    """base (D) + attention(h) of one position h (D) -> out (D).
+
+    `weights` of query, key, value and output; `gains` (d) of the norms of queries and keys, or of
+    length 0; cosines and signed sines (d) in `turns`; keys and values (K, C, d) in `cache`, where
+    the token goes to place `stop` of `span` and sees those from `start` on.
+    """
+    W_q, W_k, W_v, W_o = weights
+    q, k = np.empty(W_q.shape[0], h.dtype), np.empty(W_k.shape[0], h.dtype)
+    v, y = np.empty_like(k), np.empty_like(q)
+    matvec(W_q, h, q)
+    matvec(W_k, h, k)
+    matvec(W_v, h, v)
+    if 2 * (span[1] + 1 - span[0]) * q.shape[0] < FEW:
+        for head in range(cache[0].shape[0]):
+            attend_group(head, q, k, v, gains, eps, turns, cache, span, y)
+    else:
+        attend_shared(q, k, v, gains, eps, turns, cache, span, y)
+    add_matvec(base, W_o, y, out)
+
+
+@jit
+def attention_half(x, norm, norm_eps, weights, gains, eps, turns, cache, span, out):  # type: ignore[no-untyped-def]
+    """x + attention(norm(x)), arguments as above."""
+    h = np.empty_like(x)
+    rms_norm(x, norm, norm_eps, h)
+    attention_step(h, weights, gains, eps, turns, cache, span, x, out)
 
 
 class FusedAttention:
-    """x + attention(norm(x)) of one position, on the parameters of a block and on room of its own.
+    """Attention of one position on the parameters of a layer; the caller shares out the threads.
 
-    `gains` are the weights of the query's and the key's norm, or none. The projections stay
-    torch's, which shares them out among its threads.
+    `gains` are the weights of the query's and the key's norm, or none, and `eps` is theirs.
     """
 
     def __init__(
-        self, norm: Tensor, projections: tuple[Tensor, Tensor, Tensor, Tensor],
+        self, projections: tuple[Tensor, Tensor, Tensor, Tensor],
         gains: tuple[Tensor, Tensor] | None, eps: float,
     ) -> None:  # fmt: skip
-        self.query, self.key, self.value, self.output = (w.detach() for w in projections)
-        self.norm, self.eps = norm.detach().numpy(), eps
-        none = np.empty(0, self.norm.dtype)
+        self.weights = tuple(w.detach().numpy() for w in projections)
+        none = np.empty(0, self.weights[0].dtype)
         self.gains = (none, none) if gains is None else tuple(g.detach().numpy() for g in gains)
-        rows = (self.query.shape[0], self.key.shape[0], self.key.shape[0], self.query.shape[0])
-        self.q, self.k, self.v, self.y = (norm.new_empty(n).detach() for n in rows)
-        self.h = torch.empty_like(norm).detach()
-        self.read = tuple(t.numpy() for t in (self.q, self.k, self.v))
-        self.h_, self.y_ = self.h.numpy(), self.y.numpy()
+        self.eps = eps
 
-    def __call__(
-        self, x: Tensor, turn: tuple[Any, ...], cache: tuple[Tensor, Tensor], start: int, stop: int
-    ) -> Tensor:
-        """x (D), cos and sin in `turn` (d), keys and values (1, K, C, d) -> (D)."""
-        rms_norm(x.numpy(), self.norm, self.eps, self.h_)
-        torch.mv(self.query, self.h, out=self.q)
-        torch.mv(self.key, self.h, out=self.k)
-        torch.mv(self.value, self.h, out=self.v)
-        keys, values = (t.numpy()[0] for t in cache)
-        attend_step(*self.read, *self.gains, self.eps, *turn, keys, values, start, stop, self.y_)
-        return torch.addmv(x, self.output, self.y)
+    def step(self, h: Array, turns: Pair, cache: Pair, span: tuple[int, int]) -> Array:
+        """attention(h) of h (D), with `turns`, `cache` and `span` as the kernel has them: (D)."""
+        out = np.zeros_like(h)
+        attention_step(h, self.weights, self.gains, self.eps, turns, cache, span, out, out)
+        return out
 
-
-class FusedMLP:
-    """x + W_down (silu(W_gate h) * W_up h) with h = norm(x), of one position."""
-
-    def __init__(self, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, eps: float) -> None:
-        self.gate, self.up, self.down = (w.detach() for w in (gate, up, down))
-        self.norm, self.eps = norm.detach().numpy(), eps
-        self.h = torch.empty_like(norm).detach()
-        self.g, self.u = (norm.new_empty(gate.shape[0]).detach() for _ in range(2))
-        self.h_, self.g_, self.u_ = (t.numpy() for t in (self.h, self.g, self.u))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(D) -> (D)."""
-        rms_norm(x.numpy(), self.norm, self.eps, self.h_)
-        torch.mv(self.gate, self.h, out=self.g)
-        torch.mv(self.up, self.h, out=self.u)
-        silu_times(self.g_, self.u_)
-        return torch.addmv(x, self.down, self.g)
+    def half(
+        self, x: Array, norm: Array, eps: float, turns: Pair, cache: Pair, span: tuple[int, int]
+    ) -> Array:
+        """x + attention(norm(x)), where `norm` (D) and `eps` are those of an RMSNorm: (D)."""
+        out = np.empty_like(x)
+        attention_half(x, norm, eps, self.weights, self.gains, self.eps, turns, cache, span, out)
+        return out
 
 
 def warm() -> None:
     """Compile all kernels, or load them from numba's cache."""
-    one, eye, cache = torch.ones(2), torch.eye(2), torch.ones(1, 1, 2, 2)
-    attention = FusedAttention(one, (eye, eye, eye, eye), (one, one), 1e-6)
-    attention(one, (one.numpy(), one.numpy()), (cache, cache), 0, 1)
-    FusedMLP(one, eye, eye, eye, 1e-6)(one)
+    one, eye, places = torch.ones(2), torch.eye(2), np.ones((1, 2, 2), np.float32)
+    row = one.numpy()
+    attention = FusedAttention((eye, eye, eye, eye), (one, one), 1e-6)
+    attention.half(row, row, 1e-6, (row, row), (places, places), (0, 1))
+    attention.step(row, (row, row), (places, places), (0, 1))

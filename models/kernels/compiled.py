@@ -4,6 +4,7 @@ import functools
 import hashlib
 import math
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,20 @@ def run(kernel: Any, *tensors: Tensor) -> None:
     megabyte, is numba's.
     """
     assert all(x.is_contiguous() for x in tensors)
-    _start()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    share_threads()
     kernel(*(x.detach().numpy() for x in tensors))
+
+
+def share_threads() -> None:
+    """Let this thread's kernels have as many threads as torch uses; it is cheap to ask again."""
+    count = torch.get_num_threads()
+    if getattr(_told, "count", None) != count:
+        _start()
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+        _told.count = count
+
+
+_told = threading.local()
 
 
 @functools.cache

@@ -1,9 +1,8 @@
-"""One token of Mamba-1 and Mamba-2 at batch 1, between the large projections (optional).
+"""One token of Mamba-1 and Mamba-2 at batch 1, a mixer as one kernel (optional).
 
 The arithmetic of `MambaMixer.step` and `Mamba2Mixer.step` for one sequence, without gradients, in
-fp32 or fp64: one kernel between the in-projection and the out-projection, which torch shares out
-among its threads. It reads the parameters where they lie and writes the new state over the old
-one, which is consumed.
+fp32 or fp64. The parameters are read where they lie, and the new state is written over the old one,
+which is consumed.
 
 Shapes: D width, E channels, N state size, K convolution width, R rank of the step sizes; of
 Mamba-2 H heads of P channels, G groups that share B and C.
@@ -12,6 +11,7 @@ Mamba-2 H heads of P channels, G groups that share B and C.
 import numpy as np
 
 from models.kernels.compiled import LOG2E, exp2, jit, sigmoid
+from models.kernels.matvec import matvec
 from models.kernels.rms_norm import rms_norm
 
 
@@ -37,22 +37,21 @@ def softplus(x):  # type: ignore[no-untyped-def]
 
 
 @jit
-def mamba_step(taps, bias, x_proj, dt_proj, dt_bias, A_log, skip, uz, window, h, y):  # type: ignore[no-untyped-def]
-    """Between the projections: `uz` (2E) -> `y` (E); h (E, N) is written over."""
+def mamba_step(weights, x, window, h, out):  # type: ignore[no-untyped-def]
+    """x (D) -> `out` (D); window (K - 1, E) and h (E, N) are written over."""
+    in_proj, taps, bias, x_proj, dt_proj, dt_bias, A_log, skip, out_proj = weights
     E, N = A_log.shape
     R = dt_proj.shape[1]
-    kind = uz.dtype.type
+    kind = x.dtype.type
     log2e = kind(LOG2E)
+    uz, y = np.empty(2 * E, x.dtype), np.empty(E, x.dtype)
+    matvec(in_proj, x, uz)
     u, z = uz[:E], uz[E:]
     convolve(u, taps, bias, window)
-    selected = np.empty(R + 2 * N, uz.dtype)
-    for i in range(R + 2 * N):
-        total = kind(0)
-        for e in range(E):
-            total += x_proj[i, e] * u[e]
-        selected[i] = total
+    selected = np.empty(R + 2 * N, x.dtype)
+    matvec(x_proj, u, selected)
     B, C = selected[R : R + N], selected[R + N :]
-    decay = np.empty(N, uz.dtype)
+    decay = np.empty(N, x.dtype)
     for e in range(E):
         total = dt_bias[e]
         for i in range(R):
@@ -67,15 +66,19 @@ def mamba_step(taps, bias, x_proj, dt_proj, dt_bias, A_log, skip, uz, window, h,
             state[n] = value
             read += value * C[n]
         y[e] = (read + skip[e] * u[e]) * z[e] * sigmoid(z[e])
+    matvec(out_proj, y, out)
 
 
 @jit
-def mamba2_step(taps, bias, dt_bias, A_log, skip, gain, eps, zxbcdt, window, h, y):  # type: ignore[no-untyped-def]
-    """Between the projections: z, x, B, C, dt in a row -> `y` (E); h (H, P, N) is written over."""
+def mamba2_step(weights, eps, x, window, h, out):  # type: ignore[no-untyped-def]
+    """x (D) -> `out` (D); window (K - 1, E + 2GN) and h (H, P, N) are written over."""
+    in_proj, taps, bias, dt_bias, A_log, skip, gain, out_proj = weights
     H, P, N = h.shape
     E, shared = H * P, (window.shape[1] - H * P) // 2
     groups = shared // N
-    kind = zxbcdt.dtype.type
+    kind = x.dtype.type
+    zxbcdt, y = np.empty(in_proj.shape[0], x.dtype), np.empty(E, x.dtype)
+    matvec(in_proj, x, zxbcdt)
     z, xBC, dt = zxbcdt[:E], zxbcdt[E : 2 * E + 2 * shared], zxbcdt[2 * E + 2 * shared :]
     convolve(xBC, taps, bias, window)
     for head in range(H):
@@ -97,3 +100,4 @@ def mamba2_step(taps, bias, dt_bias, A_log, skip, gain, eps, zxbcdt, window, h, 
     for group in range(groups):
         part = y[group * width : (group + 1) * width]
         rms_norm(part, gain[group * width : (group + 1) * width], eps, part)
+    matvec(out_proj, y, out)

@@ -1,38 +1,35 @@
-"""One token of RWKV-7 at batch 1: what lies between the matrix products, fused (optional).
+"""One token of RWKV-7 at batch 1, a block as one kernel (optional).
 
 The arithmetic of `models.backbones.rwkv7.Block` for B = T = 1, without gradients, in fp32 or fp64.
-At that size a step is bound by the number of operators and by reading the weights: torch keeps the
-products with large matrices, which it shares out among its threads, and three kernels a block do
-all else. They read the parameters where they lie, so nothing is packed and nothing can be stale,
-and write the new state over the old one, which is consumed.
+At that size a step is bound by the number of calls and by reading the weights. They are read where
+they lie, so nothing is packed and nothing can be stale, and the new state is written over the old
+one, which is consumed.
 
 Shapes: D width, H heads, N head size, R a low-rank network's inner width, F hidden width.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from models.kernels.compiled import jit, sigmoid
+from models.kernels.compiled import LOG2E, exp2, jit, sigmoid
+from models.kernels.matvec import add_matvec, matvec
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 TANH, SIGMOID, LINEAR = 0, 1, 2
 
 
 class Weights(NamedTuple):
-    """One block's parameters: matrices for torch, all else as arrays on the same memory."""
+    """One block's parameters, as arrays on their memory."""
 
     enter: tuple[Any, ...]  # ln1 and the six shares of the token shift
-    receptance: Tensor  # (D, D), as are key, value and output
-    key: Tensor
-    value: Tensor
-    mix: tuple[Any, ...]  # arguments of `mix` that are parameters
-    output: Tensor
+    projections: tuple[Array, Array, Array, Array]  # receptance, key, value, output: (D, D)
+    mix: tuple[Any, ...]  # what `mix` takes of them
     enter_ffn: tuple[Any, ...]
-    ffn_key: Tensor  # (F, D)
-    ffn_value: Tensor  # (D, F)
+    ffn: tuple[Array, Array]  # key (F, D), value (D, F)
 
 
 @jit
@@ -101,15 +98,14 @@ def low_rank(x, first, second, kind, hidden, out):  # type: ignore[no-untyped-de
 
 
 @jit
-def mix(  # type: ignore[no-untyped-def]
-    w0, w1, w2, a0, a1, a2, v0, v1, v2, g1, g2, k_k, k_a, r_k, gain, bias, eps, log_decay,
-    r, k, v, mixed, v_first, S, out,
-):  # fmt: skip
+def mix(weights, r, k, v, mixed, v_first, S, out):  # type: ignore[no-untyped-def]
     """Between the projections r, k, v (D) and the output: gates, recurrence, norm, bonus.
 
     `mixed` (6, D) are the shifted inputs in the order r k v w a g; without v1's columns this is
     block 0, whose values `v_first` becomes. S (H, N, N) is written over, `out` (D) is the result.
     """
+    (w0, w1, w2, a0, a1, a2, v0, v1, v2, g1, g2, k_k, k_a, r_k, gain, bias, eps,
+     log_decay) = weights  # fmt: skip
     D = r.shape[0]
     H, N = S.shape[0], S.shape[1]
     kind = r.dtype.type
@@ -130,7 +126,7 @@ def mix(  # type: ignore[no-untyped-def]
         v_first[:] = v
     for j in range(D):
         # w_t = exp(-exp(-1/2) sigmoid(...)), kappa-hat before its norm, k-tilde = k lerp(1, a, k_a)
-        w[j] = np.exp(log_decay * sigmoid(w[j]))
+        w[j] = exp2(log_decay * kind(LOG2E) * sigmoid(w[j]))
         a[j] = sigmoid(a[j])
         kk[j] = k[j] * k_k[j]
         key[j] = k[j] * (one + (a[j] - one) * k_a[j])
@@ -168,11 +164,30 @@ def mix(  # type: ignore[no-untyped-def]
 
 
 @jit
-def squared_relu(x):  # type: ignore[no-untyped-def]
-    """max(x, 0)^2 in place."""
-    for j in range(x.shape[0]):
-        positive = max(x[j], x.dtype.type(0))
-        x[j] = positive * positive
+def block_kernel(  # type: ignore[no-untyped-def]
+    enter_of, projections, mix_of, enter_ffn_of, ffn, x, v_first, att_last, S, ffn_last, out
+):
+    """x (D) -> out (D); the state is written over, and in block 0 the values that others mix with.
+
+    The first five arguments are `Weights`.
+    """
+    W_r, W_k, W_v, W_o = projections
+    ffn_key, ffn_value = ffn
+    D, kind = x.shape[0], x.dtype
+    mixed, hidden = np.empty((6, D), kind), np.empty(ffn_key.shape[0], kind)
+    r, k, v, y = np.empty(D, kind), np.empty(D, kind), np.empty(D, kind), np.empty(D, kind)
+    enter(*enter_of, x, att_last, mixed)
+    matvec(W_r, mixed[0], r)
+    matvec(W_k, mixed[1], k)
+    matvec(W_v, mixed[2], v)
+    mix(mix_of, r, k, v, mixed, v_first, S, y)
+    add_matvec(x, W_o, y, out)
+    enter_ffn(*enter_ffn_of, out, ffn_last, y)
+    matvec(ffn_key, y, hidden)
+    for j in range(hidden.shape[0]):
+        positive = max(hidden[j], kind.type(0))
+        hidden[j] = positive * positive
+    add_matvec(out, ffn_value, hidden, out)
 
 
 def weights_of(
@@ -191,54 +206,23 @@ def weights_of(
     first = "att.v1" not in named
     parts = [none[n] if first and n in none else array(f"att.{n}") for n in names]
     shares = [array(f"att.x_{n}") for n in "rkvwag"]
+
+    def matrices(*names: str) -> tuple[Any, ...]:
+        return tuple(array(f"{name}.weight") for name in names)
+
     return Weights(
-        enter=(array("ln1.weight"), array("ln1.bias"), kind(eps), *shares),
-        receptance=named["att.receptance.weight"].detach(),
-        key=named["att.key.weight"].detach(),
-        value=named["att.value.weight"].detach(),
-        mix=(
-            *parts,
-            array("att.ln_x.weight"),
-            array("att.ln_x.bias"),
-            kind(eps_x),
-            kind(log_decay),
-        ),
-        output=named["att.output.weight"].detach(),
-        enter_ffn=(array("ln2.weight"), array("ln2.bias"), kind(eps), array("ffn.x_k")),
-        ffn_key=named["ffn.key.weight"].detach(),
-        ffn_value=named["ffn.value.weight"].detach(),
+        (*matrices("ln1"), array("ln1.bias"), kind(eps), *shares),
+        matrices("att.receptance", "att.key", "att.value", "att.output"),
+        (*parts, *matrices("att.ln_x"), array("att.ln_x.bias"), kind(eps_x), kind(log_decay)),
+        (*matrices("ln2"), array("ln2.bias"), kind(eps), array("ffn.x_k")),
+        matrices("ffn.key", "ffn.value"),
     )
 
 
-class Space:
-    """What a step writes between its kernels, for all blocks: tensors, and arrays on the same."""
-
-    def __init__(self, like: Tensor, hidden: int) -> None:
-        D = like.numel()
-        rows = torch.empty(12, D, dtype=like.dtype)
-        self.mixed, (self.r, self.k, self.v, self.out, self.y, self.h) = rows[:6], rows[6:]
-        self.mixed_r, self.mixed_k, self.mixed_v = rows[:3]
-        self.hidden, self.v_first = torch.empty(hidden, dtype=like.dtype), torch.empty_like(rows[0])
-        self.mixed_, self.hidden_, self.out_ = (
-            rows[:6].numpy(),
-            self.hidden.numpy(),
-            rows[9].numpy(),
-        )
-        self.read = tuple(t.numpy() for t in (self.r, self.k, self.v, self.mixed, self.v_first))
-        self.y_, self.h_ = self.y.numpy(), self.h.numpy()
-
-
 def block_step(
-    p: Weights, t: Space, x: Tensor, att_last: Tensor, S: Tensor, ffn_last: Tensor
-) -> Tensor:
-    """(D) -> (D); the state is written over, and in block 0 the values that others mix with."""
-    enter(*p.enter, x.numpy(), att_last.numpy(), t.mixed_)
-    torch.mv(p.receptance, t.mixed_r, out=t.r)
-    torch.mv(p.key, t.mixed_k, out=t.k)
-    torch.mv(p.value, t.mixed_v, out=t.v)
-    mix(*p.mix, *t.read, S.numpy(), t.out_)
-    torch.addmv(x, p.output, t.out, out=t.y)
-    enter_ffn(*p.enter_ffn, t.y_, ffn_last.numpy(), t.h_)
-    torch.mv(p.ffn_key, t.h, out=t.hidden)
-    squared_relu(t.hidden_)
-    return torch.addmv(t.y, p.ffn_value, t.hidden)
+    weights: Weights, x: Array, v_first: Array, att_last: Tensor, S: Tensor, ffn_last: Tensor
+) -> Array:
+    """(D) -> (D), as the kernel has it; the caller shares out the threads."""
+    out = np.empty_like(x)
+    block_kernel(*weights, x, v_first, att_last.numpy(), S.numpy(), ffn_last.numpy(), out)
+    return out

@@ -25,6 +25,8 @@ MODULES = (
     "rwkv7_step",
     "mamba_step",
     "attention_step",
+    "mlp_step",
+    "matvec",
     "rms_norm",
     "swiglu",
 )  # the slowest first

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -19,45 +20,57 @@ from models.backbones.moe import MoE
 from models.backbones.rwkv7 import RWKV7
 from models.backbones.transformer import Transformer
 from models.kernels.available import numba_problem
+from models.kernels.matvec import FEW
 from models.kernels.rms_norm import rms_norm_fused
 
 pytestmark = pytest.mark.skipif(numba_problem() is not None, reason=str(numba_problem()))
 Build = Callable[..., nn.Module]
 
 
-def rwkv(kernel: str, heads: int = 3, width: int = 5, **_: Any) -> nn.Module:
-    return RWKV7(d_model=heads * width, n_layers=3, head_size=width, d_ff=7 * heads, decay_rank=3,
+def rwkv(kernel: str, heads: int = 3, width: int = 5, scale: int = 1, **_: Any) -> nn.Module:
+    return RWKV7(d_model=heads * width, n_layers=3, head_size=width, d_ff=7 * scale, decay_rank=3,
                  rate_rank=5, value_rank=1, gate_rank=6, chunk=8, kernel=kernel)  # fmt: skip
 
 
-def mamba(kernel: str, heads: int = 3, width: int = 5, **_: Any) -> nn.Module:
-    return Mamba(d_model=9, n_layers=2, d_inner=heads * width, d_state=width, d_conv=2 + heads,
-                 dt_rank=None, norm_eps=1e-5, kernel=kernel, residual_init="scaled")  # fmt: skip
+def mamba(kernel: str, heads: int = 3, width: int = 5, scale: int = 1, **_: Any) -> nn.Module:
+    return Mamba(d_model=9 * scale, n_layers=2, d_inner=heads * width, d_state=width,
+                 d_conv=2 + heads, dt_rank=None, norm_eps=1e-5, kernel=kernel,
+                 residual_init="scaled")  # fmt: skip
 
 
-def mamba2(kernel: str, heads: int = 3, width: int = 5, groups: int = 1) -> nn.Module:
-    return Mamba2(d_model=9, n_layers=2, nheads=heads * groups, headdim=width, d_state=7,
+def mamba2(
+    kernel: str, heads: int = 3, width: int = 5, groups: int = 1, scale: int = 1
+) -> nn.Module:
+    return Mamba2(d_model=9 * scale, n_layers=2, nheads=heads * groups, headdim=width, d_state=7,
                   ngroups=groups, d_conv=3, chunk_size=8, norm_eps=1e-5, kernel=kernel,
                   residual_init="scaled")  # fmt: skip
 
 
-def decoder(kernel: str, heads: int = 3, width: int = 5, groups: int = 1) -> nn.Module:
+def decoder(
+    kernel: str,
+    heads: int = 3,
+    width: int = 5,
+    groups: int = 1,
+    scale: int = 1,
+    mlp: str = "swiglu",
+) -> nn.Module:
     """`kernel` "torch" is eager attention, whose step is never fused."""
     return Transformer(d_model=2 * width * heads * groups, n_layers=2, n_heads=heads * groups,
-                       n_kv_heads=groups, d_ff=11, causal=True, qk_norm=width % 2 == 1,
-                       attention="eager" if kernel == "torch" else "sdpa", mlp="swiglu",
+                       n_kv_heads=groups, d_ff=11 * scale, causal=True, qk_norm=width % 2 == 1,
+                       attention="eager" if kernel == "torch" else "sdpa", mlp=mlp,
                        rope_theta=1e4, norm_eps=1e-6, residual_init=1.0)  # fmt: skip
 
 
-def mixture(kernel: str, heads: int = 3, **_: Any) -> nn.Module:
-    return MoE(d_model=8 * heads, n_layers=2, n_heads=heads, n_kv_heads=1, d_expert=6, n_experts=4,
-               top_k=2, d_shared=3, balance_weight=0.0, z_weight=0.0, causal=True, qk_norm=True,
-               attention="eager" if kernel == "torch" else "sdpa", rope_theta=1e4, norm_eps=1e-6,
-               residual_init=1.0)  # fmt: skip
+def mixture(kernel: str, heads: int = 3, scale: int = 1, d_shared: int = 3, **_: Any) -> nn.Module:
+    return MoE(d_model=8 * heads * scale, n_layers=2, n_heads=heads, n_kv_heads=1, n_experts=4,
+               d_expert=6 * scale, top_k=2, d_shared=d_shared, balance_weight=0.0, z_weight=0.0,
+               causal=True, qk_norm=True, attention="eager" if kernel == "torch" else "sdpa",
+               rope_theta=1e4, norm_eps=1e-6, residual_init=1.0)  # fmt: skip
 
 
 FAMILIES: dict[str, Build] = {
     "rwkv": rwkv, "mamba": mamba, "mamba2": mamba2, "transformer": decoder, "moe": mixture,
+    "squared": partial(decoder, mlp="relu2"), "unshared": partial(mixture, d_shared=0),
 }  # fmt: skip
 
 
@@ -113,15 +126,34 @@ def test_steps_are_torchs(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_share_a_large_step(family: str, threads: int) -> None:
+    """Matrices of more numbers, and a longer context, than are left to one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        fused, plain = pair(family, heads=4, width=64, groups=1, scale=32)
+        assert max(p.numel() for p in fused.parameters()) >= FEW
+        x = inputs(fused, 1, 133)
+        expected = written(plain, x, 130)
+        slack = 2e-4 * float(expected.abs().max())
+        torch.testing.assert_close(written(fused, x, 130), expected, rtol=0, atol=slack)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_fused_form_runs(family: str) -> None:
     """And where it cannot, torch's does: for several sequences, with gradients, in bf16."""
     fused, _ = pair(family)
-    module: Any = {
-        "rwkv": RWKV7, "mamba": MambaMixer, "mamba2": Mamba2Mixer, "transformer": transformer.Block,
-        "moe": transformer.Block,
+    module, name = {
+        "rwkv": (RWKV7, "_fused_step"), "mamba": (MambaMixer, "_fused_step"),
+        "mamba2": (Mamba2Mixer, "_fused_step"), "transformer": (transformer.Block, "fused_step"),
+        "moe": (transformer.Block, "fused_step"), "squared": (transformer.Block, "fused_step"),
+        "unshared": (transformer.Block, "fused_step"),
     }[family]  # fmt: skip
-    whole = module._fused_step
-    with mock.patch.object(module, "_fused_step", autospec=True, side_effect=whole) as seen:
+    whole = getattr(module, name)
+    with mock.patch.object(module, name, autospec=True, side_effect=whole) as seen:
         written(fused, inputs(fused, 1, 3), 0)
         assert seen.call_count
         seen.reset_mock()
@@ -180,16 +212,6 @@ def test_a_cache_that_grows_and_is_cropped() -> None:
             rows.append(hidden)
         outputs.append(torch.cat(rows))
     torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_a_long_context_is_left_to_torch() -> None:
-    fused, plain = pair("transformer", heads=1, width=2)
-    x = inputs(fused, 1, 40)
-    with mock.patch.object(transformer, "SHORT", 30):
-        torch.testing.assert_close(
-            written(fused, x, 25), written(plain, x, 25), rtol=1e-4, atol=1e-4
-        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

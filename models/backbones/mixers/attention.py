@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.backbones.attention import KVCache, Rope
 from models.backbones.mixers.interface import Mixer
-from models.backbones.transformer import Attention
+from models.backbones.transformer import Attention, begin_fused_step
 
 
 @dataclass
@@ -61,7 +61,11 @@ class AttentionMixer(Mixer):
     def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """(B, D) -> (B, D)."""
         cos, sin = self._positions(state, 1)
-        return self.attention.step(x, cos, sin, state.cache), state
+        if not self.attention.fuses_step(x, state.cache):
+            return self.attention.step(x, cos, sin, state.cache), state
+        turns, row = begin_fused_step(x, cos, sin)
+        out = self.attention.fused().step(row, turns, *state.cache.place())
+        return torch.from_numpy(out)[None], state
 
     def _positions(self, state: AttentionState, count: int) -> tuple[Tensor, Tensor]:
         start, state.position = state.position, state.position + count
@@ -85,5 +89,5 @@ class AttentionMixer(Mixer):
         return self.attention.flops(batch, length)
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """The kernel of the parallel form, as it was asked for; single steps are torch's."""
+        """The kernel of the parallel form, as it was asked for."""
         return self.attention.attention
