@@ -62,6 +62,7 @@ def test_the_rates_are_those_of_a_stopwatch(tmp_path: Path) -> None:
     figures = run(tmp_path)["figures"]
     side = figures["matmul_side"]
     a, b = torch.randn(side, side), torch.randn(side, side)
+    assert figures["matmul_by"] in ("torch", "onednn")
     product = 2 * side**3 / by_hand(lambda: a @ b)
     assert product / FACTOR < figures["matmul_flops_per_s"] < product * FACTOR
     source = torch.zeros(COPY_MIB << 20, dtype=torch.uint8)
@@ -85,6 +86,23 @@ def test_the_product_is_in_the_dtype_of_the_cell(
     brief = Limits(warmup=0, min_samples=1, min_seconds=0, max_seconds=0.01, relative_error=1.0)
     assert run(tmp_path, dtype, brief)["figures"]["matmul_flops_per_s"] > 0
     assert seen == {dtype}
+
+
+def test_the_faster_form_is_the_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+
+    def form(name: str, seconds: float) -> Callable[..., object]:
+        def call(*_: torch.Tensor) -> None:
+            called.append(name)
+            time.sleep(seconds)
+
+        return call
+
+    forms = {"slow": form("slow", 0.02), "fast": form("fast", 0.002)}
+    monkeypatch.setattr(ceilings, "_forms", lambda context: forms)
+    figures = run(tmp_path)["figures"]
+    assert figures["matmul_by"] == "fast"
+    assert called.count("slow") == ceilings.TRIALS * len(SIDES)
 
 
 def test_the_record_holds_what_its_figures_are_made_of(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.linear import Linear, linear
 from models.backbones.sizes import check_sizes
 
 
@@ -48,15 +49,15 @@ class CausalConv1d(nn.Module):
         padded = torch.cat([past, x], 1)  # (B, reach + T, d_in)
         starts = range(0, self.reach + 1, self.dilation)
         taps = [padded[:, start : start + length] for start in starts]
-        return F.linear(torch.cat(taps, -1), self.weight)  # (B, T, d_out)
+        return linear(torch.cat(taps, -1), self.weight)  # (B, T, d_out)
 
     def step(self, x: Tensor, ring: Tensor, slot: int) -> Tensor:
         """(B, d_in) -> (B, d_out); `ring` (B, reach, d_in) holds the oldest input at `slot`."""
         if self.reach == 0:
-            return F.linear(x, self.weight)
+            return linear(x, self.weight)
         earlier = range(slot, slot + self.reach, self.dilation)
         taps = [ring[:, index % self.reach] for index in earlier]
-        out = F.linear(torch.cat([*taps, x], -1), self.weight)
+        out = linear(torch.cat([*taps, x], -1), self.weight)
         ring[:, slot] = x
         return out
 
@@ -69,11 +70,11 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm_in = nn.LayerNorm(d_model, norm_eps)
-        self.reduce = nn.Linear(d_model, d_inner, bias=False)
+        self.reduce = Linear(d_model, d_inner, bias=False)
         self.norm_conv = nn.LayerNorm(d_inner, norm_eps)
         self.conv = CausalConv1d(d_in=d_inner, d_out=d_inner, kernel=kernel, dilation=dilation)
         self.norm_out = nn.LayerNorm(d_inner, norm_eps)
-        self.expand = nn.Linear(d_inner, d_model, bias=False)
+        self.expand = Linear(d_inner, d_model, bias=False)
         nn.init.normal_(self.reduce.weight, std=d_model**-0.5)
         nn.init.zeros_(self.expand.weight)
 

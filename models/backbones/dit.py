@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.linear import Linear
 from models.backbones.sizes import check_sizes
 
 
@@ -37,8 +38,8 @@ class TimeEmbedding(nn.Module):
         if features < 2 or features % 2:
             raise ValueError(f"time_features={features} must be even and at least 2")
         self.features = features
-        self.up = nn.Linear(features, d_model)
-        self.down = nn.Linear(d_model, d_model)
+        self.up = Linear(features, d_model)
+        self.down = Linear(d_model, d_model)
 
     def forward(self, t: Tensor) -> Tensor:
         half = torch.arange(self.features // 2, device=t.device, dtype=torch.float32)
@@ -54,12 +55,12 @@ class Block(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         self.norm1 = nn.LayerNorm(d_model, elementwise_affine=False, eps=1e-6)
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.proj = nn.Linear(d_model, d_model)
+        self.qkv = Linear(d_model, 3 * d_model)
+        self.proj = Linear(d_model, d_model)
         self.norm2 = nn.LayerNorm(d_model, elementwise_affine=False, eps=1e-6)
-        self.fc1 = nn.Linear(d_model, d_ff)
-        self.fc2 = nn.Linear(d_ff, d_model)
-        self.modulation = nn.Linear(d_model, 6 * d_model)
+        self.fc1 = Linear(d_model, d_ff)
+        self.fc2 = Linear(d_ff, d_model)
+        self.modulation = Linear(d_model, 6 * d_model)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -105,7 +106,7 @@ class DiT(nn.Module):
             raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}")
         self.levels, self.patch, self.d_model, self.d_ff = levels, patch, d_model, d_ff
         self.grid = (height // patch, width // patch)
-        self.patch_in = nn.Linear(patch * patch, d_model)
+        self.patch_in = Linear(patch * patch, d_model)
         self.position = nn.Embedding(self.grid[0] * self.grid[1], d_model)
         self.time = TimeEmbedding(d_model=d_model, features=time_features)
         self.condition = nn.Embedding(n_classes, d_model)
@@ -113,8 +114,8 @@ class DiT(nn.Module):
             Block(d_model=d_model, n_heads=n_heads, d_ff=d_ff) for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Linear(d_model, 2 * d_model)
-        self.patch_out = nn.Linear(d_model, patch * patch * levels, bias=False)
+        self.modulation = Linear(d_model, 2 * d_model)
+        self.patch_out = Linear(d_model, patch * patch * levels, bias=False)
         self.patch_out.unembedding = True  # type: ignore[assignment]
         nn.init.normal_(self.position.weight, std=0.5)
         nn.init.normal_(self.condition.weight, std=0.5)

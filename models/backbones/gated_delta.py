@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
 from models.backbones.interface import scan_dtype
+from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
     ConvMixer,
     MixerState,
@@ -189,8 +190,8 @@ class GatedDeltaMixer(ConvMixer):
         self.num_k_heads, self.num_v_heads, self.kernel = num_k_heads, num_v_heads, kernel
         self.head_k_dim, self.head_v_dim, self.chunk_size = head_k_dim, head_v_dim, chunk_size
         self.key_dim, self.value_dim = num_k_heads * head_k_dim, num_v_heads * head_v_dim
-        self.in_proj_qkvz = nn.Linear(d_model, 2 * self.key_dim + 2 * self.value_dim, bias=False)
-        self.in_proj_ba = nn.Linear(d_model, 2 * num_v_heads, bias=False)
+        self.in_proj_qkvz = Linear(d_model, 2 * self.key_dim + 2 * self.value_dim, bias=False)
+        self.in_proj_ba = Linear(d_model, 2 * num_v_heads, bias=False)
         channels = 2 * self.key_dim + self.value_dim
         self.conv1d = CausalConv(
             channels=channels, width=conv_kernel_size, bias=False, kernel=kernel
@@ -198,7 +199,7 @@ class GatedDeltaMixer(ConvMixer):
         self.dt_bias = nn.Parameter(torch.ones(num_v_heads))
         self.A_log = nn.Parameter(torch.empty(num_v_heads).uniform_(*DECAYS).log())
         self.norm = RMSNorm(head_v_dim, norm_eps)
-        self.out_proj = nn.Linear(self.value_dim, d_model, bias=False)
+        self.out_proj = Linear(self.value_dim, d_model, bias=False)
         for parameter in (self.dt_bias, self.A_log):
             cast(Any, parameter)._no_weight_decay = True
         init_residual(self.out_proj, residual_init, n_layers)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
 from models.backbones.interface import scan_dtype
+from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     ConvMixer,
@@ -66,15 +67,15 @@ class MambaMixer(ConvMixer):
         dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
         self.kernel = kernel
-        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.in_proj = Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = CausalConv(channels=d_inner, width=d_conv, bias=True, kernel=kernel)
-        self.x_proj = nn.Linear(d_inner, dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        self.x_proj = Linear(d_inner, dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = Linear(dt_rank, d_inner)
         # Section 3.6: S4D-Real, A_n = -(n + 1) in every channel.
         rows = torch.arange(1, d_state + 1, dtype=torch.float32).repeat(d_inner, 1)  # (E, N)
         self.A_log = nn.Parameter(rows.log())
         self.D = nn.Parameter(torch.ones(d_inner))
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.out_proj = Linear(d_inner, d_model, bias=False)
         for parameter in (self.A_log, self.D):
             cast(Any, parameter)._no_weight_decay = True
         # One rate a channel and state: no matrix, so not for an optimizer that orthogonalises.

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
 from models.backbones.interface import scan_dtype
+from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     ConvMixer,
@@ -86,7 +87,7 @@ class Mamba2Mixer(ConvMixer):
         self.d_state, self.ngroups, self.chunk_size = d_state, ngroups, chunk_size
         d_inner = nheads * headdim
         self.d_inner, self.d_shared = d_inner, ngroups * d_state
-        self.in_proj = nn.Linear(d_model, 2 * d_inner + 2 * self.d_shared + nheads, bias=False)
+        self.in_proj = Linear(d_model, 2 * d_inner + 2 * self.d_shared + nheads, bias=False)
         channels = d_inner + 2 * self.d_shared
         self.conv1d = CausalConv(channels=channels, width=d_conv, bias=True, kernel=kernel)
         self.dt_bias = nn.Parameter(inverse_softplus_steps(nheads))
@@ -94,7 +95,7 @@ class Mamba2Mixer(ConvMixer):
         self.A_log = nn.Parameter(torch.empty(nheads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(nheads))
         self.norm = GatedNorm(width=d_inner, groups=ngroups, eps=norm_eps, kernel=kernel)
-        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.out_proj = Linear(d_inner, d_model, bias=False)
         for parameter in (self.dt_bias, self.A_log, self.D):
             cast(Any, parameter)._no_weight_decay = True
         init_residual(self.out_proj, residual_init, n_layers)

@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
+from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     MambaStack,
@@ -220,7 +221,7 @@ class Mamba3Mixer(RecurrentMixer):
         self.d_inner, self.d_shared = H * P, R * ngroups * N
         self.num_rope_angles = int(N * rope_fraction) // 2
         width = 2 * self.d_inner + 2 * self.d_shared + 3 * H + self.num_rope_angles
-        self.in_proj = nn.Linear(d_model, width, bias=False)
+        self.in_proj = Linear(d_model, width, bias=False)
         self.dt_bias = nn.Parameter(inverse_softplus_steps(H))
         self.B_bias = nn.Parameter(torch.ones(H, R, N))
         self.C_bias = nn.Parameter(torch.ones(H, R, N))
@@ -231,7 +232,7 @@ class Mamba3Mixer(RecurrentMixer):
             self.mimo_z = nn.Parameter(torch.ones(H, R, P))
             self.mimo_o = nn.Parameter(torch.full((H, R, P), 1 / R))
         self.D = nn.Parameter(torch.ones(H))
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+        self.out_proj = Linear(self.d_inner, d_model, bias=False)
         for parameter in (self.dt_bias, self.B_bias, self.C_bias, self.D):
             cast(Any, parameter)._no_weight_decay = True
         init_residual(self.out_proj, residual_init, n_layers)

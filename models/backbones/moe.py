@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.linear import linear
 from models.backbones.sizes import check_sizes
 from models.backbones.swiglu import swiglu
-from models.backbones.transformer import MLP, Array, Attention, Block, Decoder, linear
+from models.backbones.transformer import MLP, Array, Attention, Block, Decoder, projection
 
 # Prefixes of ours -> those of transformers' MixtralForCausalLM, whose experts hold
 # `gate_up_proj` (E, 2F, D), our `gate_proj` and `up_proj` joined expert by expert, and `down_proj`
@@ -84,7 +84,7 @@ class Experts(nn.Module):
         groups = x.index_select(0, token).split(counts)  # E times (A_e, D)
         out = torch.cat(
             [
-                swiglu(F.linear(group, gate), F.linear(group, up)) @ down
+                linear(swiglu(linear(group, gate), linear(group, up)), down.t())
                 for group, (gate, up, down) in zip(groups, self.each(), strict=True)
                 if len(group)
             ]
@@ -113,7 +113,7 @@ class SparseMLP(nn.Module):
         if d_shared < 0:
             raise ValueError(f"d_shared={d_shared} must be at least 0 (0: no shared expert)")
         self.top_k = top_k
-        self.gate = linear(d_model, n_experts)
+        self.gate = projection(d_model, n_experts)
         self.experts = Experts(
             d_model=d_model, d_expert=d_expert, n_experts=n_experts, residual_init=residual_init
         )

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.linear import Linear, linear
 from models.backbones.sizes import check_sizes
 
 
@@ -53,12 +54,12 @@ class MaskedConv2d(nn.Module):
         height, width = x.shape[1:3]
         padded = F.pad(x, (0, 0, self.side, self.side, self.side, 0))
         taps = [padded[:, i : i + height, j : j + width] for i, j in self.taps]
-        return F.linear(torch.cat(taps, -1), self.weight)
+        return linear(torch.cat(taps, -1), self.weight)
 
     def at(self, padded: Tensor, index: Tensor) -> Tensor:
         """Outputs at some pixels: padded map (B, cells, d_in), the cells (T, K) of their taps."""
         taps = padded[:, index].flatten(2)  # (B, T, K * d_in)
-        return F.linear(taps, self.weight)
+        return linear(taps, self.weight)
 
 
 class Block(nn.Module):
@@ -71,11 +72,11 @@ class Block(nn.Module):
         self.gated = gated
         d_conv = 2 * d_inner if gated else d_inner
         self.norm_in = nn.LayerNorm(d_model, norm_eps)
-        self.reduce = nn.Linear(d_model, d_inner, bias=False)
+        self.reduce = Linear(d_model, d_inner, bias=False)
         self.norm_conv = nn.LayerNorm(d_inner, norm_eps)
         self.conv = MaskedConv2d(d_in=d_inner, d_out=d_conv, kernel=kernel)
         self.norm_out = nn.LayerNorm(d_conv, norm_eps)
-        self.expand = nn.Linear(d_inner, d_model, bias=False)
+        self.expand = Linear(d_inner, d_model, bias=False)
         nn.init.normal_(self.reduce.weight, std=d_model**-0.5)
         # Every block starts as the identity.
         nn.init.zeros_(self.expand.weight)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.backbones.linear import Linear
 from models.backbones.rwkv7_token_shift import token_shift
 
 
@@ -40,8 +41,8 @@ class ChannelMix(nn.Module):
         channel = torch.arange(d_model) / d_model
         power = (1 - layer / n_layers) ** 4
         self.x_k = nn.Parameter((1 - channel**power).view(1, 1, d_model))
-        self.key = nn.Linear(d_model, d_ff, bias=False)
-        self.value = nn.Linear(d_ff, d_model, bias=False)
+        self.key = Linear(d_model, d_ff, bias=False)
+        self.value = Linear(d_ff, d_model, bias=False)
         nn.init.uniform_(self.key.weight, -0.5 / d_model**0.5, 0.5 / d_model**0.5)
         nn.init.zeros_(self.value.weight)
 

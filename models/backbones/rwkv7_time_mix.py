@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
+from models.backbones.linear import Linear, linear
 from models.backbones.rwkv7_token_shift import token_shift
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 from models.kernels.available import MAX_HEAD, choose_kernel, fallback
@@ -85,10 +86,10 @@ class TimeMix(nn.Module):
         self.k_k = vector(0.71 - 0.1 * (ramp - 0.5))
         self.k_a = nn.Parameter(torch.full((1, 1, D), 1.02))
         self.r_k = nn.Parameter(torch.full((D // N, N), -0.04))
-        self.receptance = nn.Linear(D, D, bias=False)
-        self.key = nn.Linear(D, D, bias=False)
-        self.value = nn.Linear(D, D, bias=False)
-        self.output = nn.Linear(D, D, bias=False)
+        self.receptance = Linear(D, D, bias=False)
+        self.key = Linear(D, D, bias=False)
+        self.value = Linear(D, D, bias=False)
+        self.output = Linear(D, D, bias=False)
         self.ln_x = nn.GroupNorm(D // N, D, eps=LN_X_EPS)
         nn.init.uniform_(self.receptance.weight, -0.5 / D**0.5, 0.5 / D**0.5)
         nn.init.uniform_(self.key.weight, -0.05 / D**0.5, 0.05 / D**0.5)
@@ -117,16 +118,16 @@ class TimeMix(nn.Module):
         k = self.key(x_k)
         v = self.value(x_v)
         # w_t = exp(-exp(-1/2) sigmoid(w0 + tanh(x_w w1) w2))
-        decay = torch.addmm(self.w0.view(1, D), torch.tanh(x_w @ self.w1), self.w2)
+        decay = linear(torch.tanh(linear(x_w, self.w1.t())), self.w2.t(), self.w0.view(D))
         log_w = LOG_DECAY * torch.sigmoid(decay)
         # a_t = sigmoid(a0 + x_a a1 a2)
-        a = torch.sigmoid(torch.addmm(self.a0.view(1, D), x_a @ self.a1, self.a2))
-        g = torch.sigmoid(x_g @ self.g1) @ self.g2
+        a = torch.sigmoid(linear(linear(x_a, self.a1.t()), self.a2.t(), self.a0.view(D)))
+        g = linear(torch.sigmoid(linear(x_g, self.g1.t())), self.g2.t())
         # v_t = lerp(v_t, v_t of block 0, sigmoid(v0 + x_v v1 v2))
         if v_first is None:
             v_first = v
         else:
-            gate = torch.sigmoid(torch.addmm(self.v0.view(1, D), x_v @ self.v1, self.v2))
+            gate = linear(linear(x_v, self.v1.t()), self.v2.t(), self.v0.view(D)).sigmoid()
             v = torch.lerp(v, v_first, gate)
         # kappa-hat: the removal key, of unit length in each head
         kk = F.normalize((k * self.k_k.view(1, D)).view(heads), dim=-1)

@@ -36,6 +36,7 @@ from models.backbones.attention import (
     rotate,
     training_problem,
 )
+from models.backbones.linear import Linear
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.swiglu import swiglu
@@ -63,9 +64,9 @@ class TransformerState:
     position: int = 0
 
 
-def linear(d_in: int, d_out: int, scale: float = 1.0) -> nn.Linear:
+def projection(d_in: int, d_out: int, scale: float = 1.0) -> Linear:
     """A projection without bias, normal with standard deviation scale / sqrt(d_in)."""
-    layer = nn.Linear(d_in, d_out, bias=False)
+    layer = Linear(d_in, d_out, bias=False)
     nn.init.normal_(layer.weight, std=scale / math.sqrt(d_in))
     return layer
 
@@ -96,10 +97,10 @@ class Attention(nn.Module):
             raise ValueError(f"n_kv_heads={n_kv_heads} must divide n_heads={n_heads}")
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, d_model // n_heads
         self.attention, self.causal, self.qk_norm = attention, causal, qk_norm
-        self.q_proj = linear(d_model, n_heads * self.head_dim)
-        self.k_proj = linear(d_model, n_kv_heads * self.head_dim)
-        self.v_proj = linear(d_model, n_kv_heads * self.head_dim)
-        self.o_proj = linear(n_heads * self.head_dim, d_model, residual_init)
+        self.q_proj = projection(d_model, n_heads * self.head_dim)
+        self.k_proj = projection(d_model, n_kv_heads * self.head_dim)
+        self.v_proj = projection(d_model, n_kv_heads * self.head_dim)
+        self.o_proj = projection(n_heads * self.head_dim, d_model, residual_init)
         if qk_norm:
             self.q_norm = RMSNorm(self.head_dim, norm_eps)
             self.k_norm = RMSNorm(self.head_dim, norm_eps)
@@ -207,9 +208,9 @@ class MLP(nn.Module):
         check_sizes(d_ff=d_ff)
         self.gated = mlp == "swiglu"
         if self.gated:
-            self.gate_proj = linear(d_model, d_ff)
-        self.up_proj = linear(d_model, d_ff)
-        self.down_proj = linear(d_ff, d_model, residual_init)
+            self.gate_proj = projection(d_model, d_ff)
+        self.up_proj = projection(d_model, d_ff)
+        self.down_proj = projection(d_ff, d_model, residual_init)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import RecurrentBackbone, State
+from models.backbones.linear import Linear
 from models.objectives.categorical import draw
 from models.objectives.pixels import check_pixels
 from models.output import LogProb, Output, exact_log_prob, scored
@@ -79,7 +80,7 @@ class LanguageModel(_Autoregressive):
         self.embedding = nn.Embedding(vocab_size, backbone.d_model)
         self.start = nn.Embedding(1, backbone.d_model)
         self.backbone = backbone
-        self.lm_head = nn.Linear(backbone.d_model, vocab_size, bias=False)
+        self.lm_head = Linear(backbone.d_model, vocab_size, bias=False)
         self.lm_head.unembedding = True  # type: ignore[assignment]
         std = 1.0 if init == "scaled" else 0.02
         nn.init.normal_(self.embedding.weight, std=std)
@@ -158,7 +159,7 @@ class PixelLanguageModel(_Autoregressive):
         self.position = nn.Embedding(height * width, d_model)
         self.condition = nn.Embedding(n_classes, d_model)
         self.backbone = backbone
-        self.lm_head = nn.Linear(d_model, levels, bias=False)
+        self.lm_head = Linear(d_model, levels, bias=False)
         self.lm_head.unembedding = True  # type: ignore[assignment]
         # The three parts of an input vector have a variance of one together.
         for table in (self.embedding, self.start, self.position, self.condition):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import SequenceBackbone
+from models.backbones.linear import Linear
 from models.objectives.pixels import check_pixels
 from models.output import Output, scored
 
@@ -46,7 +47,7 @@ class SequenceClassifier(nn.Module):
         self.embedding = nn.Embedding(levels, d_model)
         self.position = nn.Embedding(height * width, d_model)
         self.backbone = backbone
-        self.head = nn.Linear(d_model, n_classes)
+        self.head = Linear(d_model, n_classes)
         # The two parts of an input vector have a variance of one together.
         with torch.no_grad():
             self.embedding.weight.copy_(0.5**0.5 * ordinal(levels, d_model))

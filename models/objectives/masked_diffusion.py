@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.interface import SequenceBackbone
+from models.backbones.linear import Linear
 from models.objectives.categorical import draw
 from models.output import LogProb, Output
 
@@ -75,7 +76,7 @@ class MaskedDiffusion(nn.Module):
         self.mask = vocab_size
         self.embedding = nn.Embedding(vocab_size + 1, backbone.d_model)
         self.backbone = backbone
-        self.lm_head = nn.Linear(backbone.d_model, vocab_size, bias=False)
+        self.lm_head = Linear(backbone.d_model, vocab_size, bias=False)
         self.lm_head.unembedding = True  # type: ignore[assignment]
         nn.init.normal_(self.embedding.weight)
         nn.init.zeros_(self.lm_head.weight)

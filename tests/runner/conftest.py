@@ -71,3 +71,8 @@ def bench(results: Path) -> Command:
 
 def records(results: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(results.glob("records/*.json"))]
+
+
+def kernels(record: dict[str, Any]) -> set[str]:
+    """Those of a record, but for the product of its linear layers, which the processor decides."""
+    return set(record["cell"]["kernel"].split("+")) - {"onednn"}

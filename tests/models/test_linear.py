@@ -1,0 +1,122 @@
+"""Linear layers by oneDNN against torch's own, and where which of them is taken."""
+
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.backbones import linear as file
+from models.backbones.linear import Linear, linear, onednn_problem, product, vendor
+
+there = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
+)
+
+
+@pytest.fixture
+def onednn() -> Iterator[mock.Mock]:
+    """oneDNN takes every product, as on a processor where it pays; the mock sees its calls."""
+    with (
+        mock.patch.object(file, "onednn_problem", return_value=None),
+        mock.patch.object(file, "FEW", 0),
+        mock.patch.object(file, "_onednn", side_effect=file._onednn) as seen,
+    ):
+        yield seen
+
+
+@there
+@pytest.mark.parametrize("shape", [(7, 5), (3, 4, 5), (2, 3, 2, 5), (1, 5)])
+@pytest.mark.parametrize("outputs", [1, 3, 9])
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_it_is_torchs(
+    onednn: mock.Mock, shape: tuple[int, ...], outputs: int, across: bool, biased: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape).requires_grad_()
+    stored = torch.randn((5, outputs) if across else (outputs, 5)).requires_grad_()
+    bias = torch.randn(outputs).requires_grad_() if biased else None
+    weight = stored.t() if across else stored
+    wanted = [t for t in (x, stored, bias) if t is not None]
+    ours, theirs = linear(x, weight, bias), F.linear(x, weight, bias)
+    grad = torch.randn_like(theirs)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, wanted, grad), torch.autograd.grad(theirs, wanted, grad)
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight, bias), theirs)
+    assert onednn.call_count == 4
+
+
+@there
+def test_what_needs_no_gradient_costs_no_product(onednn: mock.Mock) -> None:
+    x, weight = torch.randn(4, 3), torch.randn(2, 3)
+    linear(x.requires_grad_(), weight).sum().backward()
+    assert onednn.call_count == 2
+    linear(x.detach(), weight.requires_grad_()).sum().backward()
+    assert onednn.call_count == 4
+    assert weight.grad is not None
+    assert x.grad is not None
+    assert torch.equal(weight.grad, x.detach().sum(0).expand(2, 3))
+
+
+@there
+def test_a_layer_is_torchs_and_says_what_took_it(onednn: mock.Mock) -> None:
+    layer, twin = Linear(6, 4), torch.nn.Linear(6, 4)
+    twin.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, 6)
+    torch.testing.assert_close(layer(x), twin(x))
+    assert layer.kernel_used == "onednn"
+    assert layer.double().kernel_used is None
+
+
+@there
+def test_where_torch_takes_it(onednn: mock.Mock) -> None:
+    x, weight = torch.randn(8, 3), torch.randn(2, 3)
+    with mock.patch.object(file, "FEW", 8 * 3 * 2 + 1):
+        linear(x, weight)
+    linear(x.double(), weight.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        linear(x, weight)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert product() == "torch"
+        linear(x, weight)
+    with FlopCounterMode(display=False) as counter:
+        linear(x, weight)
+    assert counter.get_total_flops() == 2 * 8 * 3 * 2
+    assert not onednn.called
+
+
+@pytest.mark.parametrize(
+    ("maker", "capability", "found"),
+    [
+        ("AuthenticAMD", "AVX512", None),
+        ("GenuineIntel", "AVX512", "MKL is as fast"),
+        ("AuthenticAMD", "AVX2", "no AVX-512"),
+    ],
+)
+def test_it_is_taken_where_mkl_holds_back(maker: str, capability: str, found: str | None) -> None:
+    onednn_problem.cache_clear()
+    try:
+        with (
+            mock.patch.object(file, "vendor", return_value=maker),
+            mock.patch.object(torch.backends.cpu, "get_cpu_capability", return_value=capability),
+            mock.patch.object(torch.backends.mkl, "is_available", return_value=True),
+        ):
+            problem = onednn_problem()
+        assert problem is None if found is None else found in (problem or "")
+    finally:
+        onednn_problem.cache_clear()
+
+
+def test_the_maker_is_read_where_there_is_no_proc() -> None:
+    assert " " not in vendor()
+    with (
+        mock.patch.object(file.Path, "read_text", side_effect=FileNotFoundError),
+        mock.patch("platform.processor", return_value="AMD64 Family 26, AuthenticAMD"),
+    ):
+        assert vendor() == "AuthenticAMD"
