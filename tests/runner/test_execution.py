@@ -41,8 +41,8 @@ def test_cuda_graphs_are_refused_on_a_cpu(results: Path) -> None:
 
 def test_attention_by_a_kernel(results: Path) -> None:
     given = ("model=transformer", "scenario=prefill")
-    kernels = "model.backbone.attention=sdpa_flash,sdpa_efficient"
-    done = run(results, *given, kernels)
+    wanted = "model.backbone.attention=sdpa_flash,sdpa_efficient"
+    done = run(results, *given, wanted)
     assert done.code == 0, done.err
     made = {kernel: record for record in records(results) for kernel in kernels(record)}
     assert made["sdpa_flash"]["status"] == "ok"
