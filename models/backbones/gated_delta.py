@@ -41,6 +41,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
+from models.backbones.softplus import softplus
 from models.backbones.swiglu import swiglu
 from models.kernels.available import MAX_HEAD, check_kernel
 
@@ -276,7 +277,9 @@ class GatedDeltaMixer(ConvMixer):
         parts = qkv.to(wide).split([self.key_dim, self.key_dim, self.value_dim], -1)
         q, k = (unit(t.unflatten(-1, (self.num_k_heads, -1))) for t in parts[:2])
         # g_t = -exp(A_log) softplus(a_t + dt_bias), beta_t = sigmoid(b_t)
-        g = -torch.exp(self.A_log.to(wide)) * F.softplus(a.to(wide) + self.dt_bias.to(wide))
+        g = -torch.exp(self.A_log.to(wide)) * softplus(
+            a.to(wide) + self.dt_bias.to(wide), self.kernel
+        )
         v = parts[2].unflatten(-1, (self.num_v_heads, -1))
         return q * self.head_k_dim**-0.5, k, v, g, torch.sigmoid(b.to(wide))
 

@@ -37,6 +37,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
 from models.backbones.sizes import check_sizes
+from models.backbones.softplus import softplus
 from models.kernels.available import MAX_STATES, check_kernel
 from models.kernels.views import Views
 
@@ -153,7 +154,7 @@ class MambaMixer(ConvMixer):
         """Section 3.2: delta, B and C as functions of the input, (..., E) -> E, N and N values."""
         sizes = [self.dt_rank, self.d_state, self.d_state]
         dt, B, C = self.x_proj(u).split(sizes, dim=-1)
-        return F.softplus(self.dt_proj(dt)), B, C
+        return softplus(self.dt_proj(dt), self.kernel), B, C
 
     def _scan(
         self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor, state: Tensor | None

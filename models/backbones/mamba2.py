@@ -35,6 +35,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
+from models.backbones.softplus import softplus
 from models.backbones.ssd import ssd_chunked, ssd_step
 from models.backbones.swiglu import swiglu
 from models.kernels.available import MAX_STATES, check_kernel
@@ -185,7 +186,7 @@ class Mamba2Mixer(ConvMixer):
 
     def _select(self, xBC: Tensor, dt: Tensor) -> tuple[Tensor, ...]:
         """x (..., H, P), B and C (..., G, N), delta (..., H), A and D (H)."""
-        delta = F.softplus(dt + self.dt_bias.to(dt.dtype))
+        delta = softplus(dt + self.dt_bias.to(dt.dtype), self.kernel)
         A, D = -torch.exp(self.A_log.to(dt.dtype)), self.D.to(dt.dtype)
         return *self._split(xBC), delta, A, D
 

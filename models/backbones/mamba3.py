@@ -45,6 +45,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
+from models.backbones.softplus import softplus
 from models.backbones.ssd import decayed_sums
 from models.backbones.swiglu import swiglu
 from models.kernels.available import MAX_STATES, check_kernel
@@ -340,7 +341,7 @@ class Mamba3Mixer(RecurrentMixer):
 
     def _rates(self, dt: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
         """log alpha and delta, (..., H) each."""
-        delta = F.softplus(dt + self.dt_bias.to(dt.dtype))
+        delta = softplus(dt + self.dt_bias.to(dt.dtype), self.kernel)
         # A_t = -(1 + rate) where rate >= 0, else -1 / (1 - rate): heavy tails on both sides
         A = -(rate.clamp(min=0) + 1 / (1 - rate.clamp(max=0))).clamp(min=A_FLOOR)
         return delta * A, delta

@@ -30,6 +30,17 @@ _P = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[-0.5, 0.5])
 _P0, _P1, _P2, _P3, _P4, _P5 = (
     np.float32(c) for c in _P.convert(kind=np.polynomial.Polynomial).coef
 )
+
+
+def _coefficients(function: Any, degree: int) -> tuple[Any, ...]:
+    """Of the polynomial through a function on [0, 1] at the Chebyshev points, in fp32."""
+    fitted = np.polynomial.Chebyshev.interpolate(function, degree, domain=[0, 1])
+    return tuple(np.float32(c) for c in fitted.convert(kind=np.polynomial.Polynomial).coef)
+
+
+# log(1 + t) / t to a relative 4e-8, and (1 - e^-t) / t to 1e-9.
+_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8, _L9 = _coefficients(lambda t: np.log1p(t) / t, 9)
+_F0, _F1, _F2, _F3, _F4, _F5, _F6 = _coefficients(lambda t: -np.expm1(-t) / t, 6)
 _HALF, _LOWEST = np.float32(0.5), np.float32(-126)
 _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
@@ -137,3 +148,45 @@ def flushed(x):  # type: ignore[no-untyped-def]
     """Zero for what is on its way to the denormals, whose arithmetic is a hundred times slower."""
     kind = type(x)
     return kind(0) if abs(x) <= kind(1e-30) else x  # a NaN stays one
+
+
+def softplus(x):  # type: ignore[no-untyped-def]
+    """log(1 + e^x), as the kernels call it."""
+    return np.log1p(np.exp(x))
+
+
+@overload(softplus, inline="always")
+def _softplus(x):  # type: ignore[no-untyped-def]
+    if isinstance(x, numba.types.Float) and x.bitwidth == 64:
+        return lambda x: (x if x > 0 else x - x) + np.log1p(np.exp(-abs(x)))
+
+    def fp32(x):  # type: ignore[no-untyped-def]
+        t = exp2(-abs(x) * np.float32(LOG2E))
+        above = x if x > np.float32(0) else x - x  # of a NaN one
+        t2 = t * t
+        low = (_L0 + _L1 * t) + t2 * ((_L2 + _L3 * t) + t2 * (_L4 + _L5 * t))
+        high = (_L6 + _L7 * t) + t2 * (_L8 + _L9 * t)
+        return above + t * (low + t2 * t2 * t2 * high)
+
+    return fp32
+
+
+def softplus_slope(y):  # type: ignore[no-untyped-def]
+    """The derivative where softplus is y: 1 - e^-y, exact also where that is small."""
+    return -np.expm1(-y)
+
+
+@overload(softplus_slope, inline="always")
+def _softplus_slope(y):  # type: ignore[no-untyped-def]
+    if isinstance(y, numba.types.Float) and y.bitwidth == 64:
+        return lambda y: -np.expm1(-y)
+
+    def fp32(y):  # type: ignore[no-untyped-def]
+        one = np.float32(1)
+        if y >= one:
+            return one - exp2(-y * np.float32(LOG2E))
+        y2 = y * y
+        high = (_F3 + _F4 * y) + y2 * (_F5 + _F6 * y)
+        return y * ((_F0 + _F1 * y) + y2 * (_F2 + y * high))
+
+    return fp32

@@ -10,7 +10,7 @@ Mamba-2 H heads of P channels, G groups that share B and C.
 
 import numpy as np
 
-from models.kernels.compiled import LOG2E, exp2, jit, sigmoid
+from models.kernels.compiled import LOG2E, exp2, jit, sigmoid, softplus
 from models.kernels.matvec import matvec
 from models.kernels.rms_norm import rms_norm
 
@@ -27,13 +27,6 @@ def convolve(x, taps, bias, window):  # type: ignore[no-untyped-def]
             window[k, e] = window[k + 1, e]
         window[before - 1, e] = x[e]
         x[e] = total * sigmoid(total)
-
-
-@jit
-def softplus(x):  # type: ignore[no-untyped-def]
-    """log(1 + e^x), as torch has it: x itself beyond 20."""
-    kind = type(x)
-    return x if x > kind(20) else np.log1p(np.exp(x))
 
 
 @jit

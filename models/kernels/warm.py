@@ -29,6 +29,7 @@ MODULES = (
     "matvec",
     "rms_norm",
     "swiglu",
+    "softplus",
 )  # the slowest first
 
 
