@@ -41,8 +41,8 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
-from models.backbones.softplus import softplus
 from models.backbones.swiglu import swiglu
+from models.backbones.unary import softplus
 from models.kernels.available import MAX_HEAD, check_kernel
 
 NORM_EPS = 1e-6  # of q and k, as in flash-linear-attention

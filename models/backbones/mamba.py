@@ -37,7 +37,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
 from models.backbones.sizes import check_sizes
-from models.backbones.softplus import softplus
+from models.backbones.unary import softplus
 from models.kernels.available import MAX_STATES, check_kernel
 from models.kernels.views import Views
 

@@ -45,9 +45,9 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
-from models.backbones.softplus import softplus
 from models.backbones.ssd import decayed_sums
 from models.backbones.swiglu import swiglu
+from models.backbones.unary import softplus
 from models.kernels.available import MAX_STATES, check_kernel
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba3", "Mamba3Mixer"]

@@ -3,34 +3,12 @@
 Shapes: B batch, T time, D width, F hidden width.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from models.backbones.linear import Linear
 from models.backbones.rwkv7_token_shift import token_shift
-
-
-class _SquaredReLU(torch.autograd.Function):
-    """max(x, 0)^2, keeping that alone, which the projection after it keeps as well."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.clamp_min(0).square_()
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return y.sqrt().mul_(grad).mul_(2)
-
-
-def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)^2, elementwise."""
-    squared: Tensor = _SquaredReLU.apply(x)
-    return squared
+from models.backbones.unary import squared_relu
 
 
 class ChannelMix(nn.Module):

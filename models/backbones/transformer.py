@@ -40,6 +40,7 @@ from models.backbones.linear import Linear
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.swiglu import swiglu
+from models.backbones.unary import squared_relu
 from models.kernels.available import choose_kernel, counted, numba_problem
 from models.kernels.views import Views
 
@@ -215,7 +216,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         up = self.up_proj(x)  # (..., d_ff)
-        hidden = swiglu(self.gate_proj(x), up) if self.gated else F.relu(up).square()
+        hidden = swiglu(self.gate_proj(x), up) if self.gated else squared_relu(up)
         return self.down_proj(hidden)
 
     def weights(self) -> tuple[Tensor, ...]:

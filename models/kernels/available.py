@@ -30,15 +30,15 @@ def counted() -> bool:
     return _get_current_dispatch_mode() is not None
 
 
-def fuses(x: torch.Tensor) -> bool:
+def fuses(x: torch.Tensor, *, inference: bool = False) -> bool:
     """Whether what is done to `x` elementwise in training is a fused kernel's.
 
-    Not while torch compiles, which fuses by itself.
+    With `inference` also without gradients. Not while torch compiles, which fuses by itself.
     """
     return (
         x.is_cpu
         and x.dtype in (torch.float32, torch.float64)
-        and torch.is_grad_enabled()
+        and (inference or torch.is_grad_enabled())
         and not torch.compiler.is_compiling()
         and not counted()
         and numba_problem() is None

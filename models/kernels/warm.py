@@ -29,7 +29,7 @@ MODULES = (
     "matvec",
     "rms_norm",
     "swiglu",
-    "softplus",
+    "unary",
 )  # the slowest first
 
 
