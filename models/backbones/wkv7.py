@@ -32,18 +32,17 @@ def wkv7_reference(
     r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The recurrence step by step: (B, T, H, N) each, state (B, H, N, N) -> outputs, state."""
-    w = log_w.exp()
     outputs = []
-    for t in range(r.shape[1]):
-        removed = state @ a[:, t, :, :, None]  # (B, H, N, 1)
+    # Taken apart once: the gradient of an index is as large as all of time, at every step.
+    steps = (x.unbind(1) for x in (r, log_w.exp(), k, v, a, b))
+    for r_t, w_t, k_t, v_t, a_t, b_t in zip(*steps, strict=True):  # (B, H, N) each
+        removed = state @ a_t[..., None]  # (B, H, N, 1)
         # S_t = S_{t-1} (diag(w_t) + a_t b_t^T) + v_t k_t^T
         state = (
-            state * w[:, t, :, None, :]
-            + removed * b[:, t, :, None, :]
-            + v[:, t, :, :, None] * k[:, t, :, None, :]
+            state * w_t[:, :, None] + removed * b_t[:, :, None] + v_t[..., None] * k_t[:, :, None]
         )  # (B, H, N, N)
         # o_t = S_t r_t
-        outputs.append((state @ r[:, t, :, :, None]).squeeze(-1))  # (B, H, N)
+        outputs.append((state @ r_t[..., None]).squeeze(-1))
     return torch.stack(outputs, dim=1), state  # (B, T, H, N)
 
 

@@ -158,11 +158,11 @@ def softplus(x):  # type: ignore[no-untyped-def]
 @overload(softplus, inline="always")
 def _softplus(x):  # type: ignore[no-untyped-def]
     if isinstance(x, numba.types.Float) and x.bitwidth == 64:
-        return lambda x: (x if x > 0 else x - x) + np.log1p(np.exp(-abs(x)))
+        return lambda x: (0.0 if x <= 0 else x) + np.log1p(np.exp(-abs(x)))
 
     def fp32(x):  # type: ignore[no-untyped-def]
         t = exp2(-abs(x) * np.float32(LOG2E))
-        above = x if x > np.float32(0) else x - x  # of a NaN one
+        above = np.float32(0) if x <= np.float32(0) else x  # a NaN stays one
         t2 = t * t
         low = (_L0 + _L1 * t) + t2 * ((_L2 + _L3 * t) + t2 * (_L4 + _L5 * t))
         high = (_L6 + _L7 * t) + t2 * (_L8 + _L9 * t)

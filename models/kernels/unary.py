@@ -45,8 +45,7 @@ def squared_relu_forward(x, y):  # type: ignore[no-untyped-def]
         given, out = x[n], y[n]
         zero = given.dtype.type(0)
         for f in range(given.shape[0]):
-            # of a NaN one
-            positive = zero if given[f] <= zero else given[f]
+            positive = zero if given[f] <= zero else given[f]  # a NaN stays one
             out[f] = positive * positive
 
 

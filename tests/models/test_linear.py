@@ -1,6 +1,7 @@
 """Linear layers by oneDNN against torch's own, and where which of them is taken."""
 
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -50,6 +51,26 @@ def test_it_is_torchs(
     with torch.no_grad():
         torch.testing.assert_close(linear(x, weight, bias), theirs)
     assert onednn.call_count == 4
+
+
+@there
+def test_no_operand_has_gaps_between_its_rows(onednn: mock.Mock) -> None:
+    """Their product is right, but takes a thousand times as long."""
+    x = torch.randn(4, 9)[:, :5].requires_grad_()
+    weight = torch.randn(3, 12)[:, 2:7].requires_grad_()
+    grad = torch.randn(4, 8)[:, :3]
+    given: list[torch.Tensor] = []
+    called = torch.ops.mkldnn._linear_pointwise
+
+    def seen(*operands: Any) -> torch.Tensor:
+        given.extend(operands[:2])
+        return called(*operands)
+
+    with mock.patch.object(torch.ops.mkldnn, "_linear_pointwise", seen):
+        found = torch.autograd.grad(linear(x, weight), (x, weight), grad)
+    torch.testing.assert_close(found, torch.autograd.grad(F.linear(x, weight), (x, weight), grad))
+    assert len(given) == 6
+    assert all(t.is_contiguous() or t.mT.is_contiguous() for t in given)
 
 
 @there
