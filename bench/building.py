@@ -180,10 +180,13 @@ class Models:
         make = functools.partial(_module, self.node)
         with self._refusals():
             model = self.checkpoint.filled(make) if self.checkpoint else make()
-        if self.checkpoint and (name := _not_finite(model)):
+        if name := _not_finite(model):
+            source = f"model={self.model['name']}: its network"
+            if self.checkpoint:
+                source = f"model.pretrained: {self.checkpoint.name}"
             raise BadInput(
-                f"model.pretrained: {self.checkpoint.name} holds numbers in {name} that are not "
-                "finite; needed are weights of a training that did not diverge"
+                f"{source} holds numbers in {name} that are not finite; "
+                "needed are weights of a training that did not diverge"
             )
         dtype = getattr(torch, self.config["dtype"])
         if isinstance(model, Placed) and (problem := model.problem(self.device, dtype)):

@@ -17,6 +17,7 @@ from bench.ab.turns import SLICE_S
 from bench.errors import BadInput, one_line
 from bench.machine.variables import SPIN, worker_environment
 from bench.process.child import LOG
+from bench.process.interrupt import check_kills
 
 DRIVER = Path(__file__).with_name("driver.py")
 SCORED = "quality"  # the scenario that times nothing
@@ -119,12 +120,17 @@ class _Child:
 
     def wait(self, deadline: float) -> bool:
         """Whether it ended by then."""
-        try:
-            self.process.wait(max(deadline - time.monotonic(), 0.0))
-        except subprocess.TimeoutExpired:
-            return False
-        self.end = self.end or time.monotonic()
-        return True
+        while True:
+            left = max(deadline - time.monotonic(), 0.0)
+            try:
+                self.process.wait(min(left, LOOK_S))
+            except subprocess.TimeoutExpired:
+                check_kills()
+                if left <= LOOK_S:
+                    return False
+                continue
+            self.end = self.end or time.monotonic()
+            return True
 
     def waits(self) -> bool:
         """Whether it sleeps until its partner is ready or hands the baton over."""

@@ -46,10 +46,14 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
+_asked = threading.Event()
+
+
 @contextlib.contextmanager
 def polite_kills() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt meanwhile, so that what was begun is tidied up.
+    """SIGTERM raises KeyboardInterrupt meanwhile as SIGINT does, so that all is tidied up.
 
+    Whoever waits inside calls `check_kills` now and then: what a handler raises may be lost.
     Only the main thread can take signals; in another one this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -57,10 +61,19 @@ def polite_kills() -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        _asked.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, handle)
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _asked.clear()
+
+
+def check_kills() -> None:
+    """Raise KeyboardInterrupt where one was asked for and did not get through."""
+    if _asked.is_set():
+        raise KeyboardInterrupt

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from bench import cli
-from bench.process.interrupt import Interrupts
+from bench.ab import sample
+from bench.process.interrupt import Interrupts, check_kills, polite_kills
 from bench.process.launch import Launcher
 
 
@@ -49,6 +51,27 @@ def test_one_that_is_lost_in_a_finalizer_is_raised_again() -> None:
         assert launcher.killed == 1
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_comparison_that_waits_hears_of_a_lost_one(number: signal.Signals) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    child = sample._Child(subprocess.Popen(["sleep", "60"]), Path(), 0)
+    try:
+        with pytest.raises(KeyboardInterrupt), polite_kills():
+            check_kills()
+            held = Finalized()
+            del held
+            child.wait(time.monotonic() + 60)
+    finally:
+        child.stop("")
+    assert signal.getsignal(number) is before
+    check_kills()
 
 
 def test_kill_touches_no_process_that_has_ended(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from bench import building
@@ -127,6 +128,16 @@ def test_weights_that_are_not_finite_are_no_model(tmp_path: Path) -> None:
     words = ("model=transformer", "task=text", "scenario=prefill")
     with pytest.raises(BadInput, match=r"numbers in backbone\.norm\.weight that are not finite"):
         payload(tmp_path, *words, f"model.pretrained={tmp_path}")
+
+
+def test_a_librarys_weights_that_are_not_finite_are_no_model_either(tmp_path: Path) -> None:
+    network = timm.create_model("resnet18", in_chans=1, num_classes=10)
+    with torch.no_grad():
+        network.conv1.weight[0] = torch.inf
+    timm.models.save_for_hf(network, tmp_path)
+    words = (f"model.backbone.name={tmp_path}", "model.backbone.weights=true")
+    with pytest.raises(BadInput, match=r"model=timm: .* numbers in backbone\.conv1\.weight that"):
+        payload(tmp_path, "model=timm", "task=digits", "scenario=prefill", *words)
 
 
 def test_logits_that_are_not_finite_agree_with_none(
