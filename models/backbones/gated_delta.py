@@ -222,6 +222,11 @@ class GatedDeltaMixer(ConvMixer):
             S, o = gated_delta_step(q, k, v, g, beta, state.ssm)
         return self._out(o, z), MixerState(window, S)
 
+    @property
+    def projections(self) -> tuple[nn.Module, ...]:
+        """The linear layers."""
+        return self.in_proj_qkvz, self.in_proj_ba, self.out_proj
+
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""
         window = (batch, self.conv1d.width - 1, 2 * self.key_dim + self.value_dim)

@@ -94,6 +94,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K), weight (M, K), bias (M) -> (..., M)."""
     if (
         x.dtype != torch.float32
+        or x.dim() < 2
+        or x.shape[-1] != weight.shape[1]  # torch says so in its own words
         or not x.is_cpu
         or x.numel() * weight.shape[0] < FEW
         or weight.dtype != torch.float32
@@ -121,3 +123,14 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) -> (..., M)."""
         return linear(x, self.weight, self.bias)
+
+
+def untouched(*layers: nn.Module) -> bool:
+    """Whether all are layers of this file as they were made, so that their weights say all.
+
+    Not where one was adapted (LoRA), parametrised or hooked: then its `forward` has to be called.
+    """
+    return all(
+        type(layer) is Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+        for layer in layers
+    )

@@ -130,6 +130,11 @@ class MambaMixer(ConvMixer):
                    self.out_proj.weight)  # fmt: skip
         return tuple(t.detach().numpy() for t in tensors)
 
+    @property
+    def projections(self) -> tuple[nn.Module, ...]:
+        """The linear layers."""
+        return self.in_proj, self.x_proj, self.dt_proj, self.out_proj
+
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""
         window = (batch, self.conv1d.width - 1, self.d_inner)

@@ -136,6 +136,11 @@ class Mamba2Mixer(ConvMixer):
                    self.A_log, self.D, self.norm.weight, self.out_proj.weight)  # fmt: skip
         return tuple(t.detach().numpy() for t in tensors)
 
+    @property
+    def projections(self) -> tuple[nn.Module, ...]:
+        """The linear layers."""
+        return self.in_proj, self.out_proj
+
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""
         window = (batch, self.conv1d.width - 1, self.d_inner + 2 * self.d_shared)

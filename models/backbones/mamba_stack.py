@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
+from models.backbones.linear import untouched
 from models.backbones.mixers.interface import Mixer
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
@@ -70,6 +71,11 @@ class RecurrentMixer(Mixer):
 class ConvMixer(RecurrentMixer):
     """A mixer whose state is a convolution's window and a matrix."""
 
+    @property
+    @abstractmethod
+    def projections(self) -> tuple[nn.Module, ...]:
+        """The linear layers."""
+
     @abstractmethod
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""
@@ -83,6 +89,7 @@ class ConvMixer(RecurrentMixer):
             and not torch.is_autocast_enabled(x.device.type)
             and not counted()
             and self.kernel_on(x.device, x.dtype) == "numba"
+            and untouched(*self.projections)
         )
 
     def begin_fused_step(self, x: Tensor, state: MixerState) -> tuple[MixerState, Tensor]:

@@ -22,7 +22,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.backbones.linear import linear
+from models.backbones.linear import linear, untouched
 from models.backbones.sizes import check_sizes
 from models.backbones.swiglu import swiglu
 from models.backbones.transformer import MLP, Array, Attention, Block, Decoder, projection
@@ -145,6 +145,10 @@ class SparseMLP(nn.Module):
         _, _, chosen, gates = self.route(rows)
         y = self.experts(rows, chosen, gates.to(x.dtype)).view_as(x)
         return y if self.shared is None else y + self.shared(x)
+
+    def untouched(self) -> bool:
+        """Whether its weights say all that a kernel has to know."""
+        return untouched(self.gate) and (self.shared is None or self.shared.untouched())
 
     def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]:
         """x + experts(norm(x)) of one position by a kernel."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
+from models.backbones.linear import untouched
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.rwkv7_time_mix import LN_X_EPS, LOG_DECAY, TimeMix
@@ -57,6 +58,11 @@ class Block(nn.Module):
         self.ln2 = nn.LayerNorm(d_model)
         self.att = time_mix
         self.ffn = channel_mix
+
+    def untouched(self) -> bool:
+        """Whether its weights say all that a step has to know."""
+        att, ffn = self.att, self.ffn
+        return untouched(att.receptance, att.key, att.value, att.output, ffn.key, ffn.value)
 
     def forward(
         self, x: Tensor, v_first: Tensor | None, state: LayerState
@@ -156,7 +162,8 @@ class RWKV7(nn.Module):
 
     def step(self, x: Tensor, state: list[LayerState]) -> tuple[Tensor, list[LayerState]]:
         """One symbol, (B, D) -> (B, D); without gradients on packed weights."""
-        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+        whole = torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
+        if whole or not all(block.untouched() for block in cast(Iterable[Block], self.blocks)):
             hidden, state = self.prefill(x.unsqueeze(1), state)  # (B, 1, D)
             return hidden.squeeze(1), state
         x = self._first.ln0(x)

@@ -36,7 +36,7 @@ from models.backbones.attention import (
     rotate,
     training_problem,
 )
-from models.backbones.linear import Linear
+from models.backbones.linear import Linear, untouched
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.swiglu import swiglu
@@ -156,6 +156,10 @@ class Attention(nn.Module):
             and numba_problem() is None
         )
 
+    def untouched(self) -> bool:
+        """Whether its weights say all that a kernel has to know."""
+        return untouched(self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+
     def fused(self) -> "FusedAttention":
         """A step on these parameters by a kernel, for where `fuses_step`."""
         return self._views()
@@ -224,6 +228,11 @@ class MLP(nn.Module):
         layers = (self.up_proj, self.down_proj)
         return tuple(p.weight for p in ((self.gate_proj, *layers) if self.gated else layers))
 
+    def untouched(self) -> bool:
+        """Whether its weights say all that a kernel has to know."""
+        layers = (self.up_proj, self.down_proj)
+        return untouched(*layers, self.gate_proj) if self.gated else untouched(*layers)
+
     def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]:
         """x + mlp(norm(x)) of one position by a kernel."""
         from models.kernels.mlp_step import FusedMLP
@@ -239,6 +248,7 @@ class FeedForward(Protocol):
     """What a block asks of its position-wise half."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
+    def untouched(self) -> bool: ...
     def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]: ...
     def flops(self, batch: int, length: int) -> int: ...
 
@@ -266,6 +276,10 @@ class Block(nn.Module):
         """One position, (B, D) -> (B, D)."""
         x = x + self.self_attn.step(self.input_layernorm(x), cos, sin, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
+
+    def untouched(self) -> bool:
+        """Whether the weights of both halves say all that a kernel has to know."""
+        return self.self_attn.untouched() and self.mlp.untouched()
 
     def fused_step(self, x: Array, turns: Arrays, cache: KVCache) -> Array:
         """The same by kernels for one sequence, (D) -> (D), where `fuses_step`."""
@@ -323,7 +337,7 @@ class Decoder(nn.Module):
         """One symbol, (B, D) -> (B, D)."""
         cos, sin = self._positions(state, 1)
         layers = zip(self._blocks(), state.layers, strict=True)
-        if next(iter(self._blocks())).self_attn.fuses_step(x, state.layers[0]):
+        if self._fuses_step(x, state):
             turns, row = begin_fused_step(x, cos, sin)
             for block, cache in layers:
                 row = block.fused_step(row, turns, cache)
@@ -362,6 +376,11 @@ class Decoder(nn.Module):
         fits = attention.attention == "sdpa" and self.causal
         fused = choose_kernel("auto", weight.device, weight.dtype, fits=fits)
         return f"{attention.attention}+numba" if fused == "numba" else attention.attention
+
+    def _fuses_step(self, x: Tensor, state: TransformerState) -> bool:
+        first = next(iter(self._blocks()))
+        fits = first.self_attn.fuses_step(x, state.layers[0])
+        return fits and all(block.untouched() for block in self._blocks())
 
     def _blocks(self) -> Iterable[Block]:
         return cast(Iterable[Block], self.layers)

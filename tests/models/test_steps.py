@@ -198,6 +198,50 @@ def test_steps_follow_the_weights(family: str) -> None:
     check(fused.double(), torch.float64)
 
 
+class Adapted(nn.Module):
+    """A layer and what LoRA (arXiv:2106.09685) adds to it."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base, self.more = base, nn.Linear(base.in_features, base.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.base(x) + self.more(x)
+        return out
+
+
+LAYERS = {
+    "rwkv": ("blocks.1.att.key", "blocks.2.ffn.value"), "mamba": ("layers.1.mixer.x_proj",),
+    "mamba2": ("layers.0.mixer.in_proj", "layers.1.mixer.out_proj"),
+    "transformer": ("layers.1.self_attn.v_proj", "layers.0.mlp.gate_proj"),
+    "squared": ("layers.1.mlp.down_proj",), "unshared": ("layers.1.mlp.gate",),
+    "moe": ("layers.1.mlp.shared.up_proj", "layers.0.self_attn.o_proj"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "name"), [(f, n) for f in FAMILIES for n in LAYERS[f]])
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_layer_that_was_adapted_is_called(
+    family: str, name: str, hooked: bool, batch: int
+) -> None:
+    """The parallel form calls it, and a step after others has to write the same."""
+    model, _ = pair(family)
+    x = inputs(model, batch, 4)
+    before = written(model, x, 2)
+    if hooked:
+        model.get_submodule(name).register_forward_hook(lambda layer, given, out: 2 * out)
+    else:
+        parent, _, own = name.rpartition(".")
+        layer = Adapted(model.get_submodule(name))  # type: ignore[arg-type]
+        setattr(model.get_submodule(parent), own, layer)
+    after = written(model, x, 2)
+    with torch.no_grad():
+        expected = model(x)[0][:, 2:]
+    torch.testing.assert_close(after, expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(after, before, atol=1e-3)
+
+
 @torch.no_grad()
 def test_a_cache_that_grows_and_is_cropped() -> None:
     fused, plain = pair("transformer", heads=2, width=4, groups=2)

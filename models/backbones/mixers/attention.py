@@ -61,7 +61,7 @@ class AttentionMixer(Mixer):
     def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """(B, D) -> (B, D)."""
         cos, sin = self._positions(state, 1)
-        if not self.attention.fuses_step(x, state.cache):
+        if not (self.attention.fuses_step(x, state.cache) and self.attention.untouched()):
             return self.attention.step(x, cos, sin, state.cache), state
         turns, row = begin_fused_step(x, cos, sin)
         out = self.attention.fused().step(row, turns, *state.cache.place())
