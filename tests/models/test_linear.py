@@ -101,6 +101,9 @@ def test_where_torch_takes_it(onednn: mock.Mock) -> None:
     with mock.patch.object(file, "FEW", 8 * 3 * 2 + 1):
         linear(x, weight)
     linear(x.double(), weight.double())
+    linear(x[0], weight)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        linear(x, weight.t())
     with torch.autocast("cpu", torch.bfloat16):
         linear(x, weight)
     with torch.backends.mkldnn.flags(enabled=False):
