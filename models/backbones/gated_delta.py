@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
 from models.backbones.interface import scan_dtype
-from models.backbones.linear import Linear
+from models.backbones.linear import Linear, untouched
 from models.backbones.mamba_stack import (
     ConvMixer,
     MixerState,
@@ -223,9 +223,13 @@ class GatedDeltaMixer(ConvMixer):
         return self._out(o, z), MixerState(window, S)
 
     @property
-    def projections(self) -> tuple[nn.Module, ...]:
-        """The linear layers."""
-        return self.in_proj_qkvz, self.in_proj_ba, self.out_proj
+    def entrance(self) -> nn.Linear:
+        """The layer that takes the input."""
+        return self.in_proj_qkvz
+
+    def untouched(self) -> bool:
+        """Whether the weights of its linear layers say all that a kernel has to know."""
+        return untouched(self.in_proj_qkvz, self.in_proj_ba, self.out_proj)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""

@@ -61,15 +61,17 @@ def _dense(matrix: Tensor) -> Tensor:
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    operands = _dense(x), _dense(weight)
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(*operands, bias, "none", [], "")
+    operands = _dense(x), _dense(weight), None if bias is None else bias.contiguous()
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(*operands, "none", [], "")
     return y
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        needs_x, needs_weight, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        kept = (x if needs_weight else None, weight if needs_x else None)
+        ctx.save_for_backward(*kept)  # type: ignore[arg-type]
         return _onednn(x, weight, bias)
 
     @staticmethod
@@ -79,11 +81,12 @@ class _Linear(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
-        rows, inputs = grad.flatten(0, -2), x.flatten(0, -2)  # (N, M), (N, K)
+        rows = grad.flatten(0, -2)  # (N, M)
         d_x = _onednn(grad, weight.t()) if needs_x else None
         d_bias = rows.sum(0) if needs_bias else None
         if not needs_weight:
             return d_x, None, d_bias
+        inputs = x.flatten(0, -2)  # (N, K)
         # Both operands lie across: oneDNN lays the first one out anew, so that is the narrow one.
         if rows.shape[1] <= inputs.shape[1]:
             return d_x, _onednn(rows.t(), inputs.t()), d_bias
@@ -95,7 +98,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if (
         x.dtype != torch.float32
         or x.dim() < 2
-        or x.shape[-1] != weight.shape[1]  # torch says so in its own words
+        or weight.shape[1:] != x.shape[-1:]  # torch says in its own words what does not fit
+        or (bias is not None and bias.shape != weight.shape[:1])
         or not x.is_cpu
         or x.numel() * weight.shape[0] < FEW
         or weight.dtype != torch.float32
@@ -125,12 +129,15 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
-def untouched(*layers: nn.Module) -> bool:
-    """Whether all are layers of this file as they were made, so that their weights say all.
+def untouched(*layers: nn.Module, biased: bool = False) -> bool:
+    """Whether all are layers of this file as they were made, so that their parameters say all.
 
     Not where one was adapted (LoRA), parametrised or hooked: then its `forward` has to be called.
     """
     return all(
-        type(layer) is Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+        type(layer) is Linear
+        and (layer.bias is not None) == biased
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
         for layer in layers
     )

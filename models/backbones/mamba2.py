@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
 from models.backbones.interface import scan_dtype
-from models.backbones.linear import Linear
+from models.backbones.linear import Linear, untouched
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
     ConvMixer,
@@ -137,9 +137,13 @@ class Mamba2Mixer(ConvMixer):
         return tuple(t.detach().numpy() for t in tensors)
 
     @property
-    def projections(self) -> tuple[nn.Module, ...]:
-        """The linear layers."""
-        return self.in_proj, self.out_proj
+    def entrance(self) -> nn.Linear:
+        """The layer that takes the input."""
+        return self.in_proj
+
+    def untouched(self) -> bool:
+        """Whether the weights of its linear layers say all that a kernel has to know."""
+        return untouched(self.in_proj, self.out_proj)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
-from models.backbones.linear import untouched
 from models.backbones.mixers.interface import Mixer
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
@@ -73,8 +72,12 @@ class ConvMixer(RecurrentMixer):
 
     @property
     @abstractmethod
-    def projections(self) -> tuple[nn.Module, ...]:
-        """The linear layers."""
+    def entrance(self) -> nn.Linear:
+        """The layer that takes the input."""
+
+    @abstractmethod
+    def untouched(self) -> bool:
+        """Whether the weights of its linear layers say all that a kernel has to know."""
 
     @abstractmethod
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -83,14 +86,20 @@ class ConvMixer(RecurrentMixer):
     def fuses_step(self, x: Tensor, state: MixerState) -> bool:
         """Whether a fused kernel takes a symbol x (B, D): of one sequence, without gradients."""
         return (
-            x.shape[0] == 1
+            x.shape[0] == state.ssm.shape[0] == 1
             and x.dtype == state.ssm.dtype == state.window.dtype
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled(x.device.type)
             and not counted()
             and self.kernel_on(x.device, x.dtype) == "numba"
-            and untouched(*self.projections)
+            and self.untouched()
+            and self.fits_input(x)
         )
+
+    def fits_input(self, x: Tensor) -> bool:
+        """Whether x (B, D) is of the width and the type of the weights; torch says what is not."""
+        weight = self.entrance.weight
+        return x.shape[1] == weight.shape[1] and x.dtype == weight.dtype
 
     def begin_fused_step(self, x: Tensor, state: MixerState) -> tuple[MixerState, Tensor]:
         """The state as a kernel can write over it, and room for its output (1, D)."""

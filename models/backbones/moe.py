@@ -146,14 +146,12 @@ class SparseMLP(nn.Module):
         y = self.experts(rows, chosen, gates.to(x.dtype)).view_as(x)
         return y if self.shared is None else y + self.shared(x)
 
-    def untouched(self) -> bool:
-        """Whether its weights say all that a kernel has to know."""
-        return untouched(self.gate) and (self.shared is None or self.shared.untouched())
-
-    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]:
-        """x + experts(norm(x)) of one position by a kernel."""
+    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array] | None:
+        """x + experts(norm(x)) of one position by a kernel; None where layers were changed."""
         from models.kernels.mlp_step import FusedExperts
 
+        if not untouched(self.gate) or (self.shared and not self.shared.untouched()):
+            return None
         experts = (self.experts.gate_proj, self.experts.up_proj, self.experts.down_proj)
         shared = () if self.shared is None else self.shared.weights()
         return FusedExperts(norm, eps, self.gate.weight, self.top_k, experts, shared)

@@ -46,6 +46,7 @@ from models.kernels.views import Views
 
 if TYPE_CHECKING:
     from models.kernels.attention_step import FusedAttention
+    from models.kernels.mlp_step import FusedBlock
 
 Array: TypeAlias = np.ndarray[Any, Any]
 # Prefixes of ours -> those of transformers' LlamaForCausalLM.
@@ -98,6 +99,7 @@ class Attention(nn.Module):
             raise ValueError(f"n_kv_heads={n_kv_heads} must divide n_heads={n_heads}")
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, d_model // n_heads
         self.attention, self.causal, self.qk_norm = attention, causal, qk_norm
+        self.d_model = d_model
         self.q_proj = projection(d_model, n_heads * self.head_dim)
         self.k_proj = projection(d_model, n_kv_heads * self.head_dim)
         self.v_proj = projection(d_model, n_kv_heads * self.head_dim)
@@ -105,7 +107,7 @@ class Attention(nn.Module):
         if qk_norm:
             self.q_norm = RMSNorm(self.head_dim, norm_eps)
             self.k_norm = RMSNorm(self.head_dim, norm_eps)
-        self._views = Views(self, self._fuse)
+        self._views = Views(self, self.fuse)
 
     def qkv(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys, values: (..., D) -> (..., H or K, d)."""
@@ -145,8 +147,10 @@ class Attention(nn.Module):
     def fuses_step(self, x: Tensor, cache: KVCache) -> bool:
         """Whether a fused kernel takes a position: of one sequence, without gradients."""
         return (
-            x.shape[0] == 1
+            x.shape[0] == cache.k.shape[0] == 1
             and x.is_cpu
+            and x.shape[1] == self.d_model
+            and x.dtype == next(self.parameters()).dtype
             and x.dtype == cache.k.dtype
             and x.dtype in (torch.float32, torch.float64)
             and self.attention == "sdpa"
@@ -156,17 +160,17 @@ class Attention(nn.Module):
             and numba_problem() is None
         )
 
-    def untouched(self) -> bool:
-        """Whether its weights say all that a kernel has to know."""
-        return untouched(self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+    def fused(self) -> "FusedAttention | None":
+        """A step on these parameters by a kernel, where `fuses_step`; None where layers changed."""
+        views = self._views()
+        return None if self._views.hooked else views
 
-    def fused(self) -> "FusedAttention":
-        """A step on these parameters by a kernel, for where `fuses_step`."""
-        return self._views()
-
-    def _fuse(self) -> "FusedAttention":
+    def fuse(self) -> "FusedAttention | None":
+        """The same, of what the layers are now."""
         from models.kernels.attention_step import FusedAttention
 
+        if not untouched(self.q_proj, self.k_proj, self.v_proj, self.o_proj):
+            return None
         projections = (self.q_proj, self.k_proj, self.v_proj, self.o_proj)
         q, k, v, o = (p.weight for p in projections)
         if not self.qk_norm:
@@ -233,10 +237,12 @@ class MLP(nn.Module):
         layers = (self.up_proj, self.down_proj)
         return untouched(*layers, self.gate_proj) if self.gated else untouched(*layers)
 
-    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]:
-        """x + mlp(norm(x)) of one position by a kernel."""
+    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array] | None:
+        """x + mlp(norm(x)) of one position by a kernel; None where layers were changed."""
         from models.kernels.mlp_step import FusedMLP
 
+        if not self.untouched():
+            return None
         return FusedMLP(norm, eps, self.weights())
 
     def flops(self, batch: int, length: int) -> int:
@@ -248,8 +254,7 @@ class FeedForward(Protocol):
     """What a block asks of its position-wise half."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
-    def untouched(self) -> bool: ...
-    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array]: ...
+    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array] | None: ...
     def flops(self, batch: int, length: int) -> int: ...
 
 
@@ -277,20 +282,21 @@ class Block(nn.Module):
         x = x + self.self_attn.step(self.input_layernorm(x), cos, sin, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
-    def untouched(self) -> bool:
-        """Whether the weights of both halves say all that a kernel has to know."""
-        return self.self_attn.untouched() and self.mlp.untouched()
+    def fused(self) -> "FusedBlock | None":
+        """A step on these parameters by kernels, for one sequence; None where layers changed."""
+        views = self._views()
+        return None if self._views.hooked else views
 
-    def fused_step(self, x: Array, turns: Arrays, cache: KVCache) -> Array:
-        """The same by kernels for one sequence, (D) -> (D), where `fuses_step`."""
-        norm, feed = self._views()
-        eps = self.input_layernorm.eps
-        return feed(self.self_attn.fused().half(x, norm, eps, turns, *cache.place()))
+    def _fuse(self) -> "FusedBlock | None":
+        from models.kernels.mlp_step import FusedBlock
 
-    def _fuse(self) -> tuple[Array, Callable[[Array], Array]]:
-        norm = self.post_attention_layernorm
-        gain: Array = self.input_layernorm.weight.detach().numpy()
-        return gain, self.mlp.fuse(norm.weight, norm.eps)
+        norm = self.input_layernorm
+        attention = self.self_attn.fuse()
+        after = self.post_attention_layernorm
+        feed = self.mlp.fuse(after.weight, after.eps)
+        if attention is None or feed is None:
+            return None
+        return FusedBlock(norm.weight, norm.eps, attention, feed)
 
 
 class Decoder(nn.Module):
@@ -337,15 +343,15 @@ class Decoder(nn.Module):
         """One symbol, (B, D) -> (B, D)."""
         cos, sin = self._positions(state, 1)
         layers = zip(self._blocks(), state.layers, strict=True)
-        if self._fuses_step(x, state):
-            turns, row = begin_fused_step(x, cos, sin)
-            for block, cache in layers:
-                row = block.fused_step(row, turns, cache)
-            x = torch.from_numpy(row)[None]
-        else:
+        fused = self._fused(x, state)
+        if fused is None:
             for block, cache in layers:
                 x = block.step(x, cos, sin, cache)
-        return self.norm(x), state
+            return self.norm(x), state
+        turns, row = begin_fused_step(x, cos, sin)
+        for step, cache in zip(fused, state.layers, strict=True):
+            row = step(row, turns, *cache.place())
+        return self.norm(torch.from_numpy(row)[None]), state
 
     def crop(self, state: TransformerState, length: int) -> TransformerState:
         """Keep the last `length` keys; they stay rotated at their absolute positions."""
@@ -377,10 +383,13 @@ class Decoder(nn.Module):
         fused = choose_kernel("auto", weight.device, weight.dtype, fits=fits)
         return f"{attention.attention}+numba" if fused == "numba" else attention.attention
 
-    def _fuses_step(self, x: Tensor, state: TransformerState) -> bool:
+    def _fused(self, x: Tensor, state: TransformerState) -> "list[FusedBlock] | None":
         first = next(iter(self._blocks()))
-        fits = first.self_attn.fuses_step(x, state.layers[0])
-        return fits and all(block.untouched() for block in self._blocks())
+        if not first.self_attn.fuses_step(x, state.layers[0]):
+            return None
+        found = [block.fused() for block in self._blocks()]
+        steps = [step for step in found if step is not None]
+        return steps if len(steps) == len(found) else None
 
     def _blocks(self) -> Iterable[Block]:
         return cast(Iterable[Block], self.layers)

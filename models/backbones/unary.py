@@ -20,7 +20,7 @@ def softplus(x: Tensor, kernel: str = "auto") -> Tensor:
 
     With `kernel` "torch" it is torch's there too.
     """
-    if kernel != "torch" and fuses(x, inference=x.numel() > FEW):
+    if kernel != "torch" and x.dim() and x.numel() and fuses(x, inference=x.numel() > FEW):
         from models.kernels.unary import softplus_fused
 
         return softplus_fused(x)
@@ -43,7 +43,7 @@ class _SquaredReLU(torch.autograd.Function):
 
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2. In training on a CPU fused."""
-    if fuses(x):
+    if x.dim() and x.numel() and fuses(x):
         from models.kernels.unary import squared_relu_fused
 
         return squared_relu_fused(x)

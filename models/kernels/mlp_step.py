@@ -6,17 +6,16 @@ one position without gradients, in fp32 or fp64.
 Shapes: D width, F hidden width, E experts; shared experts are one network of their own width.
 """
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.kernels.attention_step import Array, FusedAttention, Pair
 from models.kernels.compiled import jit, sigmoid
 from models.kernels.matvec import add_matvec, add_vecmat, matvec
 from models.kernels.rms_norm import rms_norm
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @jit
@@ -128,6 +127,20 @@ class FusedExperts:
         out = np.empty_like(x)
         sparse_half(x, self.norm, self.eps, self.router, self.top_k, self.weights, self.shared, out)
         return out
+
+
+class FusedBlock:
+    """Both halves of a block; the caller shares out the threads."""
+
+    def __init__(
+        self, norm: Tensor, eps: float, attention: FusedAttention, feed: Callable[[Array], Array]
+    ) -> None:
+        self.norm, self.eps = norm.detach().numpy(), eps
+        self.attention, self.feed = attention, feed
+
+    def __call__(self, x: Array, turns: Pair, cache: Pair, span: tuple[int, int]) -> Array:
+        """(D) -> (D), with what else `FusedAttention.half` takes."""
+        return self.feed(self.attention.half(x, self.norm, self.eps, turns, cache, span))
 
 
 def warm() -> None:

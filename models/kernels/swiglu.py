@@ -11,6 +11,7 @@ from typing import Any
 import numba
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from models.kernels.compiled import jit, run, sigmoid
 
@@ -71,6 +72,7 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
     ctx.save_for_backward(*inputs)
 
 
+@once_differentiable
 def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
     grads: tuple[Tensor, Tensor] = torch.ops.archbench.swiglu_backward(*ctx.saved_tensors, dy)
     return grads

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from models.kernels.compiled import jit, run, softplus, softplus_slope
 
@@ -85,6 +86,7 @@ def define(name: str, forward: Any, backward: Any) -> Callable[[Tensor], Tensor]
     def keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(output)
 
+    @once_differentiable
     def gradient(ctx: Any, dy: Tensor) -> Tensor:
         grad: Tensor = operators[1](*ctx.saved_tensors, dy)
         return grad

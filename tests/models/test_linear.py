@@ -74,6 +74,20 @@ def test_no_operand_has_gaps_between_its_rows(onednn: mock.Mock) -> None:
 
 
 @there
+def test_a_bias_with_gaps_and_an_input_that_is_written_over(onednn: mock.Mock) -> None:
+    x, weight = torch.randn(4, 5), torch.randn(3, 5)
+    for bias in (torch.arange(6.0)[::2], torch.ones(1).expand(3)):
+        torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias))
+    given = torch.randn(4, 5).requires_grad_()
+    hidden = given * 1
+    out = linear(hidden, weight)
+    hidden.mul_(2)  # of a weight that does not learn nothing is kept but the weight
+    out.sum().backward()
+    assert given.grad is not None
+    torch.testing.assert_close(given.grad, weight.sum(0).expand(4, 5))
+
+
+@there
 def test_what_needs_no_gradient_costs_no_product(onednn: mock.Mock) -> None:
     x, weight = torch.randn(4, 3), torch.randn(2, 3)
     linear(x.requires_grad_(), weight).sum().backward()

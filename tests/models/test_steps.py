@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.backbones import norm, transformer
+from models.backbones import norm
 from models.backbones.mamba import Mamba, MambaMixer
 from models.backbones.mamba2 import Mamba2, Mamba2Mixer
 from models.backbones.moe import MoE
@@ -21,6 +21,7 @@ from models.backbones.rwkv7 import RWKV7
 from models.backbones.transformer import Transformer
 from models.kernels.available import numba_problem
 from models.kernels.matvec import FEW
+from models.kernels.mlp_step import FusedBlock
 from models.kernels.rms_norm import rms_norm_fused
 
 pytestmark = pytest.mark.skipif(numba_problem() is not None, reason=str(numba_problem()))
@@ -148,9 +149,9 @@ def test_the_fused_form_runs(family: str) -> None:
     fused, _ = pair(family)
     module, name = {
         "rwkv": (RWKV7, "_fused_step"), "mamba": (MambaMixer, "_fused_step"),
-        "mamba2": (Mamba2Mixer, "_fused_step"), "transformer": (transformer.Block, "fused_step"),
-        "moe": (transformer.Block, "fused_step"), "squared": (transformer.Block, "fused_step"),
-        "unshared": (transformer.Block, "fused_step"),
+        "mamba2": (Mamba2Mixer, "_fused_step"), "transformer": (FusedBlock, "__call__"),
+        "moe": (FusedBlock, "__call__"), "squared": (FusedBlock, "__call__"),
+        "unshared": (FusedBlock, "__call__"),
     }[family]  # fmt: skip
     whole = getattr(module, name)
     with mock.patch.object(module, name, autospec=True, side_effect=whole) as seen:
@@ -240,6 +241,38 @@ def test_a_layer_that_was_adapted_is_called(
         expected = model(x)[0][:, 2:]
     torch.testing.assert_close(after, expected, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(after, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_put_in_another_place_is_seen(family: str) -> None:
+    """After steps that looked at what was there: every parameter anew, and a layer."""
+    model, plain = pair(family)
+    x = inputs(model, 1, 4)
+    written(model, x, 2)
+    for module in list(model.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(1.2 * parameter.detach()))
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(written(model, x, 2), written(plain, x, 2), rtol=1e-4, atol=1e-4)
+    name = LAYERS[family][-1]
+    parent, _, own = name.rpartition(".")
+    layer = copy.deepcopy(model.get_submodule(name))
+    with torch.no_grad():
+        next(layer.parameters()).mul_(2)
+    setattr(model.get_submodule(parent), own, layer)
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(written(model, x, 2), written(plain, x, 2), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_input_that_does_not_fit_is_torchs_error(family: str) -> None:
+    model, _ = pair(family)
+    state = model.init_state(1, device=torch.device("cpu"), dtype=torch.float32)  # type: ignore[operator]
+    x = inputs(model, 1, 1)[:, 0]
+    with torch.no_grad():
+        for wrong in (x[:, :2], torch.cat([x, x], 1), x.double()):
+            with pytest.raises(RuntimeError):
+                model.step(wrong, state)  # type: ignore[operator]
 
 
 @torch.no_grad()

@@ -122,3 +122,13 @@ def test_where_torchs_form_runs() -> None:
         torch.testing.assert_close(softplus(many), F.softplus(many))
         assert not torch.equal(softplus(many), F.softplus(many))  # the kernel's last digits
     assert softplus(drawn(0, 4)).shape == (0, 4)
+
+
+@cases
+def test_a_second_derivative_is_refused_and_odd_shapes_are_torchs(case: Case) -> None:
+    x = drawn(3, 4)
+    (slope,) = torch.autograd.grad(case.ours(x).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        torch.autograd.grad(slope.sum(), x)
+    assert case.ours(drawn(4, 0)).shape == (4, 0)
+    assert case.ours(torch.tensor(1.0).requires_grad_()).shape == ()

@@ -61,10 +61,12 @@ class AttentionMixer(Mixer):
     def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """(B, D) -> (B, D)."""
         cos, sin = self._positions(state, 1)
-        if not (self.attention.fuses_step(x, state.cache) and self.attention.untouched()):
+        fits = self.attention.fuses_step(x, state.cache)
+        fused = self.attention.fused() if fits else None
+        if fused is None:
             return self.attention.step(x, cos, sin, state.cache), state
         turns, row = begin_fused_step(x, cos, sin)
-        out = self.attention.fused().step(row, turns, *state.cache.place())
+        out = fused.step(row, turns, *state.cache.place())
         return torch.from_numpy(out)[None], state
 
     def _positions(self, state: AttentionState, count: int) -> tuple[Tensor, Tensor]:
