@@ -31,8 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
+from models.backbones.elementwise import softplus, swiglu
 from models.backbones.interface import scan_dtype
-from models.backbones.linear import Linear, untouched
+from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
     ConvMixer,
     MixerState,
@@ -41,8 +42,6 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
-from models.backbones.swiglu import swiglu
-from models.backbones.unary import softplus
 from models.kernels.available import MAX_HEAD, check_kernel
 
 NORM_EPS = 1e-6  # of q and k, as in flash-linear-attention
@@ -221,15 +220,6 @@ class GatedDeltaMixer(ConvMixer):
         with without_autocast(x.device):
             S, o = gated_delta_step(q, k, v, g, beta, state.ssm)
         return self._out(o, z), MixerState(window, S)
-
-    @property
-    def entrance(self) -> nn.Linear:
-        """The layer that takes the input."""
-        return self.in_proj_qkvz
-
-    def untouched(self) -> bool:
-        """Whether the weights of its linear layers say all that a kernel has to know."""
-        return untouched(self.in_proj_qkvz, self.in_proj_ba, self.out_proj)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from models.backbones.mixers.by_name import MIXERS
 from models.backbones.mixers.interface import Mixer
+from models.backbones.mlp import MLP
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
-from models.backbones.transformer import MLP
 
 
 class Layer(nn.Module):

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from models.kernels.available import counted
 
@@ -67,6 +67,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
+    # dx = g W, dW = g^T x, db = sum_n g_n, which are linear layers as well and differentiable.
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         needs_x, needs_weight, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
@@ -75,39 +76,49 @@ class _Linear(torch.autograd.Function):
         return _onednn(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: FunctionCtx, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
         rows = grad.flatten(0, -2)  # (N, M)
-        d_x = _onednn(grad, weight.t()) if needs_x else None
+        d_x = linear(grad, weight.t()) if needs_x else None
         d_bias = rows.sum(0) if needs_bias else None
         if not needs_weight:
             return d_x, None, d_bias
         inputs = x.flatten(0, -2)  # (N, K)
         # Both operands lie across: oneDNN lays the first one out anew, so that is the narrow one.
         if rows.shape[1] <= inputs.shape[1]:
-            return d_x, _onednn(rows.t(), inputs.t()), d_bias
-        return d_x, _onednn(inputs.t(), rows.t()).t(), d_bias
+            return d_x, linear(rows.t(), inputs.t()), d_bias
+        return d_x, linear(inputs.t(), rows.t()).t(), d_bias
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    # While torch compiles, sizes are symbols that a comparison would fix.
+    return (
+        not torch.compiler.is_compiling()
+        and all(_plain(t) for t in (x, weight, bias) if t is not None)
+        and x.dim() > 1
+        and weight.shape[1:] == x.shape[-1:]  # torch says in its own words what does not fit
+        and (bias is None or bias.shape == weight.shape[:1])
+        and x.numel() * weight.shape[0] >= FEW
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+        and product() == "onednn"
+        and not counted()
+    )
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Numbers in fp32 on a CPU, and no subclass of a tensor, which has products of its own."""
+    return (
+        tensor.dtype == torch.float32 and tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter)
+    )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K), weight (M, K), bias (M) -> (..., M)."""
-    if (
-        x.dtype != torch.float32
-        or x.dim() < 2
-        or weight.shape[1:] != x.shape[-1:]  # torch says in its own words what does not fit
-        or (bias is not None and bias.shape != weight.shape[:1])
-        or not x.is_cpu
-        or x.numel() * weight.shape[0] < FEW
-        or weight.dtype != torch.float32
-        or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
-        or product() == "torch"
-        or counted()
-    ):
+    if not _by_onednn(x, weight, bias):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
         y: Tensor = _Linear.apply(x, weight, bias)
@@ -120,24 +131,10 @@ class Linear(nn.Linear):
 
     @property
     def kernel_used(self) -> str | None:
-        """Where oneDNN takes what is large enough."""
+        """What takes the products that are large enough; None where all are torch's."""
         fits = self.weight.is_cpu and self.weight.dtype == torch.float32
         return "onednn" if fits and product() == "onednn" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) -> (..., M)."""
         return linear(x, self.weight, self.bias)
-
-
-def untouched(*layers: nn.Module, biased: bool = False) -> bool:
-    """Whether all are layers of this file as they were made, so that their parameters say all.
-
-    Not where one was adapted (LoRA), parametrised or hooked: then its `forward` has to be called.
-    """
-    return all(
-        type(layer) is Linear
-        and (layer.bias is not None) == biased
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-        for layer in layers
-    )

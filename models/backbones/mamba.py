@@ -24,27 +24,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
+from models.backbones.elementwise import softplus
 from models.backbones.interface import scan_dtype
-from models.backbones.linear import Linear, untouched
+from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
-    ConvMixer,
     MambaStack,
     MixerState,
+    StepMixer,
     init_residual,
     inverse_softplus_steps,
     without_autocast,
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
 from models.backbones.sizes import check_sizes
-from models.backbones.unary import softplus
 from models.kernels.available import MAX_STATES, check_kernel
-from models.kernels.views import Views
+from models.kernels.views import Array, Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer"]
 
 
-class MambaMixer(ConvMixer):
+class MambaMixer(StepMixer):
     """Section 3.4, figure 3: in-projection, convolution, selective scan, gate, out-projection."""
 
     def __init__(
@@ -101,8 +101,8 @@ class MambaMixer(ConvMixer):
 
     def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         """One symbol, (B, D) -> (B, D)."""
-        if self.fuses_step(x, state):
-            return self._fused_step(x, state)
+        if (fused := self.fused_step(x, state)) is not None:
+            return fused
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (B, E) each
         u, window = self.conv1d.step(u, state.window)
         delta, B, C = self._select(u)
@@ -116,30 +116,17 @@ class MambaMixer(ConvMixer):
         y = torch.addcmul(y, self.D, u) * F.silu(z)
         return self.out_proj(y.to(x.dtype)), MixerState(window, h)
 
-    def _fused_step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
-        """(1, D) -> (1, D); writes the new state over the old one."""
+    def run_kernel(self, weights: tuple[Any, ...], x: Array, *written: Array) -> None:
+        """x (D) in; the window, the scan's state and the output (D) are written."""
         from models.kernels.mamba_step import mamba_step
 
-        state, out = self.begin_fused_step(x, state)
-        mamba_step(self._views(), *(t.numpy()[0] for t in (x, *state, out)))
-        return out, state
+        mamba_step(weights, x, *written)
 
     def _weights_of_step(self) -> tuple[Any, ...]:
         tensors = (self.in_proj.weight, self.conv1d.weight[:, 0], self.conv1d.bias,
                    self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D,
                    self.out_proj.weight)  # fmt: skip
         return tuple(t.detach().numpy() for t in tensors)
-
-    @property
-    def entrance(self) -> nn.Linear:
-        """The layer that takes the input."""
-        return self.in_proj
-
-    def untouched(self) -> bool:
-        """Whether the weights of its linear layers say all that a kernel has to know."""
-        return untouched(self.in_proj, self.x_proj, self.out_proj) and untouched(
-            self.dt_proj, biased=True
-        )
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""

@@ -22,13 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.causal_conv import CausalConv
+from models.backbones.elementwise import softplus, swiglu
 from models.backbones.interface import scan_dtype
-from models.backbones.linear import Linear, untouched
+from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
     CHECKPOINT_NAMES,
-    ConvMixer,
     MambaStack,
     MixerState,
+    StepMixer,
     init_residual,
     inverse_softplus_steps,
     without_autocast,
@@ -36,10 +37,8 @@ from models.backbones.mamba_stack import (
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.ssd import ssd_chunked, ssd_step
-from models.backbones.swiglu import swiglu
-from models.backbones.unary import softplus
 from models.kernels.available import MAX_STATES, check_kernel
-from models.kernels.views import Views
+from models.kernels.views import Array, Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
 
@@ -60,7 +59,7 @@ class GatedNorm(RMSNorm):
         return F.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight
 
 
-class Mamba2Mixer(ConvMixer):
+class Mamba2Mixer(StepMixer):
     """One in-projection for everything, convolution over x, B and C, SSD, gated norm."""
 
     def __init__(
@@ -113,8 +112,8 @@ class Mamba2Mixer(ConvMixer):
 
     def step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         """One symbol, (B, D) -> (B, D)."""
-        if self.fuses_step(x, state):
-            return self._fused_step(x, state)
+        if (fused := self.fused_step(x, state)) is not None:
+            return fused
         z, xBC, dt = self._project(x)
         xBC, window = self.conv1d.step(xBC, state.window)
         wide = state.ssm.dtype
@@ -123,27 +122,16 @@ class Mamba2Mixer(ConvMixer):
             h, y = ssd_step(u, delta, A, B, C, D, state.ssm, self.nheads // self.ngroups)
         return self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z)), MixerState(window, h)
 
-    def _fused_step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
-        """(1, D) -> (1, D); writes the new state over the old one."""
+    def run_kernel(self, weights: tuple[Any, ...], x: Array, *written: Array) -> None:
+        """x (D) in; the window, the scan's state and the output (D) are written."""
         from models.kernels.mamba_step import mamba2_step
 
-        state, out = self.begin_fused_step(x, state)
-        mamba2_step(self._views(), self.norm.eps, *(t.numpy()[0] for t in (x, *state, out)))
-        return out, state
+        mamba2_step(weights, self.norm.eps, x, *written)
 
     def _weights_of_step(self) -> tuple[Any, ...]:
         tensors = (self.in_proj.weight, self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias,
                    self.A_log, self.D, self.norm.weight, self.out_proj.weight)  # fmt: skip
         return tuple(t.detach().numpy() for t in tensors)
-
-    @property
-    def entrance(self) -> nn.Linear:
-        """The layer that takes the input."""
-        return self.in_proj
-
-    def untouched(self) -> bool:
-        """Whether the weights of its linear layers say all that a kernel has to know."""
-        return untouched(self.in_proj, self.out_proj)
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the matrix states."""

@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.elementwise import softplus, swiglu
 from models.backbones.interface import scan_dtype
 from models.backbones.linear import Linear
 from models.backbones.mamba_stack import (
@@ -46,8 +47,6 @@ from models.backbones.mamba_stack import (
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.ssd import decayed_sums
-from models.backbones.swiglu import swiglu
-from models.backbones.unary import softplus
 from models.kernels.available import MAX_STATES, check_kernel
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba3", "Mamba3Mixer"]

@@ -18,7 +18,8 @@ from models.backbones.interface import scan_dtype
 from models.backbones.mixers.interface import Mixer
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
-from models.kernels.available import choose_kernel, counted, fallback
+from models.kernels.available import choose_kernel, fallback, steps_fused
+from models.kernels.views import Array, Views
 
 # Step sizes start log-uniform in this range (section 3.6 of arXiv:2312.00752, and mamba_ssm).
 DELTA_MIN, DELTA_MAX, DELTA_FLOOR = 1e-3, 1e-1, 1e-4
@@ -70,45 +71,9 @@ class RecurrentMixer(Mixer):
 class ConvMixer(RecurrentMixer):
     """A mixer whose state is a convolution's window and a matrix."""
 
-    @property
-    @abstractmethod
-    def entrance(self) -> nn.Linear:
-        """The layer that takes the input."""
-
-    @abstractmethod
-    def untouched(self) -> bool:
-        """Whether the weights of its linear layers say all that a kernel has to know."""
-
     @abstractmethod
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of the convolution's window and the scan's state."""
-
-    def fuses_step(self, x: Tensor, state: MixerState) -> bool:
-        """Whether a fused kernel takes a symbol x (B, D): of one sequence, without gradients."""
-        return (
-            x.shape[0] == state.ssm.shape[0] == 1
-            and x.dtype == state.ssm.dtype == state.window.dtype
-            and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled(x.device.type)
-            and not counted()
-            and self.kernel_on(x.device, x.dtype) == "numba"
-            and self.untouched()
-            and self.fits_input(x)
-        )
-
-    def fits_input(self, x: Tensor) -> bool:
-        """Whether x (B, D) is of the width and the type of the weights; torch says what is not."""
-        weight = self.entrance.weight
-        return x.shape[1] == weight.shape[1] and x.dtype == weight.dtype
-
-    def begin_fused_step(self, x: Tensor, state: MixerState) -> tuple[MixerState, Tensor]:
-        """The state as a kernel can write over it, and room for its output (1, D)."""
-        from models.kernels.compiled import share_threads
-
-        share_threads()
-        if not all(part.is_contiguous() for part in state):
-            state = MixerState(*(part.contiguous() for part in state))
-        return state, torch.empty_like(x)
 
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> MixerState:
         """Nothing seen: an empty window and a zero state."""
@@ -122,6 +87,42 @@ class ConvMixer(RecurrentMixer):
         """Window in `dtype` and matrix state in at least fp32, whatever the context."""
         window, ssm = self.state_shapes(batch)
         return math.prod(window) * dtype.itemsize + math.prod(ssm) * scan_dtype(dtype).itemsize
+
+
+class StepMixer(ConvMixer):
+    """With a kernel for one symbol: a Mamba-1 or -2."""
+
+    in_proj: nn.Linear
+    _views: Views[tuple[Any, ...]]  # of what the kernel reads
+
+    @abstractmethod
+    def run_kernel(self, weights: tuple[Any, ...], x: Array, *written: Array) -> None:
+        """x (D) in; the window, the scan's state and the output (D) are written."""
+
+    def fused_step(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState] | None:
+        """By the kernel, (1, D) -> (1, D), with the new state in the place of the old one.
+
+        None where it cannot, or not as the module is now.
+        """
+        if not (
+            steps_fused(x, *state)
+            and self.kernel_on(x.device, x.dtype) == "numba"
+            and (state.window.shape, state.ssm.shape) == self.state_shapes(1)
+        ):
+            return None
+        weights = self._views()
+        if weights is None or (x.shape[1:], x.dtype) != (
+            self.in_proj.weight.shape[1:], self.in_proj.weight.dtype
+        ):  # fmt: skip
+            return None
+        from models.kernels.compiled import first_rows
+
+        # What autograd saved is not written over.
+        if any(part.requires_grad or not part.is_contiguous() for part in state):
+            state = MixerState(*(p.clone(memory_format=torch.contiguous_format) for p in state))
+        out = torch.empty(x.shape, dtype=x.dtype)
+        self.run_kernel(weights, *first_rows(x, *state, out))
+        return out, state
 
 
 def inverse_softplus_steps(count: int) -> Tensor:

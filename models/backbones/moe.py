@@ -22,10 +22,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.backbones.linear import linear, untouched
+from models.backbones.attention_layer import Attention
+from models.backbones.elementwise import swiglu
+from models.backbones.linear import linear
+from models.backbones.mlp import MLP, projection
+from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
-from models.backbones.swiglu import swiglu
-from models.backbones.transformer import MLP, Array, Attention, Block, Decoder, projection
+from models.backbones.transformer import Block, Decoder
+from models.kernels.views import Array
 
 # Prefixes of ours -> those of transformers' MixtralForCausalLM, whose experts hold
 # `gate_up_proj` (E, 2F, D), our `gate_proj` and `up_proj` joined expert by expert, and `down_proj`
@@ -146,15 +150,13 @@ class SparseMLP(nn.Module):
         y = self.experts(rows, chosen, gates.to(x.dtype)).view_as(x)
         return y if self.shared is None else y + self.shared(x)
 
-    def fuse(self, norm: Tensor, eps: float) -> Callable[[Array], Array] | None:
-        """x + experts(norm(x)) of one position by a kernel; None where layers were changed."""
+    def fuse(self, norm: RMSNorm) -> Callable[[Array], Array]:
+        """x + experts(norm(x)) of one position by a kernel."""
         from models.kernels.mlp_step import FusedExperts
 
-        if not untouched(self.gate) or (self.shared and not self.shared.untouched()):
-            return None
         experts = (self.experts.gate_proj, self.experts.up_proj, self.experts.down_proj)
         shared = () if self.shared is None else self.shared.weights()
-        return FusedExperts(norm, eps, self.gate.weight, self.top_k, experts, shared)
+        return FusedExperts(norm.weight, norm.eps, self.gate.weight, self.top_k, experts, shared)
 
     def inactive_parameters(self) -> int:
         """Weights of the experts that one token does not choose."""

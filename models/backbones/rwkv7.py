@@ -15,20 +15,19 @@ checkpoint's are dropped on loading); ranks and the hidden width of the channel 
 Shapes: B batch, T time, D width, H heads, N head size.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
-from models.backbones.linear import untouched
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.rwkv7_time_mix import LN_X_EPS, LOG_DECAY, TimeMix
 from models.backbones.sizes import check_sizes, heads_of
-from models.kernels.available import MAX_HEAD, check_kernel, counted
+from models.kernels.available import MAX_HEAD, check_kernel, steps_fused
 from models.kernels.views import Views
 
 if TYPE_CHECKING:
@@ -58,11 +57,6 @@ class Block(nn.Module):
         self.ln2 = nn.LayerNorm(d_model)
         self.att = time_mix
         self.ffn = channel_mix
-
-    def untouched(self) -> bool:
-        """Whether its weights say all that a step has to know."""
-        att, ffn = self.att, self.ffn
-        return untouched(att.receptance, att.key, att.value, att.output, ffn.key, ffn.value)
 
     def forward(
         self, x: Tensor, v_first: Tensor | None, state: LayerState
@@ -116,18 +110,16 @@ class RWKV7(nn.Module):
                     chunk=chunk,
                     kernel=kernel,
                 ),
-                channel_mix=ChannelMix(d_model=d_model, d_ff=d_ff, layer=layer, n_layers=n_layers),
+                channel_mix=ChannelMix(
+                    d_model=d_model, d_ff=d_ff, layer=layer, n_layers=n_layers, kernel=kernel
+                ),
             )
             for layer in range(n_layers)
         )
         self.ln_out = nn.LayerNorm(d_model)
         self.register_load_state_dict_pre_hook(_drop_unused)
-        # Loading with assign=True replaces the parameters themselves.
-        self.register_load_state_dict_post_hook(_forget_packed)
-        self._packed: list[PackedBlock] = []
-        self._sources: list[nn.Parameter] = []
-        self._versions: list[int] = []
-        self._views = Views(self, self._fuse)
+        self._views = Views(self, self._weights_of_step)
+        self._packed = Views(self, self._pack, copies=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(B, T, D) -> hidden vectors (B, T, D), no auxiliary losses."""
@@ -161,44 +153,68 @@ class RWKV7(nn.Module):
         return self.ln_out(x), states
 
     def step(self, x: Tensor, state: list[LayerState]) -> tuple[Tensor, list[LayerState]]:
-        """One symbol, (B, D) -> (B, D); without gradients on packed weights."""
-        whole = torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type)
-        if whole or not all(block.untouched() for block in cast(Iterable[Block], self.blocks)):
-            hidden, state = self.prefill(x.unsqueeze(1), state)  # (B, 1, D)
-            return hidden.squeeze(1), state
+        """One symbol, (B, D) -> (B, D).
+
+        Without gradients one sequence by a kernel and several on packed weights, where the modules
+        are as they were made; else in the parallel form.
+        """
+        if torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
+            return self._step_in_parallel(x, state)
+        if self._takes(x, state) and (weights := self._views()) is not None:
+            return self._step_by_kernel(weights, x, state)
+        if (packed := self._packed()) is not None:
+            return self._step_packed(packed, x, state)
+        return self._step_in_parallel(x, state)
+
+    def _step_in_parallel(
+        self, x: Tensor, state: list[LayerState]
+    ) -> tuple[Tensor, list[LayerState]]:
+        hidden, state = self.prefill(x.unsqueeze(1), state)  # (B, 1, D)
+        return hidden.squeeze(1), state
+
+    def _step_packed(
+        self, packed: list[PackedBlock], x: Tensor, state: list[LayerState]
+    ) -> tuple[Tensor, list[LayerState]]:
         x = self._first.ln0(x)
-        if x.shape[0] == 1 and x.dtype == self.ln_out.weight.dtype and not counted():
-            fused = self._views()
-            if fused is not None:
-                return self._fused_step(fused, x, state)
         v_first: Tensor | None = None
         states = []
-        for packed, layer in zip(self._packed_blocks(), state, strict=True):
-            x, v_first, *new = block_step(packed, x, v_first, *layer)
+        for weights, layer in zip(packed, state, strict=True):
+            x, v_first, *new = block_step(weights, x, v_first, *layer)
             states.append(LayerState(*new))
         return self.ln_out(x), states
 
-    def _fused_step(
-        self, fused: "list[Weights]", x: Tensor, state: list[LayerState]
+    def _takes(self, x: Tensor, state: list[LayerState]) -> bool:
+        """Whether the kernel may take a symbol: of one sequence, without gradients."""
+        shape = (1, self.n_heads, self.head_size, self.head_size)
+        return (
+            steps_fused(x, *(part for layer in state for part in layer))
+            and (x.shape[1:], x.dtype) == ((self.d_model,), self.ln_out.weight.dtype)
+            and all(layer.wkv.shape == shape for layer in state)
+            and all(layer.time_mix.shape == layer.channel_mix.shape == x.shape for layer in state)
+            and self.kernel_used == "numba"
+        )
+
+    def _step_by_kernel(
+        self, weights: "list[Weights]", x: Tensor, state: list[LayerState]
     ) -> tuple[Tensor, list[LayerState]]:
         """(1, D) -> (1, D); writes the new state over the old one."""
-        from models.kernels.compiled import share_threads
+        from models.kernels.compiled import first_rows
         from models.kernels.rwkv7_step import block_step
 
-        share_threads()
-        if not all(layer.wkv.is_contiguous() for layer in state):
-            state = [LayerState(*(part.contiguous() for part in layer)) for layer in state]
-        row = x.numpy()[0]
+        # What autograd saved is not written over.
+        if any(p.requires_grad or not p.is_contiguous() for layer in state for p in layer):
+            state = [
+                LayerState(*(p.clone(memory_format=torch.contiguous_format) for p in layer))
+                for layer in state
+            ]
+        (row,) = first_rows(self._first.ln0(x))
         v_first = np.empty_like(row)
-        for weights, layer in zip(fused, state, strict=True):
-            row = block_step(weights, row, v_first, *(part[0] for part in layer))
+        for block, layer in zip(weights, state, strict=True):
+            row = block_step(block, row, v_first, *(part[0] for part in layer))
         return self.ln_out(torch.from_numpy(row)[None]), state
 
-    def _fuse(self) -> "list[Weights] | None":
-        """Each block's parameters as the kernel of a step takes them; None where it cannot run."""
-        weight = self.ln_out.weight
-        if weight.dtype.itemsize < 4 or self.kernel_used != "numba":
-            return None
+    def _weights_of_step(self) -> "list[Weights]":
+        """Each block's parameters as the kernel takes them."""
         from models.kernels.rwkv7_step import weights_of
 
         return [
@@ -209,27 +225,16 @@ class RWKV7(nn.Module):
             for block in self.blocks
         ]  # fmt: skip
 
+    @torch.no_grad()
+    def _pack(self) -> list[PackedBlock]:
+        return [
+            pack({name: p.detach() for name, p in block.named_parameters()})
+            for block in self.blocks
+        ]
+
     @property
     def _first(self) -> Block:
         return cast(Block, self.blocks[0])
-
-    def _packed_blocks(self) -> list[PackedBlock]:
-        """The weights packed for `step`, anew whenever one of them was written to or replaced."""
-        versions = [p._version for p in self._sources]
-        if not versions or versions != self._versions:
-            self._sources = list(self.parameters())
-            self._versions = [p._version for p in self._sources]
-            with torch.no_grad():
-                self._packed = [
-                    pack({name: p.detach() for name, p in block.named_parameters()})
-                    for block in self.blocks
-                ]
-        return self._packed
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moving or casting replaces the storage behind the parameters."""
-        self._sources = []
-        return super()._apply(fn, recurse)
 
     def crop(self, state: list[LayerState], length: int) -> list[LayerState]:
         """The state does not grow: nothing to forget."""
@@ -259,7 +264,3 @@ def _drop_unused(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_:
     """Official checkpoints hold block 0's v0, v1 and v2, which nothing reads."""
     for name in ("v0", "v1", "v2"):
         state_dict.pop(f"{prefix}blocks.0.att.{name}", None)
-
-
-def _forget_packed(module: nn.Module, *_: Any) -> None:
-    cast(RWKV7, module)._sources = []

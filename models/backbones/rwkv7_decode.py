@@ -1,8 +1,9 @@
 """RWKV-7 one token at a time, on packed weights.
 
-The arithmetic of `models.backbones.rwkv7.Block` for T = 1 and without gradients. At batch 1 a step
-is bound by the number of operators and by reading the weights, so the six token shifts, the three
-projections and the low-rank networks are stacked and each stack is one operator.
+The arithmetic of `models.backbones.rwkv7.Block` for T = 1 and without gradients, of several
+sequences, or of one where no kernel runs. A step of a few is bound by the number of operators and
+by reading the weights, so the six token shifts, the three projections and the low-rank networks are
+stacked, and each stack is one operator.
 
 Shapes: B batch, D width, H heads, N head size, R the largest rank; J low-rank networks (3 in block
 0, else 4), in the order value, decay, rate, gate.

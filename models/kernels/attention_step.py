@@ -2,13 +2,13 @@
 
 The arithmetic of `Attention.step` for one sequence without gradients, in fp32 or fp64: projections,
 rotation, the new place of the cache, attention over what it holds; and the half of a block around
-it, with its norm and its residual sum. The weights are read where they lie, so that nothing is
-packed and nothing can be stale.
+it, with its norm and its residual sum. The weights are read where they lie: nothing is packed, and
+an update in place is seen.
 
 Shapes: D width, H query heads, K key-value heads, d head width, C places of the cache.
 """
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor
 from models.kernels.compiled import LOG2E, exp2, jit
 from models.kernels.matvec import FEW, add_matvec, dot, matvec
 from models.kernels.rms_norm import rms_norm
+from models.kernels.views import Array
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Pair: TypeAlias = tuple[Array, Array]
 
 
@@ -117,17 +117,19 @@ def attention_half(x, norm, norm_eps, weights, gains, eps, turns, cache, span, o
 class FusedAttention:
     """Attention of one position on the parameters of a layer; the caller shares out the threads.
 
-    `gains` are the weights of the query's and the key's norm, or none, and `eps` is theirs.
+    `gains` are the weights of the query's and the key's norm, or none, and `eps` is theirs; `norm`
+    is the weight and the epsilon of the norm before it, which `half` takes.
     """
 
     def __init__(
         self, projections: tuple[Tensor, Tensor, Tensor, Tensor],
-        gains: tuple[Tensor, Tensor] | None, eps: float,
+        gains: tuple[Tensor, Tensor] | None, eps: float, norm: tuple[Tensor, float] | None = None,
     ) -> None:  # fmt: skip
         self.weights = tuple(w.detach().numpy() for w in projections)
         none = np.empty(0, self.weights[0].dtype)
         self.gains = (none, none) if gains is None else tuple(g.detach().numpy() for g in gains)
         self.eps = eps
+        self.norm = None if norm is None else (norm[0].detach().numpy(), norm[1])
 
     def step(self, h: Array, turns: Pair, cache: Pair, span: tuple[int, int]) -> Array:
         """attention(h) of h (D), with `turns`, `cache` and `span` as the kernel has them: (D)."""
@@ -135,12 +137,11 @@ class FusedAttention:
         attention_step(h, self.weights, self.gains, self.eps, turns, cache, span, out, out)
         return out
 
-    def half(
-        self, x: Array, norm: Array, eps: float, turns: Pair, cache: Pair, span: tuple[int, int]
-    ) -> Array:
-        """x + attention(norm(x)), where `norm` (D) and `eps` are those of an RMSNorm: (D)."""
+    def half(self, x: Array, turns: Pair, cache: Pair, span: tuple[int, int]) -> Array:
+        """x + attention(norm(x)): (D)."""
+        assert self.norm is not None
         out = np.empty_like(x)
-        attention_half(x, norm, eps, self.weights, self.gains, self.eps, turns, cache, span, out)
+        attention_half(x, *self.norm, self.weights, self.gains, self.eps, turns, cache, span, out)
         return out
 
 
@@ -148,6 +149,6 @@ def warm() -> None:
     """Compile all kernels, or load them from numba's cache."""
     one, eye, places = torch.ones(2), torch.eye(2), np.ones((1, 2, 2), np.float32)
     row = one.numpy()
-    attention = FusedAttention((eye, eye, eye, eye), (one, one), 1e-6)
-    attention.half(row, row, 1e-6, (row, row), (places, places), (0, 1))
+    attention = FusedAttention((eye, eye, eye, eye), (one, one), 1e-6, (one, 1e-6))
+    attention.half(row, (row, row), (places, places), (0, 1))
     attention.step(row, (row, row), (places, places), (0, 1))

@@ -36,10 +36,28 @@ def fuses(x: torch.Tensor, *, inference: bool = False) -> bool:
     With `inference` also without gradients. Not while torch compiles, which fuses by itself.
     """
     return (
+        not torch.compiler.is_compiling()
+        and x.is_cpu
+        and x.dtype in (torch.float32, torch.float64)
+        and x.dim() > 0
+        and x.numel() > 0
+        and (inference or torch.is_grad_enabled())
+        and not counted()
+        and numba_problem() is None
+    )
+
+
+def steps_fused(x: torch.Tensor, *kept: torch.Tensor) -> bool:
+    """Whether a kernel may take a step: of one sequence, without gradients, in fp32 or fp64.
+
+    x (B, D) is its input, `kept` what its layer carries, (B, ...).
+    """
+    return (
         x.is_cpu
         and x.dtype in (torch.float32, torch.float64)
-        and (inference or torch.is_grad_enabled())
-        and not torch.compiler.is_compiling()
+        and all(t.shape[:1] == (1,) and t.dtype == x.dtype for t in (x, *kept))
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
         and not counted()
         and numba_problem() is None
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from models.kernels.compiled import blocks_of, jit, run, sigmoid
+from models.kernels.operators import register_gradient
 
 BLOCK = 256  # channels of one work item
 # Rows of the workspace: the convolution before SiLU, its gradient, and that of the bias.
@@ -130,9 +131,7 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
     return grads
 
 
-torch.library.register_autograd(
-    "archbench::causal_conv", _gradients, setup_context=_setup_context, lib=library
-)
+register_gradient(library, "causal_conv", _gradients, _setup_context)
 
 
 def causal_conv_fused(x: Tensor, weight: Tensor, bias: Tensor, window: Tensor | None) -> Tensor:

@@ -86,6 +86,12 @@ def run(kernel: Any, *tensors: Tensor) -> None:
     kernel(*(x.detach().numpy() for x in tensors))
 
 
+def first_rows(*tensors: Tensor) -> tuple[Any, ...]:
+    """Arrays on the first item of each, contiguous, for kernels that share out torch's threads."""
+    share_threads()
+    return tuple(t.detach().contiguous().numpy()[0] for t in tensors)
+
+
 def share_threads() -> None:
     """Let this thread's kernels have as many threads as torch uses; it is cheap to ask again."""
     count = torch.get_num_threads()

@@ -6,16 +6,22 @@ one position without gradients, in fp32 or fp64.
 Shapes: D width, F hidden width, E experts; shared experts are one network of their own width.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.kernels.attention_step import Array, FusedAttention, Pair
 from models.kernels.compiled import jit, sigmoid
 from models.kernels.matvec import add_matvec, add_vecmat, matvec
 from models.kernels.rms_norm import rms_norm
+from models.kernels.views import Array
+
+
+@jit
+def square_positive(x):  # type: ignore[no-untyped-def]
+    """max(x, 0)^2 in place."""
+    for j in range(x.shape[0]):
+        positive = max(x[j], x.dtype.type(0))
+        x[j] = positive * positive
 
 
 @jit
@@ -45,9 +51,7 @@ def relu2_half(x, norm, eps, weights, out):  # type: ignore[no-untyped-def]
     h, hidden = np.empty_like(x), np.empty(W_up.shape[0], x.dtype)
     rms_norm(x, norm, eps, h)
     matvec(W_up, h, hidden)
-    for j in range(hidden.shape[0]):
-        positive = max(hidden[j], x.dtype.type(0))
-        hidden[j] = positive * positive
+    square_positive(hidden)
     add_matvec(x, W_down, hidden, out)
 
 
@@ -127,20 +131,6 @@ class FusedExperts:
         out = np.empty_like(x)
         sparse_half(x, self.norm, self.eps, self.router, self.top_k, self.weights, self.shared, out)
         return out
-
-
-class FusedBlock:
-    """Both halves of a block; the caller shares out the threads."""
-
-    def __init__(
-        self, norm: Tensor, eps: float, attention: FusedAttention, feed: Callable[[Array], Array]
-    ) -> None:
-        self.norm, self.eps = norm.detach().numpy(), eps
-        self.attention, self.feed = attention, feed
-
-    def __call__(self, x: Array, turns: Pair, cache: Pair, span: tuple[int, int]) -> Array:
-        """(D) -> (D), with what else `FusedAttention.half` takes."""
-        return self.feed(self.attention.half(x, self.norm, self.eps, turns, cache, span))
 
 
 def warm() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.kernels.operators import register_gradient
+
 
 def channels_last(state: Tensor) -> Tensor:
     """(..., E, N) -> a copy as (..., N, E), so that inner loops run over channels."""
@@ -40,9 +42,7 @@ def differentiate(library: torch.library.Library, name: str) -> None:
         *grads, d_state = backward(*saved, d_output, d_last)
         return (*grads, d_state if ctx.has_state else None, None)
 
-    torch.library.register_autograd(
-        f"archbench::{name}", gradients, setup_context=setup_context, lib=library
-    )
+    register_gradient(library, name, gradients, setup_context)
 
 
 def recur(operator: Any, tensors: Sequence[Tensor], state: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -2,22 +2,22 @@
 
 The arithmetic of `models.backbones.rwkv7.Block` for B = T = 1, without gradients, in fp32 or fp64.
 At that size a step is bound by the number of calls and by reading the weights. They are read where
-they lie, so nothing is packed and nothing can be stale, and the new state is written over the old
+they lie: nothing is packed, and an update in place is seen. The new state is written over the old
 one, which is consumed.
 
 Shapes: D width, H heads, N head size, R a low-rank network's inner width, F hidden width.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from models.kernels.compiled import LOG2E, exp2, jit, sigmoid
 from models.kernels.matvec import add_matvec, matvec
-
-Array: TypeAlias = np.ndarray[Any, Any]
+from models.kernels.mlp_step import square_positive
+from models.kernels.views import Array
 
 TANH, SIGMOID, LINEAR = 0, 1, 2
 
@@ -184,9 +184,7 @@ def block_kernel(  # type: ignore[no-untyped-def]
     add_matvec(x, W_o, y, out)
     enter_ffn(*enter_ffn_of, out, ffn_last, y)
     matvec(ffn_key, y, hidden)
-    for j in range(hidden.shape[0]):
-        positive = max(hidden[j], kind.type(0))
-        hidden[j] = positive * positive
+    square_positive(hidden)
     add_matvec(out, ffn_value, hidden, out)
 
 

@@ -28,8 +28,7 @@ MODULES = (
     "mlp_step",
     "matvec",
     "rms_norm",
-    "swiglu",
-    "unary",
+    "elementwise",
 )  # the slowest first
 
 
@@ -57,7 +56,7 @@ def rwkv7() -> list[nn.Module]:
     return [model]
 
 
-# Kernels that take a model's packed parameters are compiled by a step of it.
+# Kernels that read a model's parameters are compiled by a step of it.
 STEPPED = {"mamba_step": mambas, "rwkv7_step": rwkv7}
 
 

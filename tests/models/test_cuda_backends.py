@@ -47,11 +47,11 @@ CASES = [
     ("mamba_ssm", "hybrid", {"pattern": ["mamba", "mamba2", "mamba3", "attention"]},
      {"causal_conv1d_fn", "causal_conv1d_update", "selective_scan_fn", "selective_state_update",
       "mamba_chunk_scan_combined", "mamba3_siso_combined"},
-     "selective_scan_fn+mamba_chunk_scan_combined+mamba3_siso_combined+torch+sdpa"),
+     "selective_scan_fn+mamba_chunk_scan_combined+mamba3_siso_combined+torch+sdpa+numba"),
     ("fla", "hybrid", {"pattern": ["gated_delta", "rwkv", "attention"]},
      {"chunk_rwkv7", "fused_mul_recurrent_rwkv7", "chunk_gated_delta_rule",
       "fused_recurrent_gated_delta_rule"},
-     "chunk_gated_delta_rule+chunk_rwkv7+sdpa"),
+     "chunk_gated_delta_rule+chunk_rwkv7+sdpa+numba"),
 ]  # fmt: skip
 IDS = [f"{backend}-{model}-{'-'.join(options)}" for backend, model, options, *_ in CASES]
 

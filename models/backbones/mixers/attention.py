@@ -4,13 +4,18 @@ Shapes: B batch, T time, D width.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from models.backbones.attention import KVCache, Rope
+from models.backbones.attention_layer import Attention
 from models.backbones.mixers.interface import Mixer
-from models.backbones.transformer import Attention, begin_fused_step
+from models.kernels.views import Views
+
+if TYPE_CHECKING:
+    from models.kernels.attention_step import FusedAttention
 
 
 @dataclass
@@ -48,6 +53,7 @@ class AttentionMixer(Mixer):
             residual_init=0.0,
         )
         self.rope = Rope(self.attention.head_dim, rope_theta)
+        self._views = Views(self, self._fuse)
 
     def forward(
         self, x: Tensor, state: AttentionState | None
@@ -61,13 +67,17 @@ class AttentionMixer(Mixer):
     def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """(B, D) -> (B, D)."""
         cos, sin = self._positions(state, 1)
-        fits = self.attention.fuses_step(x, state.cache)
-        fused = self.attention.fused() if fits else None
-        if fused is None:
+        fused = self._views() if self.attention.takes(x, state.cache) else None
+        if fused is None or x.dtype != self.attention.q_proj.weight.dtype:
             return self.attention.step(x, cos, sin, state.cache), state
-        turns, row = begin_fused_step(x, cos, sin)
-        out = fused.step(row, turns, *state.cache.place())
+        from models.kernels.compiled import first_rows
+
+        row, *turns = first_rows(x, cos[0].to(x.dtype), sin[0].to(x.dtype))
+        out = fused.step(row, (turns[0], turns[1]), *state.cache.place())
         return torch.from_numpy(out)[None], state
+
+    def _fuse(self) -> "FusedAttention":
+        return self.attention.fuse()
 
     def _positions(self, state: AttentionState, count: int) -> tuple[Tensor, Tensor]:
         start, state.position = state.position, state.position + count
@@ -91,5 +101,5 @@ class AttentionMixer(Mixer):
         return self.attention.flops(batch, length)
 
     def kernel_on(self, device: torch.device, dtype: torch.dtype) -> str:
-        """The kernel of the parallel form, as it was asked for."""
-        return self.attention.attention
+        """The kernel of the parallel form, as it was asked for, and what takes single steps."""
+        return self.attention.kernel_on(device, dtype)
