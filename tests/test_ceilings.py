@@ -24,28 +24,24 @@ COPY_MIB = 4
 FACTOR = 4  # the machine may be busy with something else during one of the two
 
 
+def context(folder: Path, dtype: torch.dtype = torch.float32, limits: Limits = LIMITS) -> Context:
+    scenario = {"name": "ceilings", "sides": {"cpu": SIDES}, "copy_mib": {"cpu": COPY_MIB}}
+    return Context(
+        task=None,  # type: ignore[arg-type]
+        build=None,  # type: ignore[arg-type]
+        config={"scenario": scenario},
+        recipe=Recipe(lr=0.0, adam_ratio=0.0, weight_decay=0.0, cooldown=0.0, clip=1.0),
+        limits=limits,
+        device=torch.device("cpu"),
+        dtype=dtype,
+        workdir=folder,
+    )
+
+
 def run(
     folder: Path, dtype: torch.dtype = torch.float32, limits: Limits = LIMITS
 ) -> dict[str, Any]:
-    recipe = Recipe(lr=0.0, adam_ratio=0.0, weight_decay=0.0, cooldown=0.0, clip=1.0)
-    return ceilings.run(
-        Context(
-            task=None,  # type: ignore[arg-type]
-            build=None,  # type: ignore[arg-type]
-            config={
-                "scenario": {
-                    "name": "ceilings",
-                    "sides": {"cpu": SIDES},
-                    "copy_mib": {"cpu": COPY_MIB},
-                }
-            },
-            recipe=recipe,
-            limits=limits,
-            device=torch.device("cpu"),
-            dtype=dtype,
-            workdir=folder,
-        )
-    )
+    return ceilings.run(context(folder, dtype, limits))
 
 
 def by_hand(call: Callable[[], object]) -> float:
@@ -103,6 +99,17 @@ def test_the_faster_form_is_the_ceiling(tmp_path: Path, monkeypatch: pytest.Monk
     figures = run(tmp_path)["figures"]
     assert figures["matmul_by"] == "fast"
     assert called.count("slow") == ceilings.TRIALS * len(SIDES)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+def test_torch_and_onednn_take_the_same_product(tmp_path: Path) -> None:
+    a, b, c = (torch.randn(48, 48) for _ in range(3))
+    forms = ceilings._forms(context(tmp_path))
+    assert set(forms) == {"torch", "onednn"}
+    forms["torch"](a, b, c)
+    torch.testing.assert_close(c, a @ b)
+    torch.testing.assert_close(forms["onednn"](a, b, c), a @ b.T)
+    assert set(ceilings._forms(context(tmp_path, torch.bfloat16))) == {"torch"}
 
 
 def test_the_record_holds_what_its_figures_are_made_of(tmp_path: Path) -> None:

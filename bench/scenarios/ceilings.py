@@ -19,7 +19,6 @@ from bench.scenarios.base import Context
 
 MIB = 1 << 20
 TRIALS = 3  # calls that show which of two forms is the faster one
-
 LINEAR = "_linear_pointwise"  # torch's name for oneDNN's a b^T
 Product = Callable[[Tensor, Tensor, Tensor], object]
 

@@ -12,9 +12,8 @@ Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head wid
 import contextlib
 import importlib.util
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,13 +24,13 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.utils._python_dispatch import _disable_current_modes, is_in_torch_dispatch_mode
 
 from models.backbones.causal_attention import attend_in_blocks, in_blocks
+from models.kernels.views import Pair
 
 KERNELS = ("eager", "sdpa", "flex", "sdpa_flash", "sdpa_efficient", "flash_attn")
 OF_TORCH = {
     "sdpa_flash": SDPBackend.FLASH_ATTENTION,
     "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
-Arrays: TypeAlias = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 SHORT_TYPES = (torch.float16, torch.bfloat16)
 WIDEST_HEAD = 256  # of FlashAttention on CUDA
 
@@ -252,10 +251,11 @@ class KVCache:
         if self.stop + count > self.k.shape[2]:
             self._make_room(count)
 
-    def place(self) -> tuple[Arrays, tuple[int, int]]:
-        """Room for one position more, which counts as kept: keys and values (K, room, d) of the
-        first sequence as arrays, which position is the oldest that is kept, and where the new one
-        goes.
+    def place(self) -> tuple[Pair, tuple[int, int]]:
+        """Room for one position more, which counts as kept from now on.
+
+        Returns the first sequence's keys and values (K, room, d), and of the positions the oldest
+        that is kept and the new one.
         """
         self.reserve(1)
         self.stop += 1

@@ -8,8 +8,6 @@ an update in place is seen.
 Shapes: D width, H query heads, K key-value heads, d head width, C places of the cache.
 """
 
-from typing import TypeAlias
-
 import numpy as np
 import torch
 from numba import prange
@@ -18,9 +16,7 @@ from torch import Tensor
 from models.kernels.compiled import LOG2E, exp2, jit
 from models.kernels.matvec import FEW, add_matvec, dot, matvec
 from models.kernels.rms_norm import rms_norm
-from models.kernels.views import Array
-
-Pair: TypeAlias = tuple[Array, Array]
+from models.kernels.views import Array, Pair
 
 
 @jit

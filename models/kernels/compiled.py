@@ -38,7 +38,7 @@ def _coefficients(function: Any, degree: int) -> tuple[Any, ...]:
     return tuple(np.float32(c) for c in fitted.convert(kind=np.polynomial.Polynomial).coef)
 
 
-# log(1 + t) / t to a relative 4e-8, and (1 - e^-t) / t to 1e-9.
+# log(1 + t) / t and (1 - e^-t) / t, to a relative 1.4e-7 in fp32.
 _L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8, _L9 = _coefficients(lambda t: np.log1p(t) / t, 9)
 _F0, _F1, _F2, _F3, _F4, _F5, _F6 = _coefficients(lambda t: -np.expm1(-t) / t, 6)
 _HALF, _LOWEST = np.float32(0.5), np.float32(-126)
@@ -78,8 +78,8 @@ def _warn_uncached(reason: str) -> None:
 def run(kernel: Any, *tensors: Tensor) -> None:
     """Call a parallel kernel on contiguous tensors with as many threads as torch uses.
 
-    torch allocates what a kernel returns, so that its meters see it; a thread's workspace, below a
-    megabyte, is numba's.
+    What it returns is among `tensors`, so that torch's meters see it; a thread's workspace, below
+    a megabyte, is numba's.
     """
     assert all(x.is_contiguous() for x in tensors)
     share_threads()

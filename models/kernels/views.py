@@ -15,6 +15,7 @@ from torch.nn.modules.module import (
 )
 
 Array: TypeAlias = np.ndarray[Any, Any]
+Pair: TypeAlias = tuple[Array, Array]
 T = TypeVar("T")
 _registered = 0  # parameters and modules that any module was given so far
 
@@ -40,7 +41,8 @@ class Views(Generic[T]):
 
     To be made when the module is complete. Arrays on the parameters' own memory need no more;
     where `make` copies, `copies` has it built anew after an update in place too. What is no
-    parameter (an epsilon, a number of experts) is read when it is built.
+    parameter (an epsilon, a number of experts, a `forward` that an instance was given) is read
+    when it is built, and not looked at again.
     """
 
     def __init__(self, module: nn.Module, make: Callable[[], T], *, copies: bool = False) -> None:
