@@ -2,8 +2,8 @@
 
 RoFormer (arXiv:2104.09864) for positions. The kernels of the parallel form: `eager` is the plain
 equation; `sdpa` is torch's `scaled_dot_product_attention`, which runs FlashAttention
-(arXiv:2205.14135) where it can, on a CPU block by block (causal_attention.py); `sdpa_flash` and
-`sdpa_efficient` are that kernel of torch's or none; `flex` is FlexAttention (arXiv:2412.05496);
+(arXiv:2205.14135) where it can, and our fused kernel where that is faster on a CPU; `sdpa_flash`
+and `sdpa_efficient` are that kernel of torch's or none; `flex` is FlexAttention (arXiv:2412.05496);
 `flash_attn` is the package of FlashAttention-2 (arXiv:2307.08691).
 
 Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head width.
@@ -12,7 +12,6 @@ Shapes: B batch, T queries, S keys, H query heads, K key-value heads, d head wid
 import contextlib
 import importlib.util
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.utils._python_dispatch import _disable_current_modes, is_in_torch_dispatch_mode
 
-from models.backbones.causal_attention import attend_in_blocks, in_blocks
+from models.kernels.available import fuses
 from models.kernels.views import Pair
 
 KERNELS = ("eager", "sdpa", "flex", "sdpa_flash", "sdpa_efficient", "flash_attn")
@@ -33,6 +32,7 @@ OF_TORCH = {
 }
 SHORT_TYPES = (torch.float16, torch.bfloat16)
 WIDEST_HEAD = 256  # of FlashAttention on CUDA
+SHORTEST = 128  # queries; below, half of the fused kernel's blocks are the future
 
 
 class Rope(nn.Module):
@@ -174,6 +174,31 @@ def _attend_by_package(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tens
     return y.transpose(1, 2)
 
 
+def _fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    return (
+        q.dim() == k.dim() == 4
+        and k.shape == v.shape
+        and q.shape[::3] == k.shape[::3]  # B and d
+        and q.shape[1] % k.shape[1] == 0
+        and q.dtype == k.dtype == v.dtype
+        and k.is_cpu
+        and v.is_cpu
+    )
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether our kernel is the faster one for causal attention over (B, H or K, T or S, d)."""
+    return (
+        fuses(q, inference=True)
+        and _fit(q, k, v)  # torch says in its own words what does not
+        and SHORTEST <= q.shape[2] <= k.shape[2]
+        # A thread takes a head. With fewer heads than threads torch keeps more of them busy.
+        and k.shape[0] * k.shape[1] >= torch.get_num_threads()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Tensor:
     """Attention of (B, H, T, d) over (B, K, S, d), K a divisor of H: -> (B, H, T, d).
 
@@ -195,8 +220,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Ten
         counted = is_in_torch_dispatch_mode()
         with _disable_current_modes() if counted else contextlib.nullcontext():
             return run(q, k, v, block_mask=mask, enable_gqa=True)  # type: ignore[operator]
-    if kernel == "sdpa" and causal and in_blocks(q, k):
-        return attend_in_blocks(q, k, v)
+    if kernel == "sdpa" and causal and fused(q, k, v):
+        from models.kernels.causal_attention import attend_fused
+
+        return attend_fused(q, k, v)
     if kernel == "sdpa" and (queries == keys or not causal):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
     seen = None

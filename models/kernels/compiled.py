@@ -5,6 +5,7 @@ import hashlib
 import math
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 LOG2E = math.log2(math.e)
 # 2^f on [-1/2, 1/2]: the polynomial through it at the Chebyshev points, to a relative 1.1e-7.
 _P = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[-0.5, 0.5])
-_P0, _P1, _P2, _P3, _P4, _P5 = (
-    np.float32(c) for c in _P.convert(kind=np.polynomial.Polynomial).coef
-)
+POWERS = tuple(np.float32(c) for c in _P.convert(kind=np.polynomial.Polynomial).coef)
+_P0, _P1, _P2, _P3, _P4, _P5 = POWERS
 
 
 def _coefficients(function: Any, degree: int) -> tuple[Any, ...]:
@@ -75,15 +75,15 @@ def _warn_uncached(reason: str) -> None:
     print(f"warning: kernels are compiled anew in every process: {reason}", file=sys.stderr)
 
 
-def run(kernel: Any, *tensors: Tensor) -> None:
-    """Call a parallel kernel on contiguous tensors with as many threads as torch uses.
+def run(kernel: Any, *tensors: Tensor, numbers: Sequence[float] = ()) -> None:
+    """Call a parallel kernel on contiguous tensors, and numbers, with as many threads as torch's.
 
     What it returns is among `tensors`, so that torch's meters see it; a thread's workspace, below
     a megabyte, is numba's.
     """
     assert all(x.is_contiguous() for x in tensors)
     share_threads()
-    kernel(*(x.detach().numpy() for x in tensors))
+    kernel(*(x.detach().numpy() for x in tensors), *numbers)
 
 
 def first_rows(*tensors: Tensor) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ MODULES = (
     "wkv7",
     "selective_scan",
     "ssd",
+    "causal_attention",
     "causal_conv",
     "rwkv7_step",
     "mamba_step",

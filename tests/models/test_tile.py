@@ -1,0 +1,119 @@
+"""Products of tiles and passes over rows, in vectors of every size, against numpy."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.kernels.available import numba_problem
+
+if numba_problem() is not None:
+    pytest.skip("the kernels need numba", allow_module_level=True)
+
+import numba
+
+from models.kernels.tile import BYTES, COLUMNS, ROWS, multiply, tile_of
+from models.kernels.vectors import row_functions
+
+KINDS = [np.float32, np.float64]
+SIZES = [16, 32, 64]  # NEON and SSE, AVX, AVX-512: LLVM splits what a processor does not have
+COUNT = 64
+
+
+def drawn(shape: tuple[int, ...], kind: Any) -> Any:
+    return np.random.default_rng(0).standard_normal(shape).astype(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("columns", [COLUMNS, 3 * COLUMNS, 4 * COLUMNS, 7 * COLUMNS])
+@pytest.mark.parametrize("depth", [0, 1, 20])
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_product(kind: Any, columns: int, depth: int, fresh: bool, turned: bool) -> None:
+    rows = 3 * ROWS
+    a, b, c = (
+        drawn((rows, depth), kind),
+        drawn((depth, columns), kind),
+        drawn((rows, columns), kind),
+    )
+    room = np.full(5 + rows * (columns + 2), 7, kind)  # rows with gaps between, which stay
+    inside = room[5:].reshape(rows, columns + 2)
+    inside[:, :columns] = c
+    left = np.ascontiguousarray(a.T if turned else a).ravel()
+    steps = (1, rows) if turned else (depth, 1)
+    multiply(
+        left, 0, *steps, b.ravel(), 0, columns, room, 5, columns + 2, rows, columns, depth, fresh
+    )
+    error = 1e-5 if kind == np.float32 else 1e-12
+    np.testing.assert_allclose(
+        inside[:, :columns], a @ b + (0 if fresh else c), rtol=error, atol=error
+    )
+    assert (room[:5] == 7).all()
+    assert (inside[:, columns:] == 7).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_tile_of_any_vectors(kind: Any, size: int) -> None:
+    vectors, depth = 2, 9
+    tile = tile_of(vectors, fresh=True, size=size)
+    columns = vectors * size // np.dtype(kind).itemsize
+    a, b, c = (
+        drawn((ROWS, depth), kind),
+        drawn((depth, columns), kind),
+        np.zeros((ROWS, columns), kind),
+    )
+
+    @numba.njit
+    def once(a: Any, b: Any, c: Any) -> None:
+        tile(a, 0, depth, 1, b, 0, columns, c, 0, columns, depth)
+
+    once(a.ravel(), b.ravel(), c.ravel())
+    np.testing.assert_allclose(c, a @ b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_rows(kind: Any, size: int) -> None:
+    largest, exponentiate, weigh = row_functions(COUNT, size)
+
+    @numba.njit
+    def all_three(a: Any, b: Any, p: Any, log: Any, mean: Any) -> Any:
+        best = largest(a, 3)
+        total = exponentiate(a, 3, best)
+        weigh(p, b, 3, log, mean)
+        return best, total
+
+    a, b = 20 * drawn((COUNT + 6,), kind), drawn((COUNT + 6,), kind)
+    row, p, ds, log, mean = a.copy(), a.copy(), b.copy(), kind(a.max()), kind(0.3)
+    best, total = all_three(row, ds, p, log, mean)
+    own = slice(3, 3 + COUNT)
+    error = 2e-6 if kind == np.float32 else 1e-12  # the exponent's own rounding is 2^-24 of 60
+    assert best == a[own].max()
+    powers = np.exp2(a.astype(np.float64) - best)
+    np.testing.assert_allclose(row[own], powers[own], rtol=4 * error, atol=1e-37)
+    np.testing.assert_allclose(total, powers[own].sum(), rtol=4 * error)
+    expected = np.exp2(a.astype(np.float64) - log)
+    np.testing.assert_allclose(p[own], expected[own], rtol=4 * error, atol=1e-37)
+    np.testing.assert_allclose(ds[own], (expected * (b - mean))[own], rtol=8 * error, atol=1e-37)
+    for changed, before in ((row, a), (p, a), (ds, b)):
+        assert (changed[:3] == before[:3]).all()
+        assert (changed[-3:] == before[-3:]).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_exponentials_at_the_ends(size: int) -> None:
+    _, exponentiate, _ = row_functions(16, size)
+    once = numba.njit(lambda a, least: exponentiate(a, 0, least))
+    a = np.zeros(16, np.float32)
+    a[:6] = [-np.inf, -126.0, -1e30, 127.0, 0.5, np.nan]
+    once(a, np.float32(0))
+    np.testing.assert_allclose(a[:3], 2.0**-126, rtol=1e-6)  # below it nothing is smaller
+    np.testing.assert_allclose(a[3:5], [2.0**127, 2.0**0.5], rtol=1e-6)
+    assert np.isnan(a[5])
+    np.testing.assert_allclose(a[6:], 1, rtol=1e-6)
+
+
+def test_the_vectors_are_those_of_the_processor() -> None:
+    assert BYTES in SIZES
+    assert COLUMNS * 4 % BYTES == 0
