@@ -1,17 +1,14 @@
-"""The selective scan of Mamba-1 as a fused CPU kernel, compiled by numba (optional).
+"""The selective scan of Mamba-1 as a fused CPU kernel (optional).
 
 The same function as `selective_scan_reference` of models/backbones/selective_scan.py, gate and skip
 included, in fp32 or fp64. Like the CUDA kernel of the paper (arXiv:2312.00752, section 3.3.2) it
-stores nothing of size B·T·E·N: states live in cache, the forward keeps one state every `CHUNK`
-steps, and the backward recomputes the states of a chunk from it. The work is cut by batch item and
-by blocks of channels.
+stores nothing of size B·T·E·N: states live in registers and cache, the forward keeps one state
+every `CHUNK` steps, and the backward recomputes the states of a chunk from it. The work is cut by
+batch item and by blocks of channels; what is done in it with every state is in `scan_tile`.
 
-What the inner loops read and write lies in one workspace whose rows have a length known to the
-compiler: it then sees that they do not overlap, and vectorises. Exponentials have loops of their
-own, since their constants fill the registers.
-
-Shapes: B batch, T time, E channels, N state size, K = ceil(T / CHUNK), S channel blocks.
-The state is (B, N, E) here, channels last, so that the inner loops run over contiguous memory.
+Shapes: B batch, T time, E channels, N state size, K = ceil(T / CHUNK), S channel blocks; M is N up
+to the next multiple of STATES. The state is (B, N, E) here, channels last, so that the inner loops
+run over contiguous memory.
 """
 
 import numba
@@ -19,18 +16,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.kernels.available import MAX_STATES
-from models.kernels.compiled import LOG2E, blocks_of, exp2, flushed, jit, run, sigmoid
+from models.kernels.compiled import LOG2E, blocks_of, jit, run, sigmoid
 from models.kernels.recurrence import channels_last, differentiate, recur
+from models.kernels.scan_tile import (
+    BLOCK,
+    CHUNK,
+    STATES,
+    scan_backward,
+    scan_forward,
+    scan_forward_keeping,
+)
 
-CHUNK = 16
-BLOCK = 64  # channels of one work item: a chunk's states stay within the second-level cache
-# Rows of the workspace: A log2(e), the state or its adjoint, dA, vectors; then the decays of a
-# step, in the backward those of each step of a chunk, the states before each and after the last.
-STATE, DA = MAX_STATES, 2 * MAX_STATES
-DELTA, U, INPUT, SKIP, SUM, DOUT, DINPUT, DDECAY, DD = range(3 * MAX_STATES, 3 * MAX_STATES + 9)
-SUMS = DD + 1
-DECAYS = SUMS + CHUNK
+
+@jit
+def spread(rows, lo, hi, out):  # type: ignore[no-untyped-def]
+    """Channels lo..hi of rows (N, E) as rows of BLOCK, in an array of zeros."""
+    for n in range(rows.shape[0]):
+        for e in range(hi - lo):
+            out[n * BLOCK + e] = rows[n, lo + e]
+
+
+@jit
+def gather(given, lo, hi, rows):  # type: ignore[no-untyped-def]
+    """The way back."""
+    for n in range(rows.shape[0]):
+        for e in range(hi - lo):
+            rows[n, lo + e] = given[n * BLOCK + e]
+
+
+@jit
+def load_chunk(u, delta, B, C, D, M, steps, us, sums, inputs, Bs, Cs):  # type: ignore[no-untyped-def]
+    """Of a chunk and a block of channels: delta, u, what the skip adds, delta u, padded B and C."""
+    for k in range(u.shape[0]):
+        at = k * BLOCK
+        for e in range(u.shape[1]):
+            us[at + e] = u[k, e]
+            steps[at + e] = delta[k, e]
+            inputs[at + e] = delta[k, e] * u[k, e]
+            sums[at + e] = D[e] * u[k, e]
+        for n in range(B.shape[1]):
+            Bs[k * M + n], Cs[k * M + n] = B[k, n], C[k, n]
 
 
 @jit
@@ -38,33 +63,29 @@ def block_forward(  # type: ignore[no-untyped-def]
     u, delta, A2, B, C, D, z, h, bounds, y, b, lo, hi
 ):
     """Channels lo..hi of item b. `h` (B, N, E) is the first state and becomes the last."""
-    steps, N, width = u.shape[1], A2.shape[0], hi - lo
-    save = bounds.shape[1] > 0
-    space = np.zeros((DECAYS + N, BLOCK), u.dtype)
-    space[:N, :width] = A2[:, lo:hi]
-    space[STATE : STATE + N, :width] = h[b, :, lo:hi]
-    space[SKIP, :width] = D[lo:hi]
-    for t in range(steps):
-        if save and t % CHUNK == 0:
-            bounds[b, t // CHUNK, :, lo:hi] = space[STATE : STATE + N, :width]
-        space[U, :width], space[DELTA, :width] = u[b, t, lo:hi], delta[b, t, lo:hi]
-        for e in range(BLOCK):
-            space[INPUT, e] = space[DELTA, e] * space[U, e]
-            space[SUM, e] = space[SKIP, e] * space[U, e]
-        for n in range(N):
-            for e in range(BLOCK):
-                space[DECAYS + n, e] = exp2(space[DELTA, e] * space[n, e])
-        for n in range(N):
-            Bn, Cn = B[b, t, n], C[b, t, n]
-            for e in range(BLOCK):
-                # Equation 2a, 2b: h = exp(delta A) h + delta B u, y = C h.
-                value = flushed(space[DECAYS + n, e] * space[STATE + n, e]) + space[INPUT, e] * Bn
-                space[STATE + n, e] = value
-                space[SUM, e] += value * Cn
-        zt, yt = z[b, t, lo:hi], y[b, t, lo:hi]
-        for e in range(width):
-            yt[e] = space[SUM, e] * zt[e] * sigmoid(zt[e])
-    h[b, :, lo:hi] = space[STATE : STATE + N, :width]
+    length, N = u.shape[1], A2.shape[0]
+    M = -(-N // STATES) * STATES
+    space = np.zeros((2 * M + 4 * CHUNK) * BLOCK + 2 * CHUNK * M, u.dtype)
+    rates, state, rest = space[: M * BLOCK], space[M * BLOCK :], space[2 * M * BLOCK :]
+    size = CHUNK * BLOCK
+    us, steps, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
+    Bs, Cs = rest[4 * size :], rest[4 * size + CHUNK * M :]
+    spread(A2, lo, hi, rates)
+    spread(h[b], lo, hi, state)
+    for first in range(0, length, CHUNK):
+        stop = min(first + CHUNK, length)
+        if bounds.shape[1] > 0:
+            gather(state, lo, hi, bounds[b, first // CHUNK])
+        load_chunk(
+            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], B[b, first:stop],
+            C[b, first:stop], D[lo:hi], M, steps, us, sums, inputs, Bs, Cs,
+        )  # fmt: skip
+        scan_forward(rates, state, steps, inputs, sums, Bs, Cs, space, space, stop - first, M)
+        for t in range(first, stop):
+            zt, yt, sum_ = z[b, t, lo:hi], y[b, t, lo:hi], sums[(t - first) * BLOCK :]
+            for e in range(hi - lo):
+                yt[e] = sum_[e] * zt[e] * sigmoid(zt[e])
+    gather(state, lo, hi, h[b])
 
 
 @jit(parallel=True)
@@ -81,71 +102,62 @@ def block_backward(  # type: ignore[no-untyped-def]
     u, delta, A2, B, C, D, z, bounds, dy, g, du, ddelta, dA, dB, dC, dD, dz, b, s, lo, hi
 ):
     """Adjoint of `block_forward`; `g` (B, N, E) is that of the last state, then of the first."""
-    steps, N, width = u.shape[1], A2.shape[0], hi - lo
+    length, N = u.shape[1], A2.shape[0]
     one, zero, log2e = u.dtype.type(1), u.dtype.type(0), u.dtype.type(LOG2E)
-    states = DECAYS + CHUNK * N
-    space = np.zeros((states + (CHUNK + 1) * N, BLOCK), u.dtype)
-    space[:N, :width] = A2[:, lo:hi]
-    space[STATE : STATE + N, :width] = g[b, :, lo:hi]
-    space[SKIP, :width] = D[lo:hi]
-    for chunk in range((steps - 1) // CHUNK, -1, -1):
+    M = -(-N // STATES) * STATES
+    size, kept = CHUNK * BLOCK, CHUNK * M * BLOCK
+    space = np.zeros(2 * kept + 5 * M * BLOCK + 7 * size + BLOCK + 4 * CHUNK * M, u.dtype)
+    decays, states, rest = space[:kept], space[kept:], space[2 * kept + M * BLOCK :]
+    rates, adjoint, drates = rest, rest[M * BLOCK :], rest[2 * M * BLOCK :]
+    state, rest = rest[3 * M * BLOCK :], rest[4 * M * BLOCK :]
+    us, steps, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
+    douts, dinputs, ddecays = rest[4 * size :], rest[5 * size : 6 * size], rest[6 * size : 7 * size]
+    skips, rest = rest[7 * size :], rest[7 * size + BLOCK :]
+    Bs, Cs, dBs, dCs = rest, rest[CHUNK * M :], rest[2 * CHUNK * M :], rest[3 * CHUNK * M :]
+    spread(A2, lo, hi, rates)
+    spread(g[b], lo, hi, adjoint)
+    for chunk in range((length - 1) // CHUNK, -1, -1):
         first = chunk * CHUNK
-        count = min(CHUNK, steps - first)
-        space[states : states + N, :width] = bounds[b, chunk, :, lo:hi]
-        for k in range(count):
-            t, before, decays = first + k, states + k * N, DECAYS + k * N
-            space[U, :width], space[DELTA, :width] = u[b, t, lo:hi], delta[b, t, lo:hi]
-            for e in range(BLOCK):
-                space[INPUT, e] = space[DELTA, e] * space[U, e]
-                space[SUM, e] = space[SKIP, e] * space[U, e]
-            for n in range(N):
-                for e in range(BLOCK):
-                    space[decays + n, e] = exp2(space[DELTA, e] * space[n, e])
-            for n in range(N):
-                Bn, Cn = B[b, t, n], C[b, t, n]
-                for e in range(BLOCK):
-                    value = flushed(space[decays + n, e] * space[before + n, e])
-                    value += space[INPUT, e] * Bn
-                    space[before + N + n, e] = value
-                    space[SUM, e] += value * Cn
-            space[SUMS + k] = space[SUM]
-        for k in range(count - 1, -1, -1):
-            t, before, decays = first + k, states + k * N, DECAYS + k * N
+        stop = min(first + CHUNK, length)
+        spread(bounds[b, chunk], lo, hi, state)
+        load_chunk(
+            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], B[b, first:stop],
+            C[b, first:stop], D[lo:hi], M, steps, us, sums, inputs, Bs, Cs,
+        )  # fmt: skip
+        scan_forward_keeping(
+            rates, state, steps, inputs, sums, Bs, Cs, decays, states, stop - first, M
+        )
+        for t in range(first, stop):
             zt, dyt, dzt = z[b, t, lo:hi], dy[b, t, lo:hi], dz[b, t, lo:hi]
-            for e in range(width):
+            at = (t - first) * BLOCK
+            sum_, dout, own = sums[at:], douts[at:], us[at:]
+            for e in range(hi - lo):
                 gate = sigmoid(zt[e])
                 slope = gate * (one + zt[e] * (one - gate))  # of silu
-                dzt[e] = dyt[e] * space[SUMS + k, e] * slope
-                space[DOUT, e] = dyt[e] * zt[e] * gate
-            space[U, :width], space[DELTA, :width] = u[b, t, lo:hi], delta[b, t, lo:hi]
-            for e in range(BLOCK):
-                space[INPUT, e] = space[DELTA, e] * space[U, e]
-                space[DD, e] += space[DOUT, e] * space[U, e]
-                space[DINPUT, e], space[DDECAY, e] = zero, zero
+                dzt[e] = dyt[e] * sum_[e] * slope
+                dout[e] = dyt[e] * zt[e] * gate
+                skips[e] += dout[e] * own[e]
+        dinputs[:] = zero
+        ddecays[:] = zero
+        dBs[: 2 * CHUNK * M] = zero  # and dCs
+        scan_backward(
+            rates, adjoint, drates, steps, inputs, douts, dinputs, ddecays, Bs, Cs, dBs, dCs,
+            decays, states, stop - first, M,
+        )  # fmt: skip
+        for t in range(first, stop):
+            dut, ddt, at = du[b, t, lo:hi], ddelta[b, t, lo:hi], (t - first) * BLOCK
+            dinput, ddecay, dout = dinputs[at:], ddecays[at:], douts[at:]
+            own, step = us[at:], steps[at:]
+            for e in range(hi - lo):
+                # A2 carries log2(e), so that it has to be taken out of what a's gradient met.
+                ddt[e] = dinput[e] * own[e] + ddecay[e] / log2e
+                dut[e] = dinput[e] * step[e] + dout[e] * D[lo + e]
             for n in range(N):
-                Bn, Cn, dBn, dCn = B[b, t, n], C[b, t, n], zero, zero
-                for e in range(BLOCK):
-                    # g_t = C_t dy_t + a_{t+1} g_{t+1}; a's own gradient is g a h_{t-1}.
-                    dout = space[DOUT, e]
-                    value = space[STATE + n, e] + dout * Cn
-                    dCn += dout * space[before + N + n, e]
-                    dBn += value * space[INPUT, e]
-                    space[DINPUT, e] += value * Bn
-                    value = flushed(value * space[decays + n, e])
-                    space[STATE + n, e] = value
-                    value *= space[before + n, e]
-                    space[DDECAY, e] += value * space[n, e]
-                    space[DA + n, e] += value * space[DELTA, e]
-                dB[s, b, t, n] = dBn
-                dC[s, b, t, n] = dCn
-            dut, ddt = du[b, t, lo:hi], ddelta[b, t, lo:hi]
-            for e in range(width):
-                # A2 carries log2(e), so DDECAY has to be scaled back.
-                ddt[e] = space[DINPUT, e] * space[U, e] + space[DDECAY, e] / log2e
-                dut[e] = space[DINPUT, e] * space[DELTA, e] + space[DOUT, e] * space[SKIP, e]
-    g[b, :, lo:hi] = space[STATE : STATE + N, :width]
-    dA[b, :, lo:hi] = space[DA : DA + N, :width]
-    dD[b, lo:hi] = space[DD, :width]
+                dB[s, b, t, n] = dBs[(t - first) * M + n]
+                dC[s, b, t, n] = dCs[(t - first) * M + n]
+    gather(adjoint, lo, hi, g[b])
+    gather(drates, lo, hi, dA[b])
+    dD[b, lo:hi] = skips[: hi - lo]
 
 
 @jit(parallel=True)

@@ -68,6 +68,9 @@ class Vectors:
         """a b + c."""
         return self.builder.fadd(self.builder.fmul(a, b, flags=CONTRACT), c, flags=CONTRACT)
 
+    def abs(self, x: Any) -> Any:
+        return self._call("llvm.fabs", x)
+
     def larger(self, x: Any, y: Any) -> Any:
         """x where it is, else y, where a NaN among both is y."""
         return self.builder.select(self.builder.fcmp_ordered(">", x, y), x, y)
@@ -86,6 +89,47 @@ class Vectors:
 
     def sum(self, vectors: Sequence[Any]) -> Any:
         return self.total(vectors, lambda x, y: self.builder.fadd(x, y))
+
+    def add_sums(self, vectors: Sequence[Any], pointer: Any) -> None:
+        """Add the sum over the lanes of each to the numbers side by side at a pointer."""
+        numbers, build = len(vectors), self.builder
+        if self.count < numbers:
+            totals = [self.sum([vector]) for vector in vectors]
+        else:
+            # Halves of two vectors are added side by side, until one vector holds parts of all.
+            left, each = list(vectors), self.count
+            while len(left) > 1:
+                each //= 2
+                left = [
+                    self._halved(x, y, each) for x, y in zip(left[::2], left[1::2], strict=True)
+                ]
+            joined = left[0]
+            while each > 1:
+                each //= 2
+                joined = self._halved(joined, None, each)
+            kind = ir.VectorType(self.element, numbers)
+            place = build.bitcast(pointer, kind.as_pointer())
+            old = build.load(place)
+            old.align = self.bytes_each
+            build.store(build.fadd(old, joined), place).align = self.bytes_each
+            return
+        for i, total in enumerate(totals):
+            place = build.gep(pointer, [WORD(i)])
+            build.store(build.fadd(build.load(place), total), place)
+
+    def _halved(self, x: Any, y: Any | None, each: int) -> Any:
+        """Runs of 2 `each` lanes, of x and then of y, folded to runs of `each`."""
+        lanes = (1 if y is None else 2) * x.type.count
+        other = x if y is None else y
+        build = self.builder
+        low, high = (
+            ir.Constant(
+                ir.VectorType(LANE, lanes // 2),
+                [i for i in range(lanes) if (i // each) % 2 == half],
+            )
+            for half in (0, 1)
+        )
+        return build.fadd(build.shuffle_vector(x, other, low), build.shuffle_vector(x, other, high))
 
     def exp2(self, x: Any) -> Any:
         """2^x for x <= 127: below -126 that of -126, and of a NaN a NaN."""
