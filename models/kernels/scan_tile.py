@@ -1,13 +1,13 @@
-"""The inner loops of Mamba-1's scan over a chunk of time, with states in registers.
+"""The inner loops of the Mambas' recurrences over a chunk of time, with states in registers.
 
 A vector of channels takes 4 states through a chunk before the next 4 begin: they, their adjoints
 and their rates stay in registers, and what a step adds to its sums is one load and one store for
-all 4. What the backward needs is written and read in one stream.
+all 4. The backward runs through the chunk and back again with them.
 
-Shapes: N states, a multiple of STATES; CHUNK steps; BLOCK channels, of V vectors. Arrays have one
-dimension: A2 and the like are (N, BLOCK), those of a step (CHUNK, BLOCK), B and C (CHUNK, N);
-`decays` is (V, N / STATES, CHUNK, STATES, lanes) and `states` the same with CHUNK + 1 of them, the
-first of which are those before the chunk.
+Of Mamba-1 every state decays by exp(delta A) of its own; of Mamba-2 a step has one decay for all.
+
+Shapes: N states, a multiple of STATES; Q steps; R channels. Arrays have one dimension: A2, h, g
+and dA are (N, R), what a step has of every channel is (Q, R), and B and C are (Q, N).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,191 +18,302 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from models.kernels.compiled import jit
 from models.kernels.vectors import BYTES, WORD, Vectors, first_of
 
 STATES = 4
-CHUNK = 16
-BLOCK = 128
 TINY = 1e-30  # below it a number is on its way to the denormals, see `compiled.flushed`
 
 
-def _flushed(own: Vectors, x: Any) -> Any:
-    """Zero for what is tiny; a NaN stays one."""
-    tiny = own.builder.fcmp_ordered("<=", own.abs(x), own.constant(TINY))
-    return own.builder.select(tiny, own.constant(0.0), x)
+@jit
+def padded(states):  # type: ignore[no-untyped-def]
+    """The next multiple of STATES."""
+    return -(-states // STATES) * STATES
 
 
-def _registers(own: Vectors, values: Sequence[Any]) -> list[Any]:
-    """Places that LLVM turns into registers, as nothing takes their address."""
-    places = [cgutils.alloca_once(own.builder, own.kind) for _ in values]
-    for place, value in zip(places, values, strict=True):
-        own.builder.store(value, place)
-    return places
+@jit
+def spread(rows, lo, hi, out, channels):  # type: ignore[no-untyped-def]
+    """Channels lo..hi of rows (N, E) as rows of that many, in an array of zeros."""
+    for n in range(rows.shape[0]):
+        for e in range(hi - lo):
+            out[n * channels + e] = rows[n, lo + e]
+
+
+@jit
+def gather(given, channels, lo, hi, rows):  # type: ignore[no-untyped-def]
+    """The way back."""
+    for n in range(rows.shape[0]):
+        for e in range(hi - lo):
+            rows[n, lo + e] = given[n * channels + e]
+
+
+@jit
+def pad(coefficients, out, M):  # type: ignore[no-untyped-def]
+    """Those of each step, (Q, N), in rows of M, in an array of zeros."""
+    for k in range(coefficients.shape[0]):
+        for n in range(coefficients.shape[1]):
+            out[k * M + n] = coefficients[k, n]
 
 
 class _Walk:
-    """Addresses of what a vector of channels and 4 states need, as loops go on."""
+    """Where a vector of channels and 4 of N states lie, as loops go over both."""
 
-    def __init__(self, own: Vectors, N: Any, vector: Any, group: Any) -> None:
-        self.own, self.N = own, N
+    def __init__(self, own: Vectors, channels: int, N: Any, vector: Any, group: Any) -> None:
         build = own.builder
+        self.own, self.channels, self.N = own, channels, N
         self.lane = build.mul(vector, WORD(own.count))
         self.first = build.mul(group, WORD(STATES))
-        groups = build.udiv(N, WORD(STATES))
-        self.stream = build.add(build.mul(vector, groups), group)
 
-    def state(self, array: Any, i: int) -> Any:
-        """In (N, BLOCK)."""
+    def _plus(self, array: Any, row: Any, length: Any, column: Any) -> Any:
         build = self.own.builder
-        row = build.mul(build.add(self.first, WORD(i)), WORD(BLOCK))
-        return build.gep(array, [build.add(row, self.lane)])
+        return build.gep(array, [build.add(build.mul(row, length), column)])
+
+    def states(self, array: Any) -> list[Any]:
+        """Of (N, R)."""
+        rows = [self.own.builder.add(self.first, WORD(i)) for i in range(STATES)]
+        return [self._plus(array, row, WORD(self.channels), self.lane) for row in rows]
 
     def step(self, array: Any, k: Any) -> Any:
-        """In (CHUNK, BLOCK)."""
-        build = self.own.builder
-        return build.gep(array, [build.add(build.mul(k, WORD(BLOCK)), self.lane)])
+        """Of (Q, R)."""
+        return self._plus(array, k, WORD(self.channels), self.lane)
 
     def coefficients(self, array: Any, k: Any) -> Any:
-        """The 4 numbers in (CHUNK, N)."""
+        """Where the 4 numbers are of (Q, N)."""
+        return self._plus(array, k, self.N, self.first)
+
+    def number(self, array: Any, k: Any) -> Any:
+        """Of (Q), in all lanes."""
+        return self.own.spread(self.own.builder.load(self.own.builder.gep(array, [k])))
+
+    def numbers(self, array: Any, k: Any) -> list[Any]:
+        """The 4 of (Q, N), each in all lanes."""
+        return [self.number(self.coefficients(array, k), WORD(i)) for i in range(STATES)]
+
+    def vectors(self, array: Any) -> list[Any]:
+        """The 4 of (N, R)."""
+        return [self.own.load(place, 0) for place in self.states(array)]
+
+    def registers(self, pointers: Sequence[Any]) -> list[Any]:
+        """Vectors in places that LLVM turns into registers, as nothing takes their address."""
         build = self.own.builder
-        return build.gep(array, [build.add(build.mul(k, self.N), self.first)])
+        places = [cgutils.alloca_once(build, self.own.kind) for _ in pointers]
+        for place, pointer in zip(places, pointers, strict=True):
+            build.store(self.own.load(pointer, 0), place)
+        return places
 
-    def kept(self, array: Any, steps: int, k: Any) -> Any:
-        """The 4 vectors of a step in a stream of that many steps."""
-        build = self.own.builder
-        step = build.add(build.mul(self.stream, WORD(steps)), k)
-        return build.gep(array, [build.mul(step, WORD(STATES * self.own.count))])
+    def write_back(self, places: Sequence[Any], pointers: Sequence[Any]) -> None:
+        for place, pointer in zip(places, pointers, strict=True):
+            self.own.store(self.own.builder.load(place), pointer, 0)
 
-
-def _number(own: Vectors, pointer: Any, i: int) -> Any:
-    return own.spread(own.builder.load(own.builder.gep(pointer, [WORD(i)])))
+    def flushed(self, x: Any) -> Any:
+        """Zero for what is tiny; a NaN stays one."""
+        own = self.own
+        tiny = own.builder.fcmp_ordered("<=", own.abs(x), own.constant(TINY))
+        return own.builder.select(tiny, own.constant(0.0), x)
 
 
 @contextmanager
-def _over_states(own: Vectors, N: Any) -> Iterator[_Walk]:
+def _walks(own: Vectors, channels: int, N: Any) -> Iterator[_Walk]:
     """Loops over vectors of channels and over groups of states."""
     groups = own.builder.udiv(N, WORD(STATES))
     with (
-        cgutils.for_range(own.builder, WORD(BLOCK // own.count), intp=WORD) as outer,
+        cgutils.for_range(own.builder, WORD(channels // own.count), intp=WORD) as outer,
         cgutils.for_range(own.builder, groups, intp=WORD) as inner,
     ):
-        yield _Walk(own, N, outer.index, inner.index)
+        yield _Walk(own, channels, N, outer.index, inner.index)
 
 
-def forward_of(*, keep: bool, size: int = BYTES) -> Any:
-    """A function that takes the states h through a chunk and adds C h to `sums`.
+class _Stream:
+    """4 vectors for each step of a chunk, on the stack: they stay in the first-level cache."""
 
-    With `keep` it writes decays and states; else their arrays are not looked at.
+    def __init__(self, own: Vectors, steps: int) -> None:
+        self.own = own
+        self.start = cgutils.alloca_once(own.builder, own.kind, size=WORD(steps * STATES))
+
+    def at(self, k: Any) -> Any:
+        build = self.own.builder
+        place = build.gep(self.start, [build.mul(k, WORD(STATES))])
+        return build.bitcast(place, self.own.element.as_pointer())
+
+
+def _advance(
+    walk: _Walk, count: Any, now: Sequence[Any], rates: Sequence[Any], steps: Any, inputs: Any,
+    sums: Any | None, B: Any, C: Any, decays: _Stream | None = None, states: _Stream | None = None,
+) -> None:  # fmt: skip
+    """h = decay h + input B, and sum += h C. Without rates `steps` (Q) are decays."""
+    own, build = walk.own, walk.own.builder
+    if states is not None:
+        for i, place in enumerate(now):
+            own.store(build.load(place), states.at(WORD(0)), i)
+    with cgutils.for_range(build, count, intp=WORD) as loop:
+        k = loop.index
+        step = own.load(walk.step(steps, k), 0) if rates else walk.number(steps, k)
+        given, Bs = own.load(walk.step(inputs, k), 0), walk.numbers(B, k)
+        if sums is not None:
+            total, Cs = own.load(walk.step(sums, k), 0), walk.numbers(C, k)
+        for i, place in enumerate(now):
+            decay = own.exp2(build.fmul(step, rates[i])) if rates else step
+            value = build.fmul(decay, build.load(place))
+            value = own.fused(given, Bs[i], walk.flushed(value) if rates else value)
+            build.store(value, place)
+            if sums is not None:
+                total = own.fused(value, Cs[i], total)
+            if decays is not None:
+                own.store(decay, decays.at(k), i)
+            if states is not None:
+                own.store(value, states.at(build.add(k, WORD(1))), i)
+        if sums is not None:
+            own.store(total, walk.step(sums, k), 0)
+
+
+def _retreat(
+    walk: _Walk, count: Any, later: Sequence[Any], rates: Sequence[Any], drates: Sequence[Any],
+    steps: Any, inputs: Any, douts: Any, dinputs: Any, ddecays: Any,
+    B: Any, C: Any, dB: Any, dC: Any, decays: _Stream | None, states: _Stream,
+) -> None:  # fmt: skip
+    """g = C dout + decay g of later; what it gives to inputs, decays, rates, B and C is added."""
+    own, build = walk.own, walk.own.builder
+    with cgutils.for_range(build, count, intp=WORD) as loop:
+        k = build.sub(build.sub(count, WORD(1)), loop.index)
+        step = own.load(walk.step(steps, k), 0) if rates else walk.number(steps, k)
+        given, dout, dinput, ddecay = (
+            own.load(walk.step(array, k), 0) for array in (inputs, douts, dinputs, ddecays)
+        )
+        Bs, Cs = walk.numbers(B, k), walk.numbers(C, k)
+        before, after = states.at(k), states.at(build.add(k, WORD(1)))
+        to_B, to_C = [], []
+        for i, place in enumerate(later):
+            value = own.fused(dout, Cs[i], build.load(place))
+            to_C.append(build.fmul(dout, own.load(after, i)))
+            to_B.append(build.fmul(value, given))
+            dinput = own.fused(value, Bs[i], dinput)
+            if rates and decays is not None:
+                # With a = exp2(delta A2) both of these have a times a's gradient as a factor.
+                value = walk.flushed(build.fmul(value, own.load(decays.at(k), i)))
+                build.store(value, place)
+                value = build.fmul(value, own.load(before, i))
+                ddecay = own.fused(value, rates[i], ddecay)
+                build.store(own.fused(value, step, build.load(drates[i])), drates[i])
+            else:
+                ddecay = own.fused(value, own.load(before, i), ddecay)
+                build.store(build.fmul(value, step), place)
+        own.store(dinput, walk.step(dinputs, k), 0)
+        own.store(ddecay, walk.step(ddecays, k), 0)
+        own.add_sums(to_B, walk.coefficients(dB, k))
+        own.add_sums(to_C, walk.coefficients(dC, k))
+
+
+def _call(emit: Any, arrays: int, channels: int, size: int) -> Any:
+    """What generates the code of an intrinsic: `emit(walk, count, *pointers)` in its loops."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointers = [
+            first_of(context, builder, kind, array, WORD(0))
+            for kind, array in zip(signature.args[:arrays], arguments[:arrays], strict=True)
+        ]
+        own = Vectors(builder, pointers[0].type.pointee, size)
+        count, N = arguments[arrays:]
+        with _walks(own, channels, N) as walk:
+            emit(walk, count, *pointers)
+        return context.get_dummy_value()
+
+    return generate
+
+
+def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
+    """Mamba-1's chunk of up to `chunk` steps of `channels` channels, forward and backward.
+
+    The forward changes h (N, R) to the states after the chunk and adds h C to `sums`. The backward
+    does the latter too, from the h before the chunk; it changes g to the adjoint before the chunk
+    and adds to dA, `dinputs`, `ddecays` (summed over states, times A2), dB and dC.
     """
 
+    def advance(walk: _Walk, count: Any, A2: Any, h: Any, *given: Any) -> None:
+        now = walk.registers(walk.states(h))
+        _advance(walk, count, now, walk.vectors(A2), *given)
+        walk.write_back(now, walk.states(h))
+
+    def retreat(
+        walk: _Walk, count: Any, A2: Any, h: Any, g: Any, dA: Any, steps: Any, inputs: Any,
+        sums: Any, douts: Any, dinputs: Any, ddecays: Any, B: Any, C: Any, dB: Any, dC: Any,
+    ) -> None:  # fmt: skip
+        kept = _Stream(walk.own, chunk), _Stream(walk.own, chunk + 1)
+        rates, now = walk.vectors(A2), walk.registers(walk.states(h))
+        _advance(walk, count, now, rates, steps, inputs, sums, B, C, *kept)
+        later, drates = walk.registers(walk.states(g)), walk.registers(walk.states(dA))
+        _retreat(
+            walk, count, later, rates, drates, steps, inputs, douts, dinputs, ddecays,
+            B, C, dB, dC, *kept,
+        )  # fmt: skip
+        walk.write_back(later, walk.states(g))
+        walk.write_back(drates, walk.states(dA))
+
     @intrinsic
-    def scan(typingctx, A2, h, delta, inputs, sums, B, C, decays, states, count, N):  # type: ignore[no-untyped-def]
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            A2, h, delta, inputs, sums, B, C, decays, states = (
-                first_of(context, builder, kind, array, WORD(0))
-                for kind, array in zip(signature.args[:9], arguments[:9], strict=True)
-            )
-            count, N = arguments[9:]
-            own = Vectors(builder, A2.type.pointee, size)
-            with _over_states(own, N) as walk:
-                rates = [own.load(walk.state(A2, i), 0) for i in range(STATES)]
-                now = _registers(own, [own.load(walk.state(h, i), 0) for i in range(STATES)])
-                if keep:
-                    for i, place in enumerate(now):
-                        own.store(builder.load(place), walk.kept(states, CHUNK + 1, WORD(0)), i)
-                with cgutils.for_range(builder, count, intp=WORD) as loop:
-                    k = loop.index
-                    step, given = (
-                        own.load(walk.step(delta, k), 0),
-                        own.load(walk.step(inputs, k), 0),
-                    )
-                    total = own.load(walk.step(sums, k), 0)
-                    Bk, Ck = walk.coefficients(B, k), walk.coefficients(C, k)
-                    for i, place in enumerate(now):
-                        # Equation 2a, 2b: h = exp(delta A) h + delta B u, y = C h.
-                        decay = own.exp2(builder.fmul(step, rates[i]))
-                        value = _flushed(own, builder.fmul(decay, builder.load(place)))
-                        value = own.fused(given, _number(own, Bk, i), value)
-                        builder.store(value, place)
-                        total = own.fused(value, _number(own, Ck, i), total)
-                        if keep:
-                            own.store(decay, walk.kept(decays, CHUNK, k), i)
-                            after = builder.add(k, WORD(1))
-                            own.store(value, walk.kept(states, CHUNK + 1, after), i)
-                    own.store(total, walk.step(sums, k), 0)
-                for i, place in enumerate(now):
-                    own.store(builder.load(place), walk.state(h, i), 0)
-            return context.get_dummy_value()
+    def forward(typingctx, A2, h, delta, inputs, sums, B, C, count, N):  # type: ignore[no-untyped-def]
+        kind = types.void(A2, h, delta, inputs, sums, B, C, types.intp, types.intp)
+        return kind, _call(advance, 7, channels, size)
 
-        index = types.intp
-        given = (A2, h, delta, inputs, sums, B, C, decays, states)
-        return types.void(*given, index, index), generate
+    @intrinsic
+    def backward(  # type: ignore[no-untyped-def]
+        typingctx,
+        A2,
+        h,
+        g,
+        dA,
+        delta,
+        inputs,
+        sums,
+        douts,
+        dinputs,
+        ddecays,
+        B,
+        C,
+        dB,
+        dC,
+        count,
+        N,
+    ):
+        given = (A2, h, g, dA, delta, inputs, sums, douts, dinputs, ddecays, B, C, dB, dC)
+        return types.void(*given, types.intp, types.intp), _call(retreat, 14, channels, size)
 
-    return scan
+    return forward, backward
 
 
-def backward_of(size: int = BYTES) -> Any:
-    """A function that takes the states' adjoint g back through a chunk.
+def one_decay(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
+    """Mamba-2's, whose steps have one decay each, `decay` (Q).
 
-    It adds to dA, to each step's `dinputs` and `ddecays` (the sum over states of a's gradient times
-    A2), and to dB and dC.
+    As Mamba-1's, but `ddecays` are of every channel, and the backward has no `sums`.
     """
 
+    def advance(walk: _Walk, count: Any, h: Any, *given: Any) -> None:
+        now = walk.registers(walk.states(h))
+        _advance(walk, count, now, (), *given)
+        walk.write_back(now, walk.states(h))
+
+    def retreat(
+        walk: _Walk, count: Any, h: Any, g: Any, decay: Any, inputs: Any, douts: Any,
+        dinputs: Any, ddecays: Any, B: Any, C: Any, dB: Any, dC: Any,
+    ) -> None:  # fmt: skip
+        states = _Stream(walk.own, chunk + 1)
+        now = walk.registers(walk.states(h))
+        _advance(walk, count, now, (), decay, inputs, None, B, C, None, states)
+        later = walk.registers(walk.states(g))
+        _retreat(
+            walk, count, later, (), (), decay, inputs, douts, dinputs, ddecays, B, C, dB, dC,
+            None, states,
+        )  # fmt: skip
+        walk.write_back(later, walk.states(g))
+
     @intrinsic
-    def scan(  # type: ignore[no-untyped-def]
-        typingctx, A2, g, dA, delta, inputs, douts, dinputs, ddecays, B, C, dB, dC, decays, states,
-        count, N,
-    ):  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            A2, g, dA, delta, inputs, douts, dinputs, ddecays, B, C, dB, dC, decays, states = (
-                first_of(context, builder, kind, array, WORD(0))
-                for kind, array in zip(signature.args[:14], arguments[:14], strict=True)
-            )
-            count, N = arguments[14:]
-            own = Vectors(builder, A2.type.pointee, size)
-            with _over_states(own, N) as walk:
-                rates = [own.load(walk.state(A2, i), 0) for i in range(STATES)]
-                later, drates = (
-                    _registers(own, [own.load(walk.state(array, i), 0) for i in range(STATES)])
-                    for array in (g, dA)
-                )
-                with cgutils.for_range(builder, count, intp=WORD) as loop:
-                    k = builder.sub(builder.sub(count, WORD(1)), loop.index)
-                    step, given, dout, dinput, ddecay = (
-                        own.load(walk.step(array, k), 0)
-                        for array in (delta, inputs, douts, dinputs, ddecays)
-                    )
-                    Bk, Ck = walk.coefficients(B, k), walk.coefficients(C, k)
-                    before = walk.kept(states, CHUNK + 1, k)
-                    after = walk.kept(states, CHUNK + 1, builder.add(k, WORD(1)))
-                    decay = walk.kept(decays, CHUNK, k)
-                    to_B, to_C = [], []
-                    for i in range(STATES):
-                        # g_t = C_t dy_t + a_{t+1} g_{t+1}; a's own gradient is g a h_{t-1}.
-                        value = own.fused(dout, _number(own, Ck, i), builder.load(later[i]))
-                        to_C.append(builder.fmul(dout, own.load(after, i)))
-                        to_B.append(builder.fmul(value, given))
-                        dinput = own.fused(value, _number(own, Bk, i), dinput)
-                        value = _flushed(own, builder.fmul(value, own.load(decay, i)))
-                        builder.store(value, later[i])
-                        value = builder.fmul(value, own.load(before, i))
-                        ddecay = own.fused(value, rates[i], ddecay)
-                        builder.store(own.fused(value, step, builder.load(drates[i])), drates[i])
-                    own.store(dinput, walk.step(dinputs, k), 0)
-                    own.store(ddecay, walk.step(ddecays, k), 0)
-                    own.add_sums(to_B, walk.coefficients(dB, k))
-                    own.add_sums(to_C, walk.coefficients(dC, k))
-                for i in range(STATES):
-                    own.store(builder.load(later[i]), walk.state(g, i), 0)
-                    own.store(builder.load(drates[i]), walk.state(dA, i), 0)
-            return context.get_dummy_value()
+    def forward(typingctx, h, decay, inputs, sums, B, C, count, N):  # type: ignore[no-untyped-def]
+        kind = types.void(h, decay, inputs, sums, B, C, types.intp, types.intp)
+        return kind, _call(advance, 6, channels, size)
 
-        index = types.intp
-        given = (A2, g, dA, delta, inputs, douts, dinputs, ddecays, B, C, dB, dC, decays, states)
-        return types.void(*given, index, index), generate
+    @intrinsic
+    def backward(  # type: ignore[no-untyped-def]
+        typingctx, h, g, decay, inputs, douts, dinputs, ddecays, B, C, dB, dC, count, N
+    ):
+        given = (h, g, decay, inputs, douts, dinputs, ddecays, B, C, dB, dC)
+        return types.void(*given, types.intp, types.intp), _call(retreat, 11, channels, size)
 
-    return scan
-
-
-scan_forward, scan_forward_keeping = forward_of(keep=False), forward_of(keep=True)
-scan_backward = backward_of()
+    return forward, backward

@@ -18,35 +18,16 @@ from torch import Tensor
 
 from models.kernels.compiled import LOG2E, blocks_of, jit, run, sigmoid
 from models.kernels.recurrence import channels_last, differentiate, recur
-from models.kernels.scan_tile import (
-    BLOCK,
-    CHUNK,
-    STATES,
-    scan_backward,
-    scan_forward,
-    scan_forward_keeping,
-)
+from models.kernels.scan_tile import gather, own_decays, pad, padded, spread
+
+CHUNK = 32
+BLOCK = 128  # channels of one work item: rows of 512 bytes
+scan_forward, scan_backward = own_decays(CHUNK, BLOCK)
 
 
 @jit
-def spread(rows, lo, hi, out):  # type: ignore[no-untyped-def]
-    """Channels lo..hi of rows (N, E) as rows of BLOCK, in an array of zeros."""
-    for n in range(rows.shape[0]):
-        for e in range(hi - lo):
-            out[n * BLOCK + e] = rows[n, lo + e]
-
-
-@jit
-def gather(given, lo, hi, rows):  # type: ignore[no-untyped-def]
-    """The way back."""
-    for n in range(rows.shape[0]):
-        for e in range(hi - lo):
-            rows[n, lo + e] = given[n * BLOCK + e]
-
-
-@jit
-def load_chunk(u, delta, B, C, D, M, steps, us, sums, inputs, Bs, Cs):  # type: ignore[no-untyped-def]
-    """Of a chunk and a block of channels: delta, u, what the skip adds, delta u, padded B and C."""
+def load_chunk(u, delta, D, steps, us, sums, inputs):  # type: ignore[no-untyped-def]
+    """Of a chunk and a block of channels: delta, u, what the skip adds, and delta u."""
     for k in range(u.shape[0]):
         at = k * BLOCK
         for e in range(u.shape[1]):
@@ -54,8 +35,6 @@ def load_chunk(u, delta, B, C, D, M, steps, us, sums, inputs, Bs, Cs):  # type: 
             steps[at + e] = delta[k, e]
             inputs[at + e] = delta[k, e] * u[k, e]
             sums[at + e] = D[e] * u[k, e]
-        for n in range(B.shape[1]):
-            Bs[k * M + n], Cs[k * M + n] = B[k, n], C[k, n]
 
 
 @jit
@@ -64,28 +43,29 @@ def block_forward(  # type: ignore[no-untyped-def]
 ):
     """Channels lo..hi of item b. `h` (B, N, E) is the first state and becomes the last."""
     length, N = u.shape[1], A2.shape[0]
-    M = -(-N // STATES) * STATES
+    M = padded(N)
     space = np.zeros((2 * M + 4 * CHUNK) * BLOCK + 2 * CHUNK * M, u.dtype)
     rates, state, rest = space[: M * BLOCK], space[M * BLOCK :], space[2 * M * BLOCK :]
     size = CHUNK * BLOCK
     us, steps, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
     Bs, Cs = rest[4 * size :], rest[4 * size + CHUNK * M :]
-    spread(A2, lo, hi, rates)
-    spread(h[b], lo, hi, state)
+    spread(A2, lo, hi, rates, BLOCK)
+    spread(h[b], lo, hi, state, BLOCK)
     for first in range(0, length, CHUNK):
         stop = min(first + CHUNK, length)
         if bounds.shape[1] > 0:
-            gather(state, lo, hi, bounds[b, first // CHUNK])
+            gather(state, BLOCK, lo, hi, bounds[b, first // CHUNK])
         load_chunk(
-            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], B[b, first:stop],
-            C[b, first:stop], D[lo:hi], M, steps, us, sums, inputs, Bs, Cs,
-        )  # fmt: skip
-        scan_forward(rates, state, steps, inputs, sums, Bs, Cs, space, space, stop - first, M)
+            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], D[lo:hi], steps, us, sums, inputs
+        )
+        pad(B[b, first:stop], Bs, M)
+        pad(C[b, first:stop], Cs, M)
+        scan_forward(rates, state, steps, inputs, sums, Bs, Cs, stop - first, M)
         for t in range(first, stop):
             zt, yt, sum_ = z[b, t, lo:hi], y[b, t, lo:hi], sums[(t - first) * BLOCK :]
             for e in range(hi - lo):
                 yt[e] = sum_[e] * zt[e] * sigmoid(zt[e])
-    gather(state, lo, hi, h[b])
+    gather(state, BLOCK, lo, hi, h[b])
 
 
 @jit(parallel=True)
@@ -104,59 +84,56 @@ def block_backward(  # type: ignore[no-untyped-def]
     """Adjoint of `block_forward`; `g` (B, N, E) is that of the last state, then of the first."""
     length, N = u.shape[1], A2.shape[0]
     one, zero, log2e = u.dtype.type(1), u.dtype.type(0), u.dtype.type(LOG2E)
-    M = -(-N // STATES) * STATES
-    size, kept = CHUNK * BLOCK, CHUNK * M * BLOCK
-    space = np.zeros(2 * kept + 5 * M * BLOCK + 7 * size + BLOCK + 4 * CHUNK * M, u.dtype)
-    decays, states, rest = space[:kept], space[kept:], space[2 * kept + M * BLOCK :]
-    rates, adjoint, drates = rest, rest[M * BLOCK :], rest[2 * M * BLOCK :]
-    state, rest = rest[3 * M * BLOCK :], rest[4 * M * BLOCK :]
+    M, size = padded(N), CHUNK * BLOCK
+    area = M * BLOCK
+    space = np.zeros(4 * area + 8 * size + BLOCK + 4 * CHUNK * M, u.dtype)
+    rates, state, adjoint, drates = space, space[area:], space[2 * area :], space[3 * area :]
+    rest = space[4 * area :]
     us, steps, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
-    douts, dinputs, ddecays = rest[4 * size :], rest[5 * size : 6 * size], rest[6 * size : 7 * size]
-    skips, rest = rest[7 * size :], rest[7 * size + BLOCK :]
+    gates, douts, rest = rest[4 * size :], rest[5 * size :], rest[6 * size :]
+    dinputs, ddecays, skips = rest[:size], rest[size : 2 * size], rest[2 * size :]
+    rest = rest[2 * size + BLOCK :]
     Bs, Cs, dBs, dCs = rest, rest[CHUNK * M :], rest[2 * CHUNK * M :], rest[3 * CHUNK * M :]
-    spread(A2, lo, hi, rates)
-    spread(g[b], lo, hi, adjoint)
+    spread(A2, lo, hi, rates, BLOCK)
+    spread(g[b], lo, hi, adjoint, BLOCK)
     for chunk in range((length - 1) // CHUNK, -1, -1):
         first = chunk * CHUNK
         stop = min(first + CHUNK, length)
-        spread(bounds[b, chunk], lo, hi, state)
+        spread(bounds[b, chunk], lo, hi, state, BLOCK)
         load_chunk(
-            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], B[b, first:stop],
-            C[b, first:stop], D[lo:hi], M, steps, us, sums, inputs, Bs, Cs,
-        )  # fmt: skip
-        scan_forward_keeping(
-            rates, state, steps, inputs, sums, Bs, Cs, decays, states, stop - first, M
+            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], D[lo:hi], steps, us, sums, inputs
         )
+        pad(B[b, first:stop], Bs, M)
+        pad(C[b, first:stop], Cs, M)
         for t in range(first, stop):
-            zt, dyt, dzt = z[b, t, lo:hi], dy[b, t, lo:hi], dz[b, t, lo:hi]
-            at = (t - first) * BLOCK
-            sum_, dout, own = sums[at:], douts[at:], us[at:]
+            zt, dyt, at = z[b, t, lo:hi], dy[b, t, lo:hi], (t - first) * BLOCK
+            own, gate, dout = us[at:], gates[at:], douts[at:]
             for e in range(hi - lo):
-                gate = sigmoid(zt[e])
-                slope = gate * (one + zt[e] * (one - gate))  # of silu
-                dzt[e] = dyt[e] * sum_[e] * slope
-                dout[e] = dyt[e] * zt[e] * gate
+                gate[e] = sigmoid(zt[e])
+                dout[e] = dyt[e] * zt[e] * gate[e]
                 skips[e] += dout[e] * own[e]
         dinputs[:] = zero
         ddecays[:] = zero
         dBs[: 2 * CHUNK * M] = zero  # and dCs
         scan_backward(
-            rates, adjoint, drates, steps, inputs, douts, dinputs, ddecays, Bs, Cs, dBs, dCs,
-            decays, states, stop - first, M,
+            rates, state, adjoint, drates, steps, inputs, sums, douts, dinputs, ddecays,
+            Bs, Cs, dBs, dCs, stop - first, M,
         )  # fmt: skip
         for t in range(first, stop):
-            dut, ddt, at = du[b, t, lo:hi], ddelta[b, t, lo:hi], (t - first) * BLOCK
-            dinput, ddecay, dout = dinputs[at:], ddecays[at:], douts[at:]
-            own, step = us[at:], steps[at:]
+            zt, dyt, at = z[b, t, lo:hi], dy[b, t, lo:hi], (t - first) * BLOCK
+            dut, ddt, dzt = du[b, t, lo:hi], ddelta[b, t, lo:hi], dz[b, t, lo:hi]
+            own, step, sum_, gate, dout = us[at:], steps[at:], sums[at:], gates[at:], douts[at:]
+            dinput, ddecay = dinputs[at:], ddecays[at:]
             for e in range(hi - lo):
                 # A2 carries log2(e), so that it has to be taken out of what a's gradient met.
                 ddt[e] = dinput[e] * own[e] + ddecay[e] / log2e
                 dut[e] = dinput[e] * step[e] + dout[e] * D[lo + e]
-            for n in range(N):
-                dB[s, b, t, n] = dBs[(t - first) * M + n]
-                dC[s, b, t, n] = dCs[(t - first) * M + n]
-    gather(adjoint, lo, hi, g[b])
-    gather(drates, lo, hi, dA[b])
+                slope = gate[e] * (one + zt[e] * (one - gate[e]))  # of silu
+                dzt[e] = dyt[e] * sum_[e] * slope
+        gather(dBs, M, 0, N, dB[s, b, first:stop])
+        gather(dCs, M, 0, N, dC[s, b, first:stop])
+    gather(adjoint, BLOCK, lo, hi, g[b])
+    gather(drates, BLOCK, lo, hi, dA[b])
     dD[b, lo:hi] = skips[: hi - lo]
 
 

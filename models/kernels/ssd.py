@@ -1,17 +1,14 @@
-"""The recurrence of Mamba-2 as a fused CPU kernel, compiled by numba (optional).
+"""The recurrence of Mamba-2 as a fused CPU kernel (optional).
 
 The same function as `ssd_reference` of models/backbones/ssd.py, in fp32 or fp64. The matrix form
 of the paper (arXiv:2405.21060) is made for matrix units; a CPU has none, and there the plain
-recurrence with the state in cache moves far less memory. The forward keeps one state every `CHUNK`
-steps; the backward recomputes the states of a chunk from it. The work is cut by batch item, head
-and, since every channel of a head has a state of its own, by blocks of `WIDTH` channels.
-
-What the inner loops read and write lies in one workspace whose rows have a length known to the
-compiler: it then sees that they do not overlap, and vectorises without a remainder. What an item
-leaves of a row is zero.
+recurrence with the state in registers and cache moves far less memory. The forward keeps one state
+every `CHUNK` steps; the backward recomputes the states of a chunk from it. The work is cut by batch
+item, head and, since every channel of a head has a state of its own, by blocks of `WIDTH` channels;
+what is done in it with every state is in `scan_tile`.
 
 Shapes: B batch, T time, H heads, P headdim, G groups, N d_state, K = ceil(T / CHUNK), Q work items
-of a batch item. The state is (B, H, N, P) here, channels last.
+of a batch item; M is N up to the next multiple of 4. The state is (B, H, N, P) here, channels last.
 """
 
 import numba
@@ -19,15 +16,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.kernels.available import MAX_STATES
 from models.kernels.compiled import blocks_of, flushed, jit, run
 from models.kernels.recurrence import channels_last, differentiate, recur
+from models.kernels.scan_tile import gather, one_decay, pad, padded, spread
 
-CHUNK = 16
-WIDTH = 64  # of a row of the workspace: channels of one work item
-# Rows: the state or its adjoint, vectors, in the backward the states before each step of a chunk.
-X, Y, DX, DDECAY = range(MAX_STATES, MAX_STATES + 4)
-HISTORY = MAX_STATES + 4
+CHUNK = 64
+WIDTH = 64  # channels of one work item
+scan_forward, scan_backward = one_decay(CHUNK, WIDTH)
+
+
+@jit
+def load_chunk(x, delta, A, D, decay, inputs, sums):  # type: ignore[no-untyped-def]
+    """Of a chunk and a block of a head's channels: exp(delta A), delta x, what the skip adds."""
+    for k in range(x.shape[0]):
+        decay[k] = np.exp(delta[k] * A)
+        for p in range(x.shape[1]):
+            inputs[k * WIDTH + p] = delta[k] * x[k, p]
+            sums[k * WIDTH + p] = D * x[k, p]
+
+
+@jit
+def flush(state):  # type: ignore[no-untyped-def]
+    """Once a chunk, as a decay does not bring a state from above it to the denormals at once."""
+    for i in range(state.shape[0]):
+        state[i] = flushed(state[i])
 
 
 @jit
@@ -35,41 +47,26 @@ def item_forward(  # type: ignore[no-untyped-def]
     x, delta, A, B, C, D, h, bounds, y, b, head, lo, hi
 ):
     """Channels lo..hi of a head of item b. `h` is the first state and becomes the last."""
-    steps, N, width = x.shape[1], B.shape[3], hi - lo
+    length, N = x.shape[1], B.shape[3]
     group = head // (x.shape[2] // B.shape[2])
-    save = bounds.shape[2] > 0
-    space = np.zeros((HISTORY, WIDTH), x.dtype)
-    space[:N, :width] = h[b, head, :, lo:hi]
-    for t in range(steps):
-        if t % CHUNK == 0:
-            for n in range(N):
-                for p in range(WIDTH):
-                    space[n, p] = flushed(space[n, p])
-            if save:
-                bounds[b, head, t // CHUNK, :, lo:hi] = space[:N, :width]
-        xt, yt, step = x[b, t, head, lo:hi], y[b, t, head, lo:hi], delta[b, t, head]
-        decay = np.exp(step * A[head])
-        for p in range(width):
-            space[X, p], space[Y, p] = step * xt[p], D[head] * xt[p]
-        for n in range(0, N - 1, 2):
-            B0, B1, C0, C1 = (
-                B[b, t, group, n], B[b, t, group, n + 1], C[b, t, group, n], C[b, t, group, n + 1],
-            )  # fmt: skip
-            for p in range(WIDTH):
-                # h = exp(delta A) h + delta x B^T, y = h C.
-                first = decay * space[n, p] + space[X, p] * B0
-                second = decay * space[n + 1, p] + space[X, p] * B1
-                space[n, p], space[n + 1, p] = first, second
-                space[Y, p] += first * C0 + second * C1
-        for n in range(N // 2 * 2, N):
-            Bn, Cn = B[b, t, group, n], C[b, t, group, n]
-            for p in range(WIDTH):
-                value = decay * space[n, p] + space[X, p] * Bn
-                space[n, p] = value
-                space[Y, p] += value * Cn
-        for p in range(width):
-            yt[p] = space[Y, p]
-    h[b, head, :, lo:hi] = space[:N, :width]
+    M, size = padded(N), CHUNK * WIDTH
+    space = np.zeros(M * WIDTH + 2 * size + 2 * CHUNK * M, x.dtype)
+    decay = np.empty(CHUNK, x.dtype)
+    state, inputs, rest = space[: M * WIDTH], space[M * WIDTH :], space[M * WIDTH + size :]
+    sums, Bs, Cs = rest[:size], rest[size:], rest[size + CHUNK * M :]
+    spread(h[b, head], lo, hi, state, WIDTH)
+    for first in range(0, length, CHUNK):
+        stop = min(first + CHUNK, length)
+        flush(state)
+        if bounds.shape[2] > 0:
+            gather(state, WIDTH, lo, hi, bounds[b, head, first // CHUNK])
+        own = x[b, first:stop, head, lo:hi]
+        load_chunk(own, delta[b, first:stop, head], A[head], D[head], decay, inputs, sums)
+        pad(B[b, first:stop, group], Bs, M)
+        pad(C[b, first:stop, group], Cs, M)
+        scan_forward(state, decay, inputs, sums, Bs, Cs, stop - first, M)
+        gather(sums, WIDTH, 0, hi - lo, y[b, first:stop, head, lo:hi])
+    gather(state, WIDTH, lo, hi, h[b, head])
 
 
 @jit(parallel=True)
@@ -91,61 +88,51 @@ def item_backward(  # type: ignore[no-untyped-def]
 
     What channels and heads share has an entry for each work item q.
     """
-    steps, N, width = x.shape[1], B.shape[3], hi - lo
+    length, N, width = x.shape[1], B.shape[3], hi - lo
     group = head // (x.shape[2] // B.shape[2])
     zero = x.dtype.type(0)
     sum_A, sum_D = zero, zero
-    space = np.zeros((HISTORY + CHUNK * N, WIDTH), x.dtype)
-    space[:N, :width] = g[b, head, :, lo:hi]
-    for chunk in range((steps - 1) // CHUNK, -1, -1):
+    M, size = padded(N), CHUNK * WIDTH
+    space = np.zeros(2 * M * WIDTH + 5 * size + 4 * CHUNK * M, x.dtype)
+    decay = np.empty(CHUNK, x.dtype)
+    state, rest = space, space[2 * M * WIDTH :]
+    adjoint = space[M * WIDTH : 2 * M * WIDTH]
+    inputs, sums, douts = rest, rest[size:], rest[2 * size :]
+    dinputs, ddecays, rest = rest[3 * size : 4 * size], rest[4 * size : 5 * size], rest[5 * size :]
+    Bs, Cs, dBs, dCs = rest, rest[CHUNK * M :], rest[2 * CHUNK * M :], rest[3 * CHUNK * M :]
+    spread(g[b, head], lo, hi, adjoint, WIDTH)
+    for chunk in range((length - 1) // CHUNK, -1, -1):
         first = chunk * CHUNK
-        count = min(CHUNK, steps - first)
-        space[HISTORY : HISTORY + N, :width] = bounds[b, head, chunk, :, lo:hi]
-        for n in range(N):
-            for p in range(WIDTH):
-                space[n, p] = flushed(space[n, p])
-        for k in range(count - 1):
-            t, before = first + k, HISTORY + k * N
-            xt, step = x[b, t, head, lo:hi], delta[b, t, head]
-            decay = np.exp(step * A[head])
+        stop = min(first + CHUNK, length)
+        flush(adjoint)
+        spread(bounds[b, head, chunk], lo, hi, state, WIDTH)
+        own, own_dy = x[b, first:stop, head, lo:hi], dy[b, first:stop, head, lo:hi]
+        load_chunk(own, delta[b, first:stop, head], A[head], D[head], decay, inputs, sums)
+        pad(B[b, first:stop, group], Bs, M)
+        pad(C[b, first:stop, group], Cs, M)
+        spread(own_dy, 0, width, douts, WIDTH)
+        dinputs[:] = zero
+        ddecays[:] = zero
+        dBs[: 2 * CHUNK * M] = zero  # and dCs
+        scan_backward(
+            state, adjoint, decay, inputs, douts, dinputs, ddecays, Bs, Cs, dBs, dCs,
+            stop - first, M,
+        )  # fmt: skip
+        for t in range(first, stop):
+            k, step, dxt = t - first, delta[b, t, head], dx[b, t, head, lo:hi]
+            dinput, part = dinputs[k * WIDTH :], ddecays[k * WIDTH :]
+            ddecay, dstep, direct = zero, zero, zero
             for p in range(width):
-                space[X, p] = step * xt[p]
-            for n in range(N):
-                Bn = B[b, t, group, n]
-                for p in range(WIDTH):
-                    space[before + N + n, p] = decay * space[before + n, p] + space[X, p] * Bn
-        for k in range(count - 1, -1, -1):
-            t, before = first + k, HISTORY + k * N
-            xt, dyt, dxt = x[b, t, head, lo:hi], dy[b, t, head, lo:hi], dx[b, t, head, lo:hi]
-            step = delta[b, t, head]
-            decay = np.exp(step * A[head])
-            through_x, direct = zero, zero
-            for p in range(width):
-                space[X, p], space[Y, p] = step * xt[p], dyt[p]
-                space[DX, p], space[DDECAY, p] = zero, zero
-                through_x += step * xt[p] * dyt[p]
-                direct += xt[p] * dyt[p]
-            for n in range(N):
-                Bn, Cn, dBn, dCn = B[b, t, group, n], C[b, t, group, n], zero, zero
-                for p in range(WIDTH):
-                    # G_t = C_t dy_t^T + decay_{t+1} G_{t+1}
-                    gt, state = space[n, p] + Cn * space[Y, p], space[before + n, p]
-                    dCn += state * space[Y, p]
-                    dBn += gt * space[X, p]
-                    space[DX, p] += gt * Bn
-                    space[DDECAY, p] += gt * state
-                    space[n, p] = gt * decay
-                # dC = S_t dy, with S_t spelled out.
-                dB[b, t, q, n], dC[b, t, q, n] = dBn, decay * dCn + Bn * through_x
-            ddecay, dstep = zero, zero
-            for p in range(width):
-                ddecay += space[DDECAY, p]
-                dstep += space[DX, p] * xt[p]
-                dxt[p] = space[DX, p] * step + D[head] * dyt[p]
-            ddelta[b, t, q] = dstep + ddecay * decay * A[head]
-            sum_A += ddecay * decay * step
+                ddecay += part[p]
+                dstep += dinput[p] * own[k, p]
+                direct += own[k, p] * own_dy[k, p]
+                dxt[p] = dinput[p] * step + D[head] * own_dy[k, p]
+            ddelta[b, t, q] = dstep + ddecay * decay[k] * A[head]
+            sum_A += ddecay * decay[k] * step
             sum_D += direct
-    g[b, head, :, lo:hi] = space[:N, :width]
+        gather(dBs, M, 0, N, dB[b, first:stop, q])
+        gather(dCs, M, 0, N, dC[b, first:stop, q])
+    gather(adjoint, WIDTH, lo, hi, g[b, head])
     dA[b, q], dD[b, q] = sum_A, sum_D
 
 
