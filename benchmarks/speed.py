@@ -7,7 +7,7 @@
 A row's two sides alternate in one process, and every row has a process of its own, started like
 those of the suite. Each prints a line as it ends, then the table follows, and the last line is the
 JSON document with all samples. `--markdown` also puts the table into a file, between two markers
-(docs/speed.md has them). A rival that is not given is said to be missing, and its row is left open.
+(docs/speed.md has them), in the place of the one that a processor of that name had there. A rival that is not given is said to be missing, and its row is left open.
 The exit code is 1 where a row is missed or fails.
 """
 
@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(measure_apart(row, setting))
         print(results[-1], flush=True)
         if options.markdown:  # at once: an interrupted run leaves what it has
-            table.write(options.markdown, f"{heading}\n\n{table.markdown(results)}")
+            text = f"{heading}\n\n{table.markdown(results)}"
+            table.write(options.markdown, environment["cpu"], text)
     print(f"\n{heading}\n\n{table.markdown(results)}\n")
     document = {
         "benchmark": "speed",

@@ -106,18 +106,22 @@ def test_the_matched_transformer_has_the_parameters(
     assert theirs.backbone.d_model == ours.backbone.d_model
 
 
-def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
+def test_the_table_replaces_the_one_of_its_machine(tmp_path: Path) -> None:
     path = tmp_path / "speed.md"
-    path.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    text = table.markdown([result_of(1.0, 0.8), result_of(2.0, 0.8)])
-    table.write(path, text)
-    written = path.read_text()
-    assert written.startswith(f"before\n{table.BEGIN}\n\n| row")
-    assert written.endswith(f"\n{table.END}\nafter\n")
-    assert "old" not in written
-    assert "**missed**" in text
-    assert "1.0 / 3.0" in text
-    assert len({len(line) for line in text.splitlines()}) == 1
+    path.write_text(f"before\n{table.BEGIN}\n{table.END}\nafter\n")
+    old = table.markdown([result_of(1.0, 0.8)])
+    new = table.markdown([result_of(1.0, 0.8), result_of(2.0, 0.8)])
+    assert "**missed**" in new
+    assert "1.0 / 3.0" in new
+    assert len({len(line) for line in new.splitlines()}) == 1
+    for machine in ("one", "other", "one"):
+        table.write(path, machine, f"as of old\n\n{old}")
+    first = path.read_text()
+    table.write(path, "other", new)
+    between = f"\n\n### one\n\nas of old\n\n{old}\n\n### other\n\n{new}\n\n"
+    assert path.read_text() == f"before\n{table.BEGIN}{between}{table.END}\nafter\n"
+    table.write(path, "other", f"as of old\n\n{old}")
+    assert path.read_text() == first
 
 
 def test_a_file_without_a_place_for_the_table_is_refused_at_once(

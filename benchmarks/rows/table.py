@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks.rows.row import MIB, Result
 
 BEGIN, END = "<!-- speed table: begin -->", "<!-- speed table: end -->"
+HEADING = "### "  # of a machine's table, followed by its name
 HEAD = ["row", "length", "times as fast", "asked for", "", "peak MiB, ours / theirs"]
 
 
@@ -33,21 +34,36 @@ def _cells(result: Result) -> list[str]:
 def check_place(path: Path) -> None:
     """ValueError where `write` could not put the table, known before anything is measured."""
     if path.exists():
-        _around(path)
+        _parts(path)
     elif not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} for the table")
 
 
-def write(path: Path, text: str) -> None:
-    """Put `text` between the two markers of the file; a new file is made of them alone."""
-    before, after = _around(path) if path.exists() else ("", "\n")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+def write(path: Path, machine: str, text: str) -> None:
+    """Put a machine's table between the two markers of the file, where others' stay.
+
+    A new file is made of the markers alone.
+    """
+    before, inside, after = _parts(path) if path.exists() else ("", "", "\n")
+    tables = _by_machine(inside)
+    tables[machine] = f"\n\n{text}\n\n"
+    body = "".join(f"{HEADING}{name}{table}" for name, table in tables.items())
+    path.write_text(f"{before}{BEGIN}\n\n{body}{END}{after}", encoding="utf-8")
 
 
-def _around(path: Path) -> tuple[str, str]:
-    """What stands before and after the table."""
+def _by_machine(inside: str) -> dict[str, str]:
+    """Each table with the empty lines around it, under its machine's name."""
+    found = {}
+    for part in inside.strip().split(HEADING)[1:]:
+        name, _, table = part.partition("\n")
+        found[name] = f"\n{table.rstrip()}\n\n"
+    return found
+
+
+def _parts(path: Path) -> tuple[str, str, str]:
+    """What stands before, between and after the markers."""
     before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    inside, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path} has no lines {BEGIN} and {END} to put the table between")
-    return before, after
+    return before, inside, after
