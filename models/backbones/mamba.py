@@ -38,7 +38,7 @@ from models.backbones.mamba_stack import (
 )
 from models.backbones.selective_scan import recurrence_chunked, selective_scan_torch
 from models.backbones.sizes import check_sizes
-from models.kernels.available import MAX_STATES, check_kernel
+from models.kernels.available import check_kernel
 from models.kernels.views import Array, Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba", "MambaMixer"]
@@ -64,7 +64,7 @@ class MambaMixer(StepMixer):
         check_sizes(d_inner=d_inner, d_state=d_state)
         if dt_rank is not None and dt_rank < 1:
             raise ValueError(f"dt_rank is {dt_rank}; it has to be at least 1, or null for D / 16")
-        check_kernel(kernel, "d_state", d_state, MAX_STATES)
+        check_kernel(kernel)
         dt_rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
         self.d_inner, self.d_state, self.dt_rank = d_inner, d_state, dt_rank
         self.kernel = kernel
@@ -142,11 +142,6 @@ class MambaMixer(StepMixer):
         D = self.out_proj.out_features
         projections = 2 * (3 * D * E + E * (R + 2 * N) + R * E)
         return projections + 2 * self.conv1d.width * E + 7 * E * N + 8 * E
-
-    @property
-    def fits_kernel(self) -> bool:
-        """The scan's workspace has rows for MAX_STATES states of a channel."""
-        return self.d_state <= MAX_STATES
 
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Section 3.2: delta, B and C as functions of the input, (..., E) -> E, N and N values."""

@@ -37,7 +37,7 @@ from models.backbones.mamba_stack import (
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.ssd import ssd_chunked, ssd_step
-from models.kernels.available import MAX_STATES, check_kernel
+from models.kernels.available import check_kernel
 from models.kernels.views import Array, Views
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba2", "Mamba2Mixer"]
@@ -82,7 +82,7 @@ class Mamba2Mixer(StepMixer):
                     chunk_size=chunk_size)  # fmt: skip
         if nheads % ngroups:
             raise ValueError(f"nheads is {nheads}; it has to be a multiple of ngroups, {ngroups}")
-        check_kernel(kernel, "d_state", d_state, MAX_STATES)
+        check_kernel(kernel)
         self.nheads, self.headdim, self.kernel = nheads, headdim, kernel
         self.d_state, self.ngroups, self.chunk_size = d_state, ngroups, chunk_size
         d_inner = nheads * headdim
@@ -153,11 +153,6 @@ class Mamba2Mixer(StepMixer):
         if length == 1 or self.kernel_on(self.D.device, self.D.dtype) == "numba":
             ssd = 5 * E * N
         return projections + convolution + ssd + 9 * E
-
-    @property
-    def fits_kernel(self) -> bool:
-        """The scan's workspace has rows for MAX_STATES states of a channel."""
-        return self.d_state <= MAX_STATES
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [self.d_inner, self.d_inner + 2 * self.d_shared, self.nheads]

@@ -47,7 +47,7 @@ from models.backbones.mamba_stack import (
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.backbones.ssd import decayed_sums
-from models.kernels.available import MAX_STATES, check_kernel
+from models.kernels.available import check_kernel
 
 __all__ = ["CHECKPOINT_NAMES", "Mamba3", "Mamba3Mixer"]
 
@@ -209,7 +209,7 @@ class Mamba3Mixer(RecurrentMixer):
             raise ValueError(f"rope_fraction is {rope_fraction}; allowed are 0.5 and 1.0")
         if d_state < 4 or d_state % 2:
             raise ValueError(f"d_state is {d_state}; it has to be even and at least 4")
-        check_kernel(kernel, "d_state", d_state, MAX_STATES)
+        check_kernel(kernel)
         if kernel == "numba" and mimo_rank > 1:
             raise ValueError(
                 f"kernel=numba: mimo_rank is {mimo_rank}, and it computes 1 alone, or set "
@@ -304,8 +304,8 @@ class Mamba3Mixer(RecurrentMixer):
 
     @property
     def fits_kernel(self) -> bool:
-        """It is that of Mamba-2: MAX_STATES states of a channel, and one input to each."""
-        return self.d_state <= MAX_STATES and self.mimo_rank == 1
+        """It is that of Mamba-2, which has one input to each channel."""
+        return self.mimo_rank == 1
 
     def _state_shapes(self, batch: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
         """Of the last B and x, and of what adds up: states and angles."""

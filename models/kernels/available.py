@@ -6,9 +6,9 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 KERNELS = ("auto", "torch", "numba")
-# The kernels' workspaces are laid out when they are compiled, for this many states a channel of the
-# Mambas and channels a head of RWKV-7; a larger model runs torch's form.
-MAX_STATES, MAX_HEAD = 256, 64
+# RWKV-7's workspace is laid out when it is compiled, for heads of this many channels: a larger
+# model runs torch's form.
+MAX_HEAD = 64
 
 
 @functools.cache
