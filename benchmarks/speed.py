@@ -7,8 +7,9 @@
 A row's two sides alternate in one process, and every row has a process of its own, started like
 those of the suite. Each prints a line as it ends, then the table follows, and the last line is the
 JSON document with all samples. `--markdown` also puts the table into a file, between two markers
-(docs/speed.md has them), in the place of the one that a processor of that name had there. A rival that is not given is said to be missing, and its row is left open.
-The exit code is 1 where a row is missed or fails.
+(docs/speed.md has them), in the place of the one that a processor of that name had there. A rival
+that is not given is said to be missing, and its row is left open. The exit code is 1 where a row is
+missed or fails.
 """
 
 import importlib.metadata
