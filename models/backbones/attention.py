@@ -32,7 +32,7 @@ OF_TORCH = {
 }
 SHORT_TYPES = (torch.float16, torch.bfloat16)
 WIDEST_HEAD = 256  # of FlashAttention on CUDA
-SHORTEST = 128  # queries; below, half of the fused kernel's blocks are the future
+SHORTEST = 128  # queries; below, torch's kernel is the faster one
 
 
 class Rope(nn.Module):
@@ -179,6 +179,7 @@ def _fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
         q.dim() == k.dim() == 4
         and k.shape == v.shape
         and q.shape[::3] == k.shape[::3]  # B and d
+        and k.numel() > 0
         and q.shape[1] % k.shape[1] == 0
         and q.dtype == k.dtype == v.dtype
         and k.is_cpu
@@ -192,7 +193,8 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
         fuses(q, inference=True)
         and _fit(q, k, v)  # torch says in its own words what does not
         and SHORTEST <= q.shape[2] <= k.shape[2]
-        # A thread takes a head. With fewer heads than threads torch keeps more of them busy.
+        # In the backward a thread takes a key-value head: with fewer of them than threads, torch
+        # keeps more of these busy.
         and k.shape[0] * k.shape[1] >= torch.get_num_threads()
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()

@@ -102,5 +102,5 @@ def _problem(device: torch.device, dtype: torch.dtype, *, fits: bool) -> str | N
     if device.type != "cpu" or dtype not in (torch.float32, torch.float64):
         return f"it runs on a CPU in fp32 or fp64, not on {device} in {dtype}"
     if not fits:
-        return "its workspace does not hold the model's sizes"
+        return "it does not compute a recurrence of these sizes"
     return numba_problem()

@@ -79,7 +79,7 @@ def accumulate(scores, seen, highest, total, sums, W):  # type: ignore[no-untype
 
 @jit
 def attend_head(q, k, v, scale, space, y, lse):  # type: ignore[no-untyped-def]
-    """q and y (T, d), k and v (S, d), lse (T), the logarithm of the sum of exponentials."""
+    """q and y (T, d), k and v (S, d), lse (T), the base-2 logarithm of the sum of exponentials."""
     T, d = q.shape
     S = k.shape[0]
     W, room = whole(d, COLUMNS), whole(S, P)
@@ -145,7 +145,7 @@ def differentiate_head(q, k, v, y, lse, dy, scale, space, dq, dk, dv):  # type: 
     rest = rest[3 * P * W :]
     columns, value_columns = rest[: P * d], rest[P * d : 2 * P * d]
     scores, slopes = rest[2 * P * d :][: P * P], rest[2 * P * d + P * P :][: P * P]
-    # Queries that only fill a block have no probability: 2^-inf.
+    # Queries that only fill a block are zeros, and so is what they send back.
     logs, means = np.full(room, np.inf, q.dtype), np.zeros(room, q.dtype)
     kind = q.dtype.type
     pack(q, kind(scale * LOG2E), queries[: room * W], W)

@@ -20,7 +20,8 @@ def register_gradient(
     def first(ctx: Any, *grads: Any) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                f"archbench::{name} has no second derivative; models built with kernel=torch have"
+                f"archbench::{name} has no second derivative; models built with kernel=torch, or "
+                "attention=eager, have"
             )
         return gradients(ctx, *grads)
 

@@ -40,7 +40,7 @@ def drawn(
 
 def gradients(kernel: str, given: list[Tensor]) -> list[Tensor]:
     """The output, and what a weighted sum of it sends back."""
-    inputs = [t.detach().clone().requires_grad_() for t in given]
+    inputs = [t.detach().requires_grad_() for t in given]  # with their strides
     y = attend(*inputs, kernel=kernel, causal=True)
     weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
     return [y.detach(), *torch.autograd.grad((y * weights).sum(), inputs)]
