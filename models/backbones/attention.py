@@ -187,7 +187,7 @@ def _fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def in_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether our kernel is the faster one for causal attention over (B, H or K, T or S, d)."""
     return (
         fuses(q, inference=True)
@@ -222,7 +222,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, kernel: str, causal: bool) -> Ten
         counted = is_in_torch_dispatch_mode()
         with _disable_current_modes() if counted else contextlib.nullcontext():
             return run(q, k, v, block_mask=mask, enable_gqa=True)  # type: ignore[operator]
-    if kernel == "sdpa" and causal and fused(q, k, v):
+    if kernel == "sdpa" and causal and in_kernel(q, k, v):
         from models.kernels.causal_attention import attend_fused
 
         return attend_fused(q, k, v)

@@ -31,7 +31,7 @@ def counted() -> bool:
 
 
 def fuses(x: torch.Tensor, *, inference: bool = False) -> bool:
-    """Whether what is done to `x` elementwise in training is a fused kernel's.
+    """Whether what torch's own operators could do to `x` in training is a fused kernel's.
 
     With `inference` also without gradients. Not while torch compiles, which fuses by itself.
     """

@@ -6,7 +6,7 @@ products stay in the cache (`tile`), and what lies between them is a pass in the
 (`vectors`). Exponentials are to base 2: its logarithm is a factor of the queries.
 
 Shapes: B batch, T queries, S >= T keys, H query heads, K key-value heads, d head width; P places of
-a block, W is d up to the next multiple of COLUMNS. The last query sits at the last key.
+a block, W is d up to the next multiple of LANES. The last query sits at the last key.
 """
 
 from typing import Any
@@ -17,18 +17,13 @@ import torch
 from torch import Tensor
 
 from models.kernels.compiled import LOG2E, exp2, jit, run
+from models.kernels.layout import round_up
 from models.kernels.operators import register_gradient
-from models.kernels.tile import COLUMNS, multiply
-from models.kernels.vectors import row_functions
+from models.kernels.tile import multiply
+from models.kernels.vectors import LANES, row_functions
 
 P = 64
 largest, exponentiate, weigh = row_functions(P)
-
-
-@jit
-def whole(count, size):  # type: ignore[no-untyped-def]
-    """The next multiple of `size`."""
-    return -(-count // size) * size
 
 
 @jit
@@ -58,7 +53,8 @@ def pack_columns(x, out):  # type: ignore[no-untyped-def]
 def accumulate(scores, seen, highest, total, sums, W):  # type: ignore[no-untyped-def]
     """Turn a block's scores into exponentials; bring what was summed to the new maximum.
 
-    Query i sees the first seen + i keys of the block; of the others zeros are made.
+    Lines 9 and 10 of algorithm 1, but for the product that adds to `sums` (P, W). Query i sees the
+    first seen + i keys of the block; of the others zeros are made.
     """
     zero, lowest = scores.dtype.type(0), scores.dtype.type(-np.inf)
     for i in range(P):
@@ -82,7 +78,8 @@ def attend_head(q, k, v, scale, space, y, lse):  # type: ignore[no-untyped-def]
     """q and y (T, d), k and v (S, d), lse (T), the base-2 logarithm of the sum of exponentials."""
     T, d = q.shape
     S = k.shape[0]
-    W, room = whole(d, COLUMNS), whole(S, P)
+    W, room = round_up(d, LANES), round_up(S, P)
+    # Of all keys and values: (S / P, d, P), a block's as columns, and (S, W).
     keys, values, rest = space[: room * d], space[room * d :][: room * W], space[room * (d + W) :]
     queries, sums, scores = rest[: P * W], rest[P * W : 2 * P * W], rest[2 * P * W :][: P * P]
     highest, total = np.empty(P, q.dtype), np.empty(P, q.dtype)
@@ -123,7 +120,7 @@ def forward(q, k, v, y, lse, spaces, scale):  # type: ignore[no-untyped-def]
 
 @jit
 def probabilities(scores, slopes, seen, logs, means):  # type: ignore[no-untyped-def]
-    """Scores to p, and what leads to p to what leads to the scores: ds = p (dp - mean)."""
+    """Lines 11 and 14 of algorithm 2: scores become p = 2^(s - lse), and dp becomes p (dp - D)."""
     zero = scores.dtype.type(0)
     for i in range(P):
         at = i * P
@@ -138,9 +135,10 @@ def differentiate_head(q, k, v, y, lse, dy, scale, space, dq, dk, dv):  # type: 
     """Of one query head, which adds to dk and dv (S, d)."""
     T, d = q.shape
     S = k.shape[0]
-    W, room = whole(d, COLUMNS), whole(T, P)
+    W, room = round_up(d, LANES), round_up(T, P)
     queries, grads, dqueries = space[: room * W], space[room * W :], space[2 * room * W :]
     rest = space[3 * room * W :]
+    # Of a block: three times (P, W), twice (d, P), twice (P, P).
     keys, dkeys, dvalues = rest[: P * W], rest[P * W : 2 * P * W], rest[2 * P * W : 3 * P * W]
     rest = rest[3 * P * W :]
     columns, value_columns = rest[: P * d], rest[P * d : 2 * P * d]
@@ -154,7 +152,7 @@ def differentiate_head(q, k, v, y, lse, dy, scale, space, dq, dk, dv):  # type: 
     logs[:T] = lse
     for t in range(T):
         for j in range(d):
-            means[t] += dy[t, j] * y[t, j]
+            means[t] += dy[t, j] * y[t, j]  # line 4: D = rowsum(dO O)
     for start in range(0, S, P):
         count = min(P, S - start)
         pack_columns(k[start : start + count], columns)
@@ -205,11 +203,11 @@ library.define(
 def _spaces(q: Tensor, keys: int, *, backward: bool) -> Tensor:
     """A workspace for each thread: what `attend_head` and `differentiate_head` lay out."""
     length, width = q.shape[1], q.shape[3]
-    padded = whole(width, COLUMNS)
+    padded = round_up(width, LANES)
     if backward:
-        size = whole(length, P) * 3 * padded + P * (3 * padded + 2 * width + 2 * P)
+        size = round_up(length, P) * 3 * padded + P * (3 * padded + 2 * width + 2 * P)
     else:
-        size = whole(keys, P) * (width + padded) + P * (2 * padded + P)
+        size = round_up(keys, P) * (width + padded) + P * (2 * padded + P)
     return q.new_empty(torch.get_num_threads(), size)
 
 
@@ -263,7 +261,7 @@ register_gradient(library, "causal_attention", _gradients, _setup_context)
 def attend_fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q (B, H, T, d) over k and v (B, K, S, d), K a divisor of H: -> (B, H, T, d).
 
-    What is kept for the backward is none of it copied where heads lie side by side in memory.
+    Where heads lie side by side in memory, as a projection leaves them, nothing is copied.
     """
     inputs = (t.transpose(1, 2).contiguous() for t in (q, k, v))
     y: Tensor = torch.ops.archbench.causal_attention(*inputs)[0]

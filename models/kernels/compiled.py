@@ -26,6 +26,7 @@ if not numba.config.CACHE_DIR:
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 LOG2E = math.log2(math.e)
+TINY = 1e-30  # what `flushed` makes zeros of: in fp32 denormals begin at 1.2e-38
 # 2^f on [-1/2, 1/2]: the polynomial through it at the Chebyshev points, to a relative 1.1e-7.
 _P = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[-0.5, 0.5])
 POWERS = tuple(np.float32(c) for c in _P.convert(kind=np.polynomial.Polynomial).coef)
@@ -78,8 +79,8 @@ def _warn_uncached(reason: str) -> None:
 def run(kernel: Any, *tensors: Tensor, numbers: Sequence[float] = ()) -> None:
     """Call a parallel kernel on contiguous tensors, and numbers, with as many threads as torch's.
 
-    What it returns is among `tensors`, so that torch's meters see it; a thread's workspace, below
-    a megabyte, is numba's.
+    What it returns is among `tensors`, so that torch's meters see it. A workspace of more than a
+    few megabytes should be too: one that numba allocates is seen by none of them.
     """
     assert all(x.is_contiguous() for x in tensors)
     share_threads()
@@ -153,7 +154,7 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
 def flushed(x):  # type: ignore[no-untyped-def]
     """Zero for what is on its way to the denormals, whose arithmetic is a hundred times slower."""
     kind = type(x)
-    return kind(0) if abs(x) <= kind(1e-30) else x  # a NaN stays one
+    return kind(0) if abs(x) <= kind(TINY) else x  # a NaN stays one
 
 
 def softplus(x):  # type: ignore[no-untyped-def]

@@ -18,41 +18,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from models.kernels.compiled import jit
 from models.kernels.vectors import BYTES, WORD, Vectors, first_of
 
 STATES = 4
-TINY = 1e-30  # below it a number is on its way to the denormals, see `compiled.flushed`
-
-
-@jit
-def padded(states):  # type: ignore[no-untyped-def]
-    """The next multiple of STATES."""
-    return -(-states // STATES) * STATES
-
-
-@jit
-def spread(rows, lo, hi, out, channels):  # type: ignore[no-untyped-def]
-    """Channels lo..hi of rows (N, E) as rows of that many, in an array of zeros."""
-    for n in range(rows.shape[0]):
-        for e in range(hi - lo):
-            out[n * channels + e] = rows[n, lo + e]
-
-
-@jit
-def gather(given, channels, lo, hi, rows):  # type: ignore[no-untyped-def]
-    """The way back."""
-    for n in range(rows.shape[0]):
-        for e in range(hi - lo):
-            rows[n, lo + e] = given[n * channels + e]
-
-
-@jit
-def pad(coefficients, out, M):  # type: ignore[no-untyped-def]
-    """Those of each step, (Q, N), in rows of M, in an array of zeros."""
-    for k in range(coefficients.shape[0]):
-        for n in range(coefficients.shape[1]):
-            out[k * M + n] = coefficients[k, n]
 
 
 class _Walk:
@@ -89,6 +57,10 @@ class _Walk:
         """The 4 of (Q, N), each in all lanes."""
         return [self.number(self.coefficients(array, k), WORD(i)) for i in range(STATES)]
 
+    def delta_or_decay(self, array: Any, k: Any, rates: Sequence[Any]) -> Any:
+        """A step's sizes (Q, R) where there are rates, its decay (Q) where there are none."""
+        return self.own.load(self.step(array, k), 0) if rates else self.number(array, k)
+
     def vectors(self, array: Any) -> list[Any]:
         """The 4 of (N, R)."""
         return [self.own.load(place, 0) for place in self.states(array)]
@@ -104,12 +76,6 @@ class _Walk:
     def write_back(self, places: Sequence[Any], pointers: Sequence[Any]) -> None:
         for place, pointer in zip(places, pointers, strict=True):
             self.own.store(self.own.builder.load(place), pointer, 0)
-
-    def flushed(self, x: Any) -> Any:
-        """Zero for what is tiny; a NaN stays one."""
-        own = self.own
-        tiny = own.builder.fcmp_ordered("<=", own.abs(x), own.constant(TINY))
-        return own.builder.select(tiny, own.constant(0.0), x)
 
 
 @contextmanager
@@ -137,24 +103,29 @@ class _Stream:
 
 
 def _advance(
-    walk: _Walk, count: Any, now: Sequence[Any], rates: Sequence[Any], steps: Any, inputs: Any,
-    sums: Any | None, B: Any, C: Any, decays: _Stream | None = None, states: _Stream | None = None,
+    walk: _Walk, count: Any, now: Sequence[Any], rates: Sequence[Any], delta_or_decay: Any,
+    inputs: Any, sums: Any | None, B: Any, C: Any, decays: _Stream | None = None,
+    states: _Stream | None = None,
 ) -> None:  # fmt: skip
-    """h = decay h + input B, and sum += h C. Without rates `steps` (Q) are decays."""
+    """h = a h + input B and sum += h C, equations 2a and 2b of arXiv:2312.00752.
+
+    With rates A2 it is a = 2^(delta A2), and `delta_or_decay` (Q, R) has the step sizes; without,
+    it is (Q) and has a itself, which Mamba-2 shares among the states (arXiv:2405.21060).
+    """
     own, build = walk.own, walk.own.builder
     if states is not None:
         for i, place in enumerate(now):
             own.store(build.load(place), states.at(WORD(0)), i)
     with cgutils.for_range(build, count, intp=WORD) as loop:
         k = loop.index
-        step = own.load(walk.step(steps, k), 0) if rates else walk.number(steps, k)
+        step = walk.delta_or_decay(delta_or_decay, k, rates)
         given, Bs = own.load(walk.step(inputs, k), 0), walk.numbers(B, k)
         if sums is not None:
             total, Cs = own.load(walk.step(sums, k), 0), walk.numbers(C, k)
         for i, place in enumerate(now):
             decay = own.exp2(build.fmul(step, rates[i])) if rates else step
             value = build.fmul(decay, build.load(place))
-            value = own.fused(given, Bs[i], walk.flushed(value) if rates else value)
+            value = own.fused(given, Bs[i], own.flushed(value) if rates else value)
             build.store(value, place)
             if sums is not None:
                 total = own.fused(value, Cs[i], total)
@@ -168,14 +139,14 @@ def _advance(
 
 def _retreat(
     walk: _Walk, count: Any, later: Sequence[Any], rates: Sequence[Any], drates: Sequence[Any],
-    steps: Any, inputs: Any, douts: Any, dinputs: Any, ddecays: Any,
+    delta_or_decay: Any, inputs: Any, douts: Any, dinputs: Any, ddecays: Any,
     B: Any, C: Any, dB: Any, dC: Any, decays: _Stream | None, states: _Stream,
 ) -> None:  # fmt: skip
-    """g = C dout + decay g of later; what it gives to inputs, decays, rates, B and C is added."""
+    """The adjoint of `_advance`: g_t = C_t dout_t + a_{t+1} g_{t+1}; what it gives is added."""
     own, build = walk.own, walk.own.builder
     with cgutils.for_range(build, count, intp=WORD) as loop:
         k = build.sub(build.sub(count, WORD(1)), loop.index)
-        step = own.load(walk.step(steps, k), 0) if rates else walk.number(steps, k)
+        step = walk.delta_or_decay(delta_or_decay, k, rates)
         given, dout, dinput, ddecay = (
             own.load(walk.step(array, k), 0) for array in (inputs, douts, dinputs, ddecays)
         )
@@ -189,7 +160,7 @@ def _retreat(
             dinput = own.fused(value, Bs[i], dinput)
             if rates and decays is not None:
                 # With a = exp2(delta A2) both of these have a times a's gradient as a factor.
-                value = walk.flushed(build.fmul(value, own.load(decays.at(k), i)))
+                value = own.flushed(build.fmul(value, own.load(decays.at(k), i)))
                 build.store(value, place)
                 value = build.fmul(value, own.load(before, i))
                 ddecay = own.fused(value, rates[i], ddecay)
@@ -223,6 +194,8 @@ def _call(emit: Any, arrays: int, channels: int, size: int) -> Any:
 def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
     """Mamba-1's chunk of up to `chunk` steps of `channels` channels, forward and backward.
 
+    Inputs are finite or NaN: an infinite one makes NaN of the states that N is padded with.
+
     The forward changes h (N, R) to the states after the chunk and adds h C to `sums`. The backward
     does the latter too, from the h before the chunk; it changes g to the adjoint before the chunk
     and adds to dA, `dinputs`, `ddecays` (summed over states, times A2), dB and dC.
@@ -234,15 +207,15 @@ def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
         walk.write_back(now, walk.states(h))
 
     def retreat(
-        walk: _Walk, count: Any, A2: Any, h: Any, g: Any, dA: Any, steps: Any, inputs: Any,
+        walk: _Walk, count: Any, A2: Any, h: Any, g: Any, dA: Any, delta: Any, inputs: Any,
         sums: Any, douts: Any, dinputs: Any, ddecays: Any, B: Any, C: Any, dB: Any, dC: Any,
     ) -> None:  # fmt: skip
         kept = _Stream(walk.own, chunk), _Stream(walk.own, chunk + 1)
         rates, now = walk.vectors(A2), walk.registers(walk.states(h))
-        _advance(walk, count, now, rates, steps, inputs, sums, B, C, *kept)
+        _advance(walk, count, now, rates, delta, inputs, sums, B, C, *kept)
         later, drates = walk.registers(walk.states(g)), walk.registers(walk.states(dA))
         _retreat(
-            walk, count, later, rates, drates, steps, inputs, douts, dinputs, ddecays,
+            walk, count, later, rates, drates, delta, inputs, douts, dinputs, ddecays,
             B, C, dB, dC, *kept,
         )  # fmt: skip
         walk.write_back(later, walk.states(g))
@@ -255,24 +228,9 @@ def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
 
     @intrinsic
     def backward(  # type: ignore[no-untyped-def]
-        typingctx,
-        A2,
-        h,
-        g,
-        dA,
-        delta,
-        inputs,
-        sums,
-        douts,
-        dinputs,
-        ddecays,
-        B,
-        C,
-        dB,
-        dC,
-        count,
-        N,
-    ):
+        typingctx, A2, h, g, dA, delta, inputs, sums, douts, dinputs, ddecays, B, C, dB, dC,
+        count, N,
+    ):  # fmt: skip
         given = (A2, h, g, dA, delta, inputs, sums, douts, dinputs, ddecays, B, C, dB, dC)
         return types.void(*given, types.intp, types.intp), _call(retreat, 14, channels, size)
 
@@ -282,7 +240,8 @@ def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
 def one_decay(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
     """Mamba-2's, whose steps have one decay each, `decay` (Q).
 
-    As Mamba-1's, but `ddecays` are of every channel, and the backward has no `sums`.
+    As Mamba-1's, but `ddecays` are sums over states of g_t h_{t-1}, which is what a decay meets,
+    and the backward has no `sums`.
     """
 
     def advance(walk: _Walk, count: Any, h: Any, *given: Any) -> None:

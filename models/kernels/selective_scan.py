@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from models.kernels.compiled import LOG2E, blocks_of, jit, run, sigmoid
+from models.kernels.layout import gather, lay_out, round_up
 from models.kernels.recurrence import channels_last, differentiate, recur
-from models.kernels.scan_tile import gather, own_decays, pad, padded, spread
+from models.kernels.scan_tile import STATES, own_decays
 
 CHUNK = 32
 BLOCK = 128  # channels of one work item: rows of 512 bytes
@@ -26,13 +27,13 @@ scan_forward, scan_backward = own_decays(CHUNK, BLOCK)
 
 
 @jit
-def load_chunk(u, delta, D, steps, us, sums, inputs):  # type: ignore[no-untyped-def]
+def load_chunk(u, delta, D, deltas, us, sums, inputs):  # type: ignore[no-untyped-def]
     """Of a chunk and a block of channels: delta, u, what the skip adds, and delta u."""
     for k in range(u.shape[0]):
         at = k * BLOCK
         for e in range(u.shape[1]):
             us[at + e] = u[k, e]
-            steps[at + e] = delta[k, e]
+            deltas[at + e] = delta[k, e]
             inputs[at + e] = delta[k, e] * u[k, e]
             sums[at + e] = D[e] * u[k, e]
 
@@ -43,29 +44,29 @@ def block_forward(  # type: ignore[no-untyped-def]
 ):
     """Channels lo..hi of item b. `h` (B, N, E) is the first state and becomes the last."""
     length, N = u.shape[1], A2.shape[0]
-    M = padded(N)
+    M = round_up(N, STATES)
     space = np.zeros((2 * M + 4 * CHUNK) * BLOCK + 2 * CHUNK * M, u.dtype)
     rates, state, rest = space[: M * BLOCK], space[M * BLOCK :], space[2 * M * BLOCK :]
     size = CHUNK * BLOCK
-    us, steps, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
+    us, deltas, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
     Bs, Cs = rest[4 * size :], rest[4 * size + CHUNK * M :]
-    spread(A2, lo, hi, rates, BLOCK)
-    spread(h[b], lo, hi, state, BLOCK)
+    lay_out(A2[:, lo:hi], rates, BLOCK)
+    lay_out(h[b, :, lo:hi], state, BLOCK)
     for first in range(0, length, CHUNK):
         stop = min(first + CHUNK, length)
         if bounds.shape[1] > 0:
-            gather(state, BLOCK, lo, hi, bounds[b, first // CHUNK])
+            gather(state, BLOCK, bounds[b, first // CHUNK, :, lo:hi])
         load_chunk(
-            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], D[lo:hi], steps, us, sums, inputs
+            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], D[lo:hi], deltas, us, sums, inputs
         )
-        pad(B[b, first:stop], Bs, M)
-        pad(C[b, first:stop], Cs, M)
-        scan_forward(rates, state, steps, inputs, sums, Bs, Cs, stop - first, M)
+        lay_out(B[b, first:stop], Bs, M)
+        lay_out(C[b, first:stop], Cs, M)
+        scan_forward(rates, state, deltas, inputs, sums, Bs, Cs, stop - first, M)
         for t in range(first, stop):
             zt, yt, sum_ = z[b, t, lo:hi], y[b, t, lo:hi], sums[(t - first) * BLOCK :]
             for e in range(hi - lo):
                 yt[e] = sum_[e] * zt[e] * sigmoid(zt[e])
-    gather(state, BLOCK, lo, hi, h[b])
+    gather(state, BLOCK, h[b, :, lo:hi])
 
 
 @jit(parallel=True)
@@ -84,27 +85,27 @@ def block_backward(  # type: ignore[no-untyped-def]
     """Adjoint of `block_forward`; `g` (B, N, E) is that of the last state, then of the first."""
     length, N = u.shape[1], A2.shape[0]
     one, zero, log2e = u.dtype.type(1), u.dtype.type(0), u.dtype.type(LOG2E)
-    M, size = padded(N), CHUNK * BLOCK
+    M, size = round_up(N, STATES), CHUNK * BLOCK
     area = M * BLOCK
     space = np.zeros(4 * area + 8 * size + BLOCK + 4 * CHUNK * M, u.dtype)
     rates, state, adjoint, drates = space, space[area:], space[2 * area :], space[3 * area :]
     rest = space[4 * area :]
-    us, steps, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
+    us, deltas, inputs, sums = rest[:size], rest[size:], rest[2 * size :], rest[3 * size :]
     gates, douts, rest = rest[4 * size :], rest[5 * size :], rest[6 * size :]
     dinputs, ddecays, skips = rest[:size], rest[size : 2 * size], rest[2 * size :]
     rest = rest[2 * size + BLOCK :]
     Bs, Cs, dBs, dCs = rest, rest[CHUNK * M :], rest[2 * CHUNK * M :], rest[3 * CHUNK * M :]
-    spread(A2, lo, hi, rates, BLOCK)
-    spread(g[b], lo, hi, adjoint, BLOCK)
+    lay_out(A2[:, lo:hi], rates, BLOCK)
+    lay_out(g[b, :, lo:hi], adjoint, BLOCK)
     for chunk in range((length - 1) // CHUNK, -1, -1):
         first = chunk * CHUNK
         stop = min(first + CHUNK, length)
-        spread(bounds[b, chunk], lo, hi, state, BLOCK)
+        lay_out(bounds[b, chunk, :, lo:hi], state, BLOCK)
         load_chunk(
-            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], D[lo:hi], steps, us, sums, inputs
+            u[b, first:stop, lo:hi], delta[b, first:stop, lo:hi], D[lo:hi], deltas, us, sums, inputs
         )
-        pad(B[b, first:stop], Bs, M)
-        pad(C[b, first:stop], Cs, M)
+        lay_out(B[b, first:stop], Bs, M)
+        lay_out(C[b, first:stop], Cs, M)
         for t in range(first, stop):
             zt, dyt, at = z[b, t, lo:hi], dy[b, t, lo:hi], (t - first) * BLOCK
             own, gate, dout = us[at:], gates[at:], douts[at:]
@@ -116,13 +117,13 @@ def block_backward(  # type: ignore[no-untyped-def]
         ddecays[:] = zero
         dBs[: 2 * CHUNK * M] = zero  # and dCs
         scan_backward(
-            rates, state, adjoint, drates, steps, inputs, sums, douts, dinputs, ddecays,
+            rates, state, adjoint, drates, deltas, inputs, sums, douts, dinputs, ddecays,
             Bs, Cs, dBs, dCs, stop - first, M,
         )  # fmt: skip
         for t in range(first, stop):
             zt, dyt, at = z[b, t, lo:hi], dy[b, t, lo:hi], (t - first) * BLOCK
             dut, ddt, dzt = du[b, t, lo:hi], ddelta[b, t, lo:hi], dz[b, t, lo:hi]
-            own, step, sum_, gate, dout = us[at:], steps[at:], sums[at:], gates[at:], douts[at:]
+            own, step, sum_, gate, dout = us[at:], deltas[at:], sums[at:], gates[at:], douts[at:]
             dinput, ddecay = dinputs[at:], ddecays[at:]
             for e in range(hi - lo):
                 # A2 carries log2(e), so that it has to be taken out of what a's gradient met.
@@ -130,10 +131,10 @@ def block_backward(  # type: ignore[no-untyped-def]
                 dut[e] = dinput[e] * step[e] + dout[e] * D[lo + e]
                 slope = gate[e] * (one + zt[e] * (one - gate[e]))  # of silu
                 dzt[e] = dyt[e] * sum_[e] * slope
-        gather(dBs, M, 0, N, dB[s, b, first:stop])
-        gather(dCs, M, 0, N, dC[s, b, first:stop])
-    gather(adjoint, BLOCK, lo, hi, g[b])
-    gather(drates, BLOCK, lo, hi, dA[b])
+        gather(dBs, M, dB[s, b, first:stop])
+        gather(dCs, M, dC[s, b, first:stop])
+    gather(adjoint, BLOCK, g[b, :, lo:hi])
+    gather(drates, BLOCK, dA[b, :, lo:hi])
     dD[b, lo:hi] = skips[: hi - lo]
 
 

@@ -8,7 +8,8 @@ item, head and, since every channel of a head has a state of its own, by blocks 
 what is done in it with every state is in `scan_tile`.
 
 Shapes: B batch, T time, H heads, P headdim, G groups, N d_state, K = ceil(T / CHUNK), Q work items
-of a batch item; M is N up to the next multiple of 4. The state is (B, H, N, P) here, channels last.
+of a batch item; M is N up to the next multiple of STATES. The state is (B, H, N, P) here, channels
+last.
 """
 
 import numba
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 
 from models.kernels.compiled import blocks_of, flushed, jit, run
+from models.kernels.layout import gather, lay_out, round_up
 from models.kernels.recurrence import channels_last, differentiate, recur
-from models.kernels.scan_tile import gather, one_decay, pad, padded, spread
+from models.kernels.scan_tile import STATES, one_decay
 
 CHUNK = 64
 WIDTH = 64  # channels of one work item
@@ -26,13 +28,12 @@ scan_forward, scan_backward = one_decay(CHUNK, WIDTH)
 
 
 @jit
-def load_chunk(x, delta, A, D, decay, inputs, sums):  # type: ignore[no-untyped-def]
-    """Of a chunk and a block of a head's channels: exp(delta A), delta x, what the skip adds."""
+def load_chunk(x, delta, A, decay, inputs):  # type: ignore[no-untyped-def]
+    """Of a chunk and a block of a head's channels: exp(delta A) and delta x."""
     for k in range(x.shape[0]):
         decay[k] = np.exp(delta[k] * A)
         for p in range(x.shape[1]):
             inputs[k * WIDTH + p] = delta[k] * x[k, p]
-            sums[k * WIDTH + p] = D * x[k, p]
 
 
 @jit
@@ -49,24 +50,25 @@ def item_forward(  # type: ignore[no-untyped-def]
     """Channels lo..hi of a head of item b. `h` is the first state and becomes the last."""
     length, N = x.shape[1], B.shape[3]
     group = head // (x.shape[2] // B.shape[2])
-    M, size = padded(N), CHUNK * WIDTH
+    M, size = round_up(N, STATES), CHUNK * WIDTH
     space = np.zeros(M * WIDTH + 2 * size + 2 * CHUNK * M, x.dtype)
     decay = np.empty(CHUNK, x.dtype)
     state, inputs, rest = space[: M * WIDTH], space[M * WIDTH :], space[M * WIDTH + size :]
     sums, Bs, Cs = rest[:size], rest[size:], rest[size + CHUNK * M :]
-    spread(h[b, head], lo, hi, state, WIDTH)
+    lay_out(h[b, head, :, lo:hi], state, WIDTH)
     for first in range(0, length, CHUNK):
         stop = min(first + CHUNK, length)
         flush(state)
         if bounds.shape[2] > 0:
-            gather(state, WIDTH, lo, hi, bounds[b, head, first // CHUNK])
+            gather(state, WIDTH, bounds[b, head, first // CHUNK, :, lo:hi])
         own = x[b, first:stop, head, lo:hi]
-        load_chunk(own, delta[b, first:stop, head], A[head], D[head], decay, inputs, sums)
-        pad(B[b, first:stop, group], Bs, M)
-        pad(C[b, first:stop, group], Cs, M)
+        load_chunk(own, delta[b, first:stop, head], A[head], decay, inputs)
+        lay_out(own * D[head], sums, WIDTH)
+        lay_out(B[b, first:stop, group], Bs, M)
+        lay_out(C[b, first:stop, group], Cs, M)
         scan_forward(state, decay, inputs, sums, Bs, Cs, stop - first, M)
-        gather(sums, WIDTH, 0, hi - lo, y[b, first:stop, head, lo:hi])
-    gather(state, WIDTH, lo, hi, h[b, head])
+        gather(sums, WIDTH, y[b, first:stop, head, lo:hi])
+    gather(state, WIDTH, h[b, head, :, lo:hi])
 
 
 @jit(parallel=True)
@@ -92,25 +94,25 @@ def item_backward(  # type: ignore[no-untyped-def]
     group = head // (x.shape[2] // B.shape[2])
     zero = x.dtype.type(0)
     sum_A, sum_D = zero, zero
-    M, size = padded(N), CHUNK * WIDTH
-    space = np.zeros(2 * M * WIDTH + 5 * size + 4 * CHUNK * M, x.dtype)
+    M, size = round_up(N, STATES), CHUNK * WIDTH
+    space = np.zeros(2 * M * WIDTH + 4 * size + 4 * CHUNK * M, x.dtype)
     decay = np.empty(CHUNK, x.dtype)
     state, rest = space, space[2 * M * WIDTH :]
     adjoint = space[M * WIDTH : 2 * M * WIDTH]
-    inputs, sums, douts = rest, rest[size:], rest[2 * size :]
-    dinputs, ddecays, rest = rest[3 * size : 4 * size], rest[4 * size : 5 * size], rest[5 * size :]
+    inputs, douts, rest = rest, rest[size:], rest[2 * size :]
+    dinputs, ddecays, rest = rest[:size], rest[size : 2 * size], rest[2 * size :]
     Bs, Cs, dBs, dCs = rest, rest[CHUNK * M :], rest[2 * CHUNK * M :], rest[3 * CHUNK * M :]
-    spread(g[b, head], lo, hi, adjoint, WIDTH)
+    lay_out(g[b, head, :, lo:hi], adjoint, WIDTH)
     for chunk in range((length - 1) // CHUNK, -1, -1):
         first = chunk * CHUNK
         stop = min(first + CHUNK, length)
         flush(adjoint)
-        spread(bounds[b, head, chunk], lo, hi, state, WIDTH)
+        lay_out(bounds[b, head, chunk, :, lo:hi], state, WIDTH)
         own, own_dy = x[b, first:stop, head, lo:hi], dy[b, first:stop, head, lo:hi]
-        load_chunk(own, delta[b, first:stop, head], A[head], D[head], decay, inputs, sums)
-        pad(B[b, first:stop, group], Bs, M)
-        pad(C[b, first:stop, group], Cs, M)
-        spread(own_dy, 0, width, douts, WIDTH)
+        load_chunk(own, delta[b, first:stop, head], A[head], decay, inputs)
+        lay_out(B[b, first:stop, group], Bs, M)
+        lay_out(C[b, first:stop, group], Cs, M)
+        lay_out(own_dy, douts, WIDTH)
         dinputs[:] = zero
         ddecays[:] = zero
         dBs[: 2 * CHUNK * M] = zero  # and dCs
@@ -130,9 +132,9 @@ def item_backward(  # type: ignore[no-untyped-def]
             ddelta[b, t, q] = dstep + ddecay * decay[k] * A[head]
             sum_A += ddecay * decay[k] * step
             sum_D += direct
-        gather(dBs, M, 0, N, dB[b, first:stop, q])
-        gather(dCs, M, 0, N, dC[b, first:stop, q])
-    gather(adjoint, WIDTH, lo, hi, g[b, head])
+        gather(dBs, M, dB[b, first:stop, q])
+        gather(dCs, M, dC[b, first:stop, q])
+    gather(adjoint, WIDTH, g[b, head, :, lo:hi])
     dA[b, q], dD[b, q] = sum_A, sum_D
 
 

@@ -4,7 +4,7 @@ A tile of the result stays in registers while the depth passes by, and every num
 factor that is loaded multiplies a whole row of the tile (Goto and van de Geijn 2008, "Anatomy of
 high-performance matrix multiplication"). Both factors should lie in the cache: nothing is packed.
 
-Shapes: M rows, N columns; M is a multiple of ROWS and N of COLUMNS, as workspaces are padded.
+Shapes: M rows, N columns; M is a multiple of ROWS and N of LANES, as workspaces are padded.
 """
 
 from typing import Any
@@ -14,10 +14,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from models.kernels.compiled import jit
-from models.kernels.vectors import BYTES, MOST, REGISTERS, WORD, Vectors, first_of
+from models.kernels.vectors import BYTES, REGISTERS, WORD, Vectors, first_of
 
 ROWS = 4
-COLUMNS = MOST
 VECTORS = 4 if REGISTERS == 32 else 2  # of a row of a tile: 16 or 8 sums, which hide a latency
 
 

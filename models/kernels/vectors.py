@@ -13,11 +13,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from models.kernels.compiled import POWERS
+from models.kernels.compiled import POWERS, TINY
 
 WORD, LANE = ir.IntType(64), ir.IntType(32)
 CONTRACT = ("contract",)  # a product and a sum are one instruction where the processor has it
-MOST = 16  # numbers of the widest vector there is; rows are multiples of it
+LANES = 16  # numbers of the widest vector there is: rows are multiples of it
 
 
 def registers() -> tuple[int, int]:
@@ -71,6 +71,11 @@ class Vectors:
     def abs(self, x: Any) -> Any:
         return self._call("llvm.fabs", x)
 
+    def flushed(self, x: Any) -> Any:
+        """As `compiled.flushed`: zero for what is tiny, and a NaN stays one."""
+        tiny = self.builder.fcmp_ordered("<=", self.abs(x), self.constant(TINY))
+        return self.builder.select(tiny, self.constant(0.0), x)
+
     def larger(self, x: Any, y: Any) -> Any:
         """x where it is, else y, where a NaN among both is y."""
         return self.builder.select(self.builder.fcmp_ordered(">", x, y), x, y)
@@ -92,30 +97,27 @@ class Vectors:
 
     def add_sums(self, vectors: Sequence[Any], pointer: Any) -> None:
         """Add the sum over the lanes of each to the numbers side by side at a pointer."""
-        numbers, build = len(vectors), self.builder
-        if self.count < numbers:
-            totals = [self.sum([vector]) for vector in vectors]
-        else:
-            # Halves of two vectors are added side by side, until one vector holds parts of all.
-            left, each = list(vectors), self.count
-            while len(left) > 1:
-                each //= 2
+        if self.count < len(vectors):  # as of fp64 in 16 bytes
+            self._add([self.sum([vector]) for vector in vectors], pointer)
+            return
+        # Halves of two vectors are added side by side, until one vector holds parts of all.
+        left, each = list(vectors), self.count
+        while each > 1:
+            each //= 2
+            if len(left) > 1:
                 left = [
                     self._halved(x, y, each) for x, y in zip(left[::2], left[1::2], strict=True)
                 ]
-            joined = left[0]
-            while each > 1:
-                each //= 2
-                joined = self._halved(joined, None, each)
-            kind = ir.VectorType(self.element, numbers)
-            place = build.bitcast(pointer, kind.as_pointer())
-            old = build.load(place)
-            old.align = self.bytes_each
-            build.store(build.fadd(old, joined), place).align = self.bytes_each
-            return
-        for i, total in enumerate(totals):
-            place = build.gep(pointer, [WORD(i)])
-            build.store(build.fadd(build.load(place), total), place)
+            else:
+                left = [self._halved(left[0], None, each)]
+        lanes = range(len(vectors))
+        self._add([self.builder.extract_element(left[0], LANE(i)) for i in lanes], pointer)
+
+    def _add(self, numbers: Sequence[Any], pointer: Any) -> None:
+        # LLVM makes one load and one store of them where the numbers are lanes of a vector.
+        for i, number in enumerate(numbers):
+            place = self.builder.gep(pointer, [WORD(i)])
+            self.builder.store(self.builder.fadd(self.builder.load(place), number), place)
 
     def _halved(self, x: Any, y: Any | None, each: int) -> Any:
         """Runs of 2 `each` lanes, of x and then of y, folded to runs of `each`."""
@@ -132,7 +134,7 @@ class Vectors:
         return build.fadd(build.shuffle_vector(x, other, low), build.shuffle_vector(x, other, high))
 
     def exp2(self, x: Any) -> Any:
-        """2^x for x <= 127: below -126 that of -126, and of a NaN a NaN."""
+        """2^x for x <= 127, and of a NaN a NaN. In fp32 it is 2^-126 for all that is less."""
         if self.bytes_each == 8:
             return self._call("llvm.exp2", x)
         # As `compiled.exp2`: a power of the integer, times a polynomial of what is left.
@@ -165,7 +167,7 @@ def first_of(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
 
 
 def row_functions(count: int, size: int = BYTES) -> tuple[Any, Any, Any]:
-    """Functions of a row of `count` numbers, a power of two and a multiple of MOST:
+    """Functions of a row of `count` numbers, a power of two and a multiple of LANES:
 
     `largest(a, a0)` of a[a0 : a0 + count], where a NaN may count as nothing; `exponentiate(a, a0,
     least)`, which puts 2^(a - least) into their place and returns its sum; and `weigh(a, b, a0,

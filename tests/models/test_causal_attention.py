@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.backbones.attention import SHORTEST, attend, fused
+from models.backbones.attention import SHORTEST, attend, in_kernel
 from tests.models.kernels import needs_numba
 
 pytestmark = needs_numba
@@ -48,7 +48,7 @@ def gradients(kernel: str, given: list[Tensor]) -> list[Tensor]:
 
 def check(given: list[Tensor]) -> None:
     """By the kernel as by the plain equation in fp64."""
-    assert fused(*given)
+    assert in_kernel(*given)
     error = ERROR[given[0].dtype]
     expected = gradients("eager", [t.double() for t in given])
     for found, exact in zip(gradients("sdpa", given), expected, strict=True):
@@ -141,19 +141,19 @@ def test_a_nan_stays_one(which: int) -> None:
 def test_operators_are_counted_as_ever() -> None:
     given = drawn(512)
     with FlopCounterMode(display=False):
-        assert not fused(*given)
-    assert fused(*given)
+        assert not in_kernel(*given)
+    assert in_kernel(*given)
 
 
 def test_what_torch_is_left() -> None:
-    assert not fused(*(t[:, :, : SHORTEST - 1] for t in drawn(SHORTEST)))
-    assert not fused(*(t[:1, :1] for t in drawn(SHORTEST)))  # a head for two threads
-    assert not fused(*(t.bfloat16() for t in drawn(SHORTEST)))
+    assert not in_kernel(*(t[:, :, : SHORTEST - 1] for t in drawn(SHORTEST)))
+    assert not in_kernel(*(t[:1, :1] for t in drawn(SHORTEST)))  # a head for two threads
+    assert not in_kernel(*(t.bfloat16() for t in drawn(SHORTEST)))
     q, k, v = drawn(SHORTEST)
-    assert not fused(q, k[:, :, :-1], v[:, :, :-1])
+    assert not in_kernel(q, k[:, :, :-1], v[:, :, :-1])
     with pytest.raises(RuntimeError):  # in torch's words, and no memory out of bounds is read
         attend(q, k[..., :-1], v[..., :-1], kernel="sdpa", causal=True)
-    assert not fused(q, k, v[:, :, :-1])
+    assert not in_kernel(q, k, v[:, :, :-1])
 
 
 def test_short_types_are_torchs() -> None:

@@ -2,18 +2,12 @@
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
-from models.kernels.available import numba_problem
-
-if numba_problem() is not None:
-    pytest.skip("the kernels need numba", allow_module_level=True)
-
-import numba
-
-from models.kernels.tile import BYTES, COLUMNS, ROWS, multiply, tile_of
-from models.kernels.vectors import row_functions
+from models.kernels.tile import ROWS, multiply, tile_of
+from models.kernels.vectors import BYTES, LANES, row_functions
 
 KINDS = [np.float32, np.float64]
 SIZES = [16, 32, 64]  # NEON and SSE, AVX, AVX-512: LLVM splits what a processor does not have
@@ -25,7 +19,7 @@ def drawn(shape: tuple[int, ...], kind: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("columns", [COLUMNS, 3 * COLUMNS, 4 * COLUMNS, 7 * COLUMNS])
+@pytest.mark.parametrize("columns", [LANES, 3 * LANES, 4 * LANES, 7 * LANES])
 @pytest.mark.parametrize("depth", [0, 1, 20])
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("turned", [True, False])
@@ -116,4 +110,4 @@ def test_exponentials_at_the_ends(size: int) -> None:
 
 def test_the_vectors_are_those_of_the_processor() -> None:
     assert BYTES in SIZES
-    assert COLUMNS * 4 % BYTES == 0
+    assert LANES * 4 % BYTES == 0
