@@ -84,8 +84,15 @@ class _Rotate(torch.autograd.Function):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs (x_i, x_{i+d/2}) by their angle, eq. 34 of RoFormer: (..., d) -> (..., d)."""
+    """Rotate pairs (x_i, x_{i+d/2}) by their angle, eq. 34 of RoFormer.
+
+    x (B, T, H, d), and a table of T rows, (T, 1, d): -> (B, T, H, d).
+    """
     if x.requires_grad:
+        if fuses(x) and x.dim() == 4 and x.dtype == cos.dtype:
+            from models.kernels.rotary import rotate_fused
+
+            return rotate_fused(x, cos, sin)
         y: Tensor = _Rotate.apply(x, cos, sin, 1)
         return y
     # Rolling by half the width is `rotate_half` without its sign, which `sin` carries.

@@ -2,9 +2,10 @@
 
 y = x / sqrt(mean(x^2) + eps) * w, over the last axis.
 
-On a CPU torch computes `rms_norm` from its parts and stores each of them; `_FusedRMSNorm` keeps
-the input and one number a row, and writes the backward with two matrix-vector products. Other
-devices have a kernel of their own. `benchmarks/transformer.py` compares the two.
+On a CPU torch computes `rms_norm` from its parts and stores each of them. A fused kernel takes its
+place (models/kernels/rms_norm.py); where none runs, `_FusedRMSNorm` does with torch's operators: it
+too keeps the input and one number a row, and writes the backward with two matrix-vector products.
+Other devices have a kernel of their own. `benchmarks/transformer.py` compares ours with torch's.
 
 Shapes: N rows, D width.
 """
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from models.kernels.available import counted, numba_problem
+from models.kernels.available import counted, fuses, numba_problem
 
 
 class _FusedRMSNorm(torch.autograd.Function):
@@ -56,11 +57,19 @@ class RMSNorm(nn.Module):
         if not (x.is_cpu and full):
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         if torch.is_grad_enabled():
-            y = _FusedRMSNorm.apply(x.reshape(-1, x.shape[-1]), self.weight, self.eps)  # (N, D)
-            return y.view(x.shape)
+            return self._with_gradients(x.reshape(-1, x.shape[-1])).view(x.shape)
         few = x.numel() <= FEW and not counted() and not torch.compiler.is_compiling()
         if few and numba_problem() is None:
             from models.kernels.rms_norm import rms_norm_fused
 
             return rms_norm_fused(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+    def _with_gradients(self, rows: Tensor) -> Tensor:
+        """(N, D) -> (N, D), on a CPU."""
+        if fuses(rows):
+            from models.kernels.rms_norm import rms_norm_trained
+
+            return rms_norm_trained(rows, self.weight, self.eps)
+        y: Tensor = _FusedRMSNorm.apply(rows, self.weight, self.eps)
+        return y

@@ -20,10 +20,10 @@ from models.kernels.compiled import LOG2E, exp2, jit, run
 from models.kernels.layout import round_up
 from models.kernels.operators import register_gradient
 from models.kernels.tile import multiply
-from models.kernels.vectors import LANES, row_functions
+from models.kernels.vectors import LANES, softmax_functions
 
 P = 64
-largest, exponentiate, weigh = row_functions(P)
+largest, exponentiate, weigh = softmax_functions(P, P)
 
 
 @jit
@@ -39,38 +39,39 @@ def pack(x, factor, out, width):  # type: ignore[no-untyped-def]
 
 
 @jit
-def pack_columns(x, out):  # type: ignore[no-untyped-def]
-    """Rows x (N, d) as columns of a block, out (d, P); zeros are what is left of it."""
+def pack_columns(x, factor, out):  # type: ignore[no-untyped-def]
+    """Rows x (N, d) times a factor as columns of a block, out (d, P); zeros are what is left."""
     N, d = x.shape
     for j in range(d):
         for i in range(N):
-            out[j * P + i] = x[i, j]
+            out[j * P + i] = x[i, j] * factor
         for i in range(N, P):
             out[j * P + i] = 0
 
 
 @jit
-def accumulate(scores, seen, highest, total, sums, W):  # type: ignore[no-untyped-def]
+def accumulate(scores, seen, highest, total, shrink, sums, W):  # type: ignore[no-untyped-def]
     """Turn a block's scores into exponentials; bring what was summed to the new maximum.
 
-    Lines 9 and 10 of algorithm 1, but for the product that adds to `sums` (P, W). Query i sees the
-    first seen + i keys of the block; of the others zeros are made.
+    Lines 9 and 10 of algorithm 1, but for the product that adds to `sums` (P, W). A row of scores
+    is a key's, a column a query's: query i sees the first seen + i keys of the block, and of the
+    others zeros are made.
     """
-    zero, lowest = scores.dtype.type(0), scores.dtype.type(-np.inf)
+    zero, lowest, one = scores.dtype.type(0), scores.dtype.type(-np.inf), scores.dtype.type(1)
+    for j in range(max(seen, 0), P):
+        scores[j * P : j * P + min(j - seen + 1, P)] = lowest
+    shrink[:] = highest
+    largest(scores, highest)
     for i in range(P):
-        at, stop = i * P, max(seen + i, 0)
-        for j in range(stop, P):
-            scores[at + j] = lowest
-        best = max(largest(scores, at), highest[i])
-        if best > highest[i]:
-            shrink = exp2(highest[i] - best)
-            total[i] *= shrink
+        shrink[i] = exp2(shrink[i] - highest[i])
+        total[i] *= shrink[i]
+    for i in range(P):
+        if shrink[i] != one:
             for j in range(W):
-                sums[i * W + j] *= shrink
-            highest[i] = best
-        total[i] += exponentiate(scores, at, best)
-        for j in range(stop, P):
-            scores[at + j] = zero
+                sums[i * W + j] *= shrink[i]
+    exponentiate(scores, highest, total)
+    for j in range(max(seen, 0), P):
+        scores[j * P : j * P + min(j - seen + 1, P)] = zero
 
 
 @jit
@@ -79,25 +80,23 @@ def attend_head(q, k, v, scale, space, y, lse):  # type: ignore[no-untyped-def]
     T, d = q.shape
     S = k.shape[0]
     W, room = round_up(d, LANES), round_up(S, P)
-    # Of all keys and values: (S / P, d, P), a block's as columns, and (S, W).
-    keys, values, rest = space[: room * d], space[room * d :][: room * W], space[room * (d + W) :]
-    queries, sums, scores = rest[: P * W], rest[P * W : 2 * P * W], rest[2 * P * W :][: P * P]
-    highest, total = np.empty(P, q.dtype), np.empty(P, q.dtype)
+    keys, values, rest = space[: room * W], space[room * W :][: room * W], space[2 * room * W :]
+    queries, sums, scores = rest[: P * d], rest[P * d :][: P * W], rest[P * (d + W) :][: P * P]
+    highest, total, shrink = np.empty(P, q.dtype), np.empty(P, q.dtype), np.empty(P, q.dtype)
     one = q.dtype.type(1)
-    for start in range(0, S, P):
-        pack_columns(k[start : start + P], keys[start * d :])
+    pack(k, one, keys, W)
     pack(v, one, values, W)
     for first in range(0, T, P):
         count = min(P, T - first)
-        pack(q[first : first + count], q.dtype.type(scale * LOG2E), queries, W)
+        pack_columns(q[first : first + count], q.dtype.type(scale * LOG2E), queries)
         sums[:] = 0
         highest[:] = -np.inf
         total[:] = 0
         seen = S - T + first + 1  # by the first of these queries
         for start in range(0, seen + count - 1, P):
-            multiply(queries, 0, W, 1, keys, start * d, P, scores, 0, P, P, P, d, True)
-            accumulate(scores, seen - start, highest, total, sums, W)
-            multiply(scores, 0, P, 1, values, start * W, W, sums, 0, W, P, W, P, False)
+            multiply(keys, start * W, W, 1, queries, 0, P, scores, 0, P, P, P, d, True)
+            accumulate(scores, seen - start, highest, total, shrink, sums, W)
+            multiply(scores, 0, 1, P, values, start * W, W, sums, 0, W, P, W, P, False)
         for i in range(count):
             factor = one / total[i]
             for j in range(d):
@@ -122,9 +121,9 @@ def forward(q, k, v, y, lse, spaces, scale):  # type: ignore[no-untyped-def]
 def probabilities(scores, slopes, seen, logs, means):  # type: ignore[no-untyped-def]
     """Lines 11 and 14 of algorithm 2: scores become p = 2^(s - lse), and dp becomes p (dp - D)."""
     zero = scores.dtype.type(0)
-    for i in range(P):
+    weigh(scores, slopes, logs, means)
+    for i in range(min(P, P - seen)):
         at = i * P
-        weigh(scores, slopes, at, logs[i], means[i])
         for j in range(max(seen + i, 0), P):
             scores[at + j] = zero
             slopes[at + j] = zero
@@ -155,8 +154,8 @@ def differentiate_head(q, k, v, y, lse, dy, scale, space, dq, dk, dv):  # type: 
             means[t] += dy[t, j] * y[t, j]  # line 4: D = rowsum(dO O)
     for start in range(0, S, P):
         count = min(P, S - start)
-        pack_columns(k[start : start + count], columns)
-        pack_columns(v[start : start + count], value_columns)
+        pack_columns(k[start : start + count], kind(1), columns)
+        pack_columns(v[start : start + count], kind(1), value_columns)
         pack(k[start : start + count], kind(1), keys, W)
         dkeys[:] = 0
         dvalues[:] = 0
@@ -207,7 +206,7 @@ def _spaces(q: Tensor, keys: int, *, backward: bool) -> Tensor:
     if backward:
         size = round_up(length, P) * 3 * padded + P * (3 * padded + 2 * width + 2 * P)
     else:
-        size = round_up(keys, P) * (width + padded) + P * (2 * padded + P)
+        size = round_up(keys, P) * 2 * padded + P * (width + padded + P)
     return q.new_empty(torch.get_num_threads(), size)
 
 

@@ -166,51 +166,83 @@ def first_of(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
 
 
-def row_functions(count: int, size: int = BYTES) -> tuple[Any, Any, Any]:
-    """Functions of a row of `count` numbers, a power of two and a multiple of LANES:
+def softmax_functions(rows: int, columns: int, size: int = BYTES) -> tuple[Any, Any, Any]:
+    """Passes of attention over a block of `rows` by `columns` numbers, a multiple of LANES:
 
-    `largest(a, a0)` of a[a0 : a0 + count], where a NaN may count as nothing; `exponentiate(a, a0,
-    least)`, which puts 2^(a - least) into their place and returns its sum; and `weigh(a, b, a0,
-    log, mean)`, which puts p = 2^(a - log) and p (b - mean) into the places of a and b.
+    `largest(a, best)` makes `best` (columns) the largest of itself and of a's columns, where a NaN
+    may count as nothing; `exponentiate(a, best, total)` puts 2^(a - best) into a's place and adds
+    the columns' sums to `total`; and `weigh(a, b, logs, means)` puts p = 2^(a - log) and
+    p (b - mean) into the places of a and b, where each row has a log and a mean.
     """
 
-    def rows(context: Any, builder: Any, signature: Any, arguments: Any, arrays: int) -> Any:
-        kinds, at = signature.args, arguments[arrays]
-        pointers = [first_of(context, builder, kinds[i], arguments[i], at) for i in range(arrays)]
+    def parts(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = signature.args
+        pointers = [
+            first_of(context, builder, kind, array, WORD(0))
+            for kind, array in zip(kinds, arguments, strict=True)
+        ]
         own = Vectors(builder, pointers[0].type.pointee, size)
-        return own, pointers, range(count // own.count)
+        return own, pointers, range(columns // own.count)
+
+    def row_of(builder: Any, block: Any, row: Any) -> Any:
+        return builder.gep(block, [builder.mul(row, WORD(columns))])
+
+    def registers_of(own: Any, start: Any, places: Any) -> list[Any]:
+        kept = [cgutils.alloca_once(own.builder, own.kind) for _ in places]
+        for place, j in zip(kept, places, strict=True):
+            own.builder.store(own.load(start, j), place)
+        return kept
+
+    def write_back(own: Any, kept: list[Any], start: Any) -> None:
+        for j, place in enumerate(kept):
+            own.store(own.builder.load(place), start, j)
 
     @intrinsic
-    def largest(typingctx, a, a0):  # type: ignore[no-untyped-def]
+    def largest(typingctx, a, best):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            own, (row,), places = rows(context, builder, signature, arguments, 1)
-            return own.total([own.load(row, j) for j in places], own.larger)
-
-        return a.dtype(a, types.intp), generate
-
-    @intrinsic
-    def exponentiate(typingctx, a, a0, least):  # type: ignore[no-untyped-def]
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            own, (row,), places = rows(context, builder, signature, arguments, 1)
-            least, powers = own.spread(arguments[2]), []
-            for j in places:
-                powers.append(own.exp2(builder.fsub(own.load(row, j), least)))
-                own.store(powers[-1], row, j)
-            return own.sum(powers)
-
-        return a.dtype(a, types.intp, a.dtype), generate
-
-    @intrinsic
-    def weigh(typingctx, a, b, a0, log, mean):  # type: ignore[no-untyped-def]
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            own, (row, other), places = rows(context, builder, signature, arguments, 2)
-            log, mean = own.spread(arguments[3]), own.spread(arguments[4])
-            for j in places:
-                p = own.exp2(builder.fsub(own.load(row, j), log))
-                own.store(p, row, j)
-                own.store(builder.fmul(p, builder.fsub(own.load(other, j), mean)), other, j)
+            own, (block, best), places = parts(context, builder, signature, arguments)
+            kept = registers_of(own, best, places)
+            with cgutils.for_range(builder, WORD(rows), intp=WORD) as loop:
+                row = row_of(builder, block, loop.index)
+                for j, place in enumerate(kept):
+                    builder.store(own.larger(own.load(row, j), builder.load(place)), place)
+            write_back(own, kept, best)
             return context.get_dummy_value()
 
-        return types.void(a, b, types.intp, a.dtype, a.dtype), generate
+        return types.void(a, best), generate
+
+    @intrinsic
+    def exponentiate(typingctx, a, best, total):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            own, (block, best, total), places = parts(context, builder, signature, arguments)
+            least = [own.load(best, j) for j in places]
+            kept = registers_of(own, total, places)
+            with cgutils.for_range(builder, WORD(rows), intp=WORD) as loop:
+                row = row_of(builder, block, loop.index)
+                for j, place in enumerate(kept):
+                    power = own.exp2(builder.fsub(own.load(row, j), least[j]))
+                    own.store(power, row, j)
+                    builder.store(builder.fadd(builder.load(place), power), place)
+            write_back(own, kept, total)
+            return context.get_dummy_value()
+
+        return types.void(a, best, total), generate
+
+    @intrinsic
+    def weigh(typingctx, a, b, logs, means):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            own, (block, other, logs, means), places = parts(context, builder, signature, arguments)
+            with cgutils.for_range(builder, WORD(rows), intp=WORD) as loop:
+                row, second = (row_of(builder, x, loop.index) for x in (block, other))
+                log, mean = (
+                    own.spread(builder.load(builder.gep(x, [loop.index]))) for x in (logs, means)
+                )
+                for j in places:
+                    p = own.exp2(builder.fsub(own.load(row, j), log))
+                    own.store(p, row, j)
+                    own.store(builder.fmul(p, builder.fsub(own.load(second, j), mean)), second, j)
+            return context.get_dummy_value()
+
+        return types.void(a, b, logs, means), generate
 
     return largest, exponentiate, weigh

@@ -29,6 +29,7 @@ MODULES = (
     "mlp_step",
     "matvec",
     "rms_norm",
+    "rotary",
     "elementwise",
 )  # the slowest first
 
