@@ -1,8 +1,8 @@
 """The inner loops of the Mambas' recurrences over a chunk of time, with states in registers.
 
-A vector of channels takes 4 states through a chunk before the next 4 begin: they, their adjoints
-and their rates stay in registers, and what a step adds to its sums is one load and one store for
-all 4. The backward runs through the chunk and back again with them.
+SPAN vectors of channels take 4 states each through a chunk before the next 4 begin: they, their
+adjoints and their rates stay in registers, and what a step adds to its sums is one load and one
+store for all 4. The backward runs through the chunk and back again with them.
 
 Of Mamba-1 every state decays by exp(delta A) of its own; of Mamba-2 a step has one decay for all.
 
@@ -18,18 +18,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from models.kernels.vectors import BYTES, WORD, Vectors, first_of
+from models.kernels.vectors import BYTES, REGISTERS, WORD, Vectors, first_of
 
 STATES = 4
+# Vectors of channels that go through a chunk together: what B and C have their gradients of is
+# summed over these before it is over lanes.
+SPAN = 2 if REGISTERS == 32 else 1
 
 
 class _Walk:
-    """Where a vector of channels and 4 of N states lie, as loops go over both."""
+    """Where SPAN vectors of channels and 4 of N states lie, as loops go over both."""
 
-    def __init__(self, own: Vectors, channels: int, N: Any, vector: Any, group: Any) -> None:
+    def __init__(self, own: Vectors, channels: int, N: Any, vectors: Any, group: Any) -> None:
         build = own.builder
         self.own, self.channels, self.N = own, channels, N
-        self.lane = build.mul(vector, WORD(own.count))
+        first = build.mul(vectors, WORD(SPAN * own.count))
+        self.lanes = [build.add(first, WORD(v * own.count)) for v in range(SPAN)]
         self.first = build.mul(group, WORD(STATES))
 
     def _plus(self, array: Any, row: Any, length: Any, column: Any) -> Any:
@@ -37,13 +41,14 @@ class _Walk:
         return build.gep(array, [build.add(build.mul(row, length), column)])
 
     def states(self, array: Any) -> list[Any]:
-        """Of (N, R)."""
+        """Of (N, R), the 4 of a vector before those of the next."""
         rows = [self.own.builder.add(self.first, WORD(i)) for i in range(STATES)]
-        return [self._plus(array, row, WORD(self.channels), self.lane) for row in rows]
+        width = WORD(self.channels)
+        return [self._plus(array, row, width, lane) for lane in self.lanes for row in rows]
 
-    def step(self, array: Any, k: Any) -> Any:
-        """Of (Q, R)."""
-        return self._plus(array, k, WORD(self.channels), self.lane)
+    def step(self, array: Any, k: Any) -> list[Any]:
+        """Of (Q, R), one for each vector."""
+        return [self._plus(array, k, WORD(self.channels), lane) for lane in self.lanes]
 
     def coefficients(self, array: Any, k: Any) -> Any:
         """Where the 4 numbers are of (Q, N)."""
@@ -57,13 +62,18 @@ class _Walk:
         """The 4 of (Q, N), each in all lanes."""
         return [self.number(self.coefficients(array, k), WORD(i)) for i in range(STATES)]
 
-    def delta_or_decay(self, array: Any, k: Any, rates: Sequence[Any]) -> Any:
-        """A step's sizes (Q, R) where there are rates, its decay (Q) where there are none."""
-        return self.own.load(self.step(array, k), 0) if rates else self.number(array, k)
+    def loaded(self, places: Sequence[Any]) -> list[Any]:
+        return [self.own.load(place, 0) for place in places]
 
-    def vectors(self, array: Any) -> list[Any]:
-        """The 4 of (N, R)."""
-        return [self.own.load(place, 0) for place in self.states(array)]
+    def kept(self, values: Sequence[Any], places: Sequence[Any]) -> None:
+        for value, place in zip(values, places, strict=True):
+            self.own.store(value, place, 0)
+
+    def delta_or_decay(self, array: Any, k: Any, rates: Sequence[Any]) -> list[Any]:
+        """A step's sizes (Q, R) where there are rates, its decay (Q) where there are none."""
+        if rates:
+            return self.loaded(self.step(array, k))
+        return [self.number(array, k)] * SPAN
 
     def registers(self, pointers: Sequence[Any]) -> list[Any]:
         """Vectors in places that LLVM turns into registers, as nothing takes their address."""
@@ -74,31 +84,31 @@ class _Walk:
         return places
 
     def write_back(self, places: Sequence[Any], pointers: Sequence[Any]) -> None:
-        for place, pointer in zip(places, pointers, strict=True):
-            self.own.store(self.own.builder.load(place), pointer, 0)
+        self.kept([self.own.builder.load(place) for place in places], pointers)
 
 
 @contextmanager
 def _walks(own: Vectors, channels: int, N: Any) -> Iterator[_Walk]:
     """Loops over vectors of channels and over groups of states."""
     groups = own.builder.udiv(N, WORD(STATES))
+    spans = WORD(channels // (SPAN * own.count))
     with (
-        cgutils.for_range(own.builder, WORD(channels // own.count), intp=WORD) as outer,
+        cgutils.for_range(own.builder, spans, intp=WORD) as outer,
         cgutils.for_range(own.builder, groups, intp=WORD) as inner,
     ):
         yield _Walk(own, channels, N, outer.index, inner.index)
 
 
 class _Stream:
-    """4 vectors for each step of a chunk, on the stack: they stay in the first-level cache."""
+    """SPAN times 4 vectors for each step of a chunk, on the stack: that is in the nearest cache."""
 
     def __init__(self, own: Vectors, steps: int) -> None:
         self.own = own
-        self.start = cgutils.alloca_once(own.builder, own.kind, size=WORD(steps * STATES))
+        self.start = cgutils.alloca_once(own.builder, own.kind, size=WORD(steps * SPAN * STATES))
 
     def at(self, k: Any) -> Any:
         build = self.own.builder
-        place = build.gep(self.start, [build.mul(k, WORD(STATES))])
+        place = build.gep(self.start, [build.mul(k, WORD(SPAN * STATES))])
         return build.bitcast(place, self.own.element.as_pointer())
 
 
@@ -114,27 +124,28 @@ def _advance(
     """
     own, build = walk.own, walk.own.builder
     if states is not None:
-        for i, place in enumerate(now):
-            own.store(build.load(place), states.at(WORD(0)), i)
+        for n, place in enumerate(now):
+            own.store(build.load(place), states.at(WORD(0)), n)
     with cgutils.for_range(build, count, intp=WORD) as loop:
         k = loop.index
-        step = walk.delta_or_decay(delta_or_decay, k, rates)
-        given, Bs = own.load(walk.step(inputs, k), 0), walk.numbers(B, k)
+        steps = walk.delta_or_decay(delta_or_decay, k, rates)
+        given, Bs = walk.loaded(walk.step(inputs, k)), walk.numbers(B, k)
         if sums is not None:
-            total, Cs = own.load(walk.step(sums, k), 0), walk.numbers(C, k)
-        for i, place in enumerate(now):
-            decay = own.exp2(build.fmul(step, rates[i])) if rates else step
+            totals, Cs = walk.loaded(walk.step(sums, k)), walk.numbers(C, k)
+        for n, place in enumerate(now):
+            v, i = divmod(n, STATES)
+            decay = own.exp2(build.fmul(steps[v], rates[n])) if rates else steps[v]
             value = build.fmul(decay, build.load(place))
-            value = own.fused(given, Bs[i], own.flushed(value) if rates else value)
+            value = own.fused(given[v], Bs[i], own.flushed(value) if rates else value)
             build.store(value, place)
             if sums is not None:
-                total = own.fused(value, Cs[i], total)
+                totals[v] = own.fused(value, Cs[i], totals[v])
             if decays is not None:
-                own.store(decay, decays.at(k), i)
+                own.store(decay, decays.at(k), n)
             if states is not None:
-                own.store(value, states.at(build.add(k, WORD(1))), i)
+                own.store(value, states.at(build.add(k, WORD(1))), n)
         if sums is not None:
-            own.store(total, walk.step(sums, k), 0)
+            walk.kept(totals, walk.step(sums, k))
 
 
 def _retreat(
@@ -146,30 +157,32 @@ def _retreat(
     own, build = walk.own, walk.own.builder
     with cgutils.for_range(build, count, intp=WORD) as loop:
         k = build.sub(build.sub(count, WORD(1)), loop.index)
-        step = walk.delta_or_decay(delta_or_decay, k, rates)
+        steps = walk.delta_or_decay(delta_or_decay, k, rates)
         given, dout, dinput, ddecay = (
-            own.load(walk.step(array, k), 0) for array in (inputs, douts, dinputs, ddecays)
+            walk.loaded(walk.step(array, k)) for array in (inputs, douts, dinputs, ddecays)
         )
         Bs, Cs = walk.numbers(B, k), walk.numbers(C, k)
         before, after = states.at(k), states.at(build.add(k, WORD(1)))
-        to_B, to_C = [], []
-        for i, place in enumerate(later):
-            value = own.fused(dout, Cs[i], build.load(place))
-            to_C.append(build.fmul(dout, own.load(after, i)))
-            to_B.append(build.fmul(value, given))
-            dinput = own.fused(value, Bs[i], dinput)
+        to_B: list[Any] = [None] * STATES
+        to_C: list[Any] = [None] * STATES
+        for n, place in enumerate(later):
+            v, i = divmod(n, STATES)
+            value = own.fused(dout[v], Cs[i], build.load(place))
+            to_C[i] = own.added(dout[v], own.load(after, n), to_C[i])
+            to_B[i] = own.added(value, given[v], to_B[i])
+            dinput[v] = own.fused(value, Bs[i], dinput[v])
             if rates and decays is not None:
                 # With a = exp2(delta A2) both of these have a times a's gradient as a factor.
-                value = own.flushed(build.fmul(value, own.load(decays.at(k), i)))
+                value = own.flushed(build.fmul(value, own.load(decays.at(k), n)))
                 build.store(value, place)
-                value = build.fmul(value, own.load(before, i))
-                ddecay = own.fused(value, rates[i], ddecay)
-                build.store(own.fused(value, step, build.load(drates[i])), drates[i])
+                value = build.fmul(value, own.load(before, n))
+                ddecay[v] = own.fused(value, rates[n], ddecay[v])
+                build.store(own.fused(value, steps[v], build.load(drates[n])), drates[n])
             else:
-                ddecay = own.fused(value, own.load(before, i), ddecay)
-                build.store(build.fmul(value, step), place)
-        own.store(dinput, walk.step(dinputs, k), 0)
-        own.store(ddecay, walk.step(ddecays, k), 0)
+                ddecay[v] = own.fused(value, own.load(before, n), ddecay[v])
+                build.store(build.fmul(value, steps[v]), place)
+        walk.kept(dinput, walk.step(dinputs, k))
+        walk.kept(ddecay, walk.step(ddecays, k))
         own.add_sums(to_B, walk.coefficients(dB, k))
         own.add_sums(to_C, walk.coefficients(dC, k))
 
@@ -203,7 +216,7 @@ def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
 
     def advance(walk: _Walk, count: Any, A2: Any, h: Any, *given: Any) -> None:
         now = walk.registers(walk.states(h))
-        _advance(walk, count, now, walk.vectors(A2), *given)
+        _advance(walk, count, now, walk.loaded(walk.states(A2)), *given)
         walk.write_back(now, walk.states(h))
 
     def retreat(
@@ -211,7 +224,7 @@ def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
         sums: Any, douts: Any, dinputs: Any, ddecays: Any, B: Any, C: Any, dB: Any, dC: Any,
     ) -> None:  # fmt: skip
         kept = _Stream(walk.own, chunk), _Stream(walk.own, chunk + 1)
-        rates, now = walk.vectors(A2), walk.registers(walk.states(h))
+        rates, now = walk.loaded(walk.states(A2)), walk.registers(walk.states(h))
         _advance(walk, count, now, rates, delta, inputs, sums, B, C, *kept)
         later, drates = walk.registers(walk.states(g)), walk.registers(walk.states(dA))
         _retreat(

@@ -68,6 +68,10 @@ class Vectors:
         """a b + c."""
         return self.builder.fadd(self.builder.fmul(a, b, flags=CONTRACT), c, flags=CONTRACT)
 
+    def added(self, a: Any, b: Any, c: Any | None) -> Any:
+        """a b + c, or a b where there is no c yet."""
+        return self.builder.fmul(a, b) if c is None else self.fused(a, b, c)
+
     def abs(self, x: Any) -> Any:
         return self._call("llvm.fabs", x)
 
