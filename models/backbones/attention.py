@@ -83,13 +83,19 @@ class _Rotate(torch.autograd.Function):
         return _Rotate.apply(grad, cos, sin, -ctx.sign), None, None, None  # type: ignore[attr-defined]
 
 
+def _turns(x: Tensor, cos: Tensor) -> bool:
+    """Whether it is (B, T, H, d) and (T, 1, d), as the kernel reads them; torch takes more."""
+    table = (x.shape[1], 1, x.shape[-1]) if x.dim() == 4 else None
+    return table == cos.shape and x.shape[-1] % 2 == 0 and x.dtype == cos.dtype
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate pairs (x_i, x_{i+d/2}) by their angle, eq. 34 of RoFormer.
 
     x (B, T, H, d), and a table of T rows, (T, 1, d): -> (B, T, H, d).
     """
     if x.requires_grad:
-        if fuses(x) and x.dim() == 4 and x.dtype == cos.dtype:
+        if fuses(x) and _turns(x, cos):
             from models.kernels.rotary import rotate_fused
 
             return rotate_fused(x, cos, sin)
@@ -204,7 +210,6 @@ def in_kernel(q: Tensor, k: Tensor, v: Tensor) -> bool:
         # keeps more of these busy.
         and k.shape[0] * k.shape[1] >= torch.get_num_threads()
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
     )
 
 

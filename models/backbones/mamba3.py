@@ -52,7 +52,6 @@ from models.kernels.available import check_kernel
 __all__ = ["CHECKPOINT_NAMES", "Mamba3", "Mamba3Mixer"]
 
 A_FLOOR = 1e-4  # no state keeps itself for ever
-LEAST_RATE = 1e-20  # exp(-1e-20) is one
 
 
 class Mamba3State(NamedTuple):
@@ -143,11 +142,10 @@ def trapezoid_parallel(
         from models.kernels.ssd import ssd_fused
 
         assert rank == 1
-        # The kernel multiplies inputs by their rate of decay, which has to be none of zero.
-        rate = (-log_decay).clamp(min=LEAST_RATE)
-        inputs = x[:, :, 0] * (scale / rate).unsqueeze(-1)
-        one = torch.ones_like(rate[0, 0])  # (H)
-        y, h = ssd_fused(inputs, rate, -one, flat_B, flat_C, torch.zeros_like(one), state)
+        decays = torch.ones_like(log_decay[0, 0])  # (H): the exponent is given as it is
+        y, h = ssd_fused(
+            x[:, :, 0], log_decay, decays, flat_B, flat_C, torch.zeros_like(decays), state, scale
+        )
     else:
         inputs = (x * scale[:, :, None, :, None]).flatten(1, 2)  # (B, T R, H, P)
         steps = F.pad(log_decay.unsqueeze(2), (0, 0, 0, rank - 1)).flatten(1, 2)  # (B, T R, H)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from models.kernels.available import counted, fuses, numba_problem
+from models.kernels.available import counted, fuses, numba_problem, transformed
 
 
 class _FusedRMSNorm(torch.autograd.Function):
@@ -54,7 +54,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         full = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
-        if not (x.is_cpu and full):
+        fits = x.dim() > 0 and x.shape[-1:] == self.weight.shape  # torch says what does not
+        if not (x.is_cpu and full and fits) or transformed():
             return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         if torch.is_grad_enabled():
             return self._with_gradients(x.reshape(-1, x.shape[-1])).view(x.shape)

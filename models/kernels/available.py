@@ -30,6 +30,16 @@ def counted() -> bool:
     return _get_current_dispatch_mode() is not None
 
 
+def transformed() -> bool:
+    """Whether torch.func is at work, or derivatives forward in time of the program.
+
+    Of both the kernels know nothing: tangents would be zero without a word.
+    """
+    return (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 def fuses(x: torch.Tensor, *, inference: bool = False) -> bool:
     """Whether what torch's own operators could do to `x` in training is a fused kernel's.
 
@@ -43,6 +53,7 @@ def fuses(x: torch.Tensor, *, inference: bool = False) -> bool:
         and x.numel() > 0
         and (inference or torch.is_grad_enabled())
         and not counted()
+        and not transformed()
         and numba_problem() is None
     )
 

@@ -50,7 +50,7 @@ def pack_columns(x, factor, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def accumulate(scores, seen, highest, total, shrink, sums, W):  # type: ignore[no-untyped-def]
+def accumulate(scores, seen, highest, total, base, shrink, sums, W):  # type: ignore[no-untyped-def]
     """Turn a block's scores into exponentials; bring what was summed to the new maximum.
 
     Lines 9 and 10 of algorithm 1, but for the product that adds to `sums` (P, W). A row of scores
@@ -63,13 +63,15 @@ def accumulate(scores, seen, highest, total, shrink, sums, W):  # type: ignore[n
     shrink[:] = highest
     largest(scores, highest)
     for i in range(P):
-        shrink[i] = exp2(shrink[i] - highest[i])
+        # Scores that overflowed, all of them: nothing is summed yet, and zero will do.
+        base[i] = zero if highest[i] == lowest else highest[i]
+        shrink[i] = exp2(shrink[i] - base[i])
         total[i] *= shrink[i]
     for i in range(P):
         if shrink[i] != one:
             for j in range(W):
                 sums[i * W + j] *= shrink[i]
-    exponentiate(scores, highest, total)
+    exponentiate(scores, base, total)
     for j in range(max(seen, 0), P):
         scores[j * P : j * P + min(j - seen + 1, P)] = zero
 
@@ -82,7 +84,8 @@ def attend_head(q, k, v, scale, space, y, lse):  # type: ignore[no-untyped-def]
     W, room = round_up(d, LANES), round_up(S, P)
     keys, values, rest = space[: room * W], space[room * W :][: room * W], space[2 * room * W :]
     queries, sums, scores = rest[: P * d], rest[P * d :][: P * W], rest[P * (d + W) :][: P * P]
-    highest, total, shrink = np.empty(P, q.dtype), np.empty(P, q.dtype), np.empty(P, q.dtype)
+    highest, total = np.empty(P, q.dtype), np.empty(P, q.dtype)
+    base, shrink = np.empty(P, q.dtype), np.empty(P, q.dtype)
     one = q.dtype.type(1)
     pack(k, one, keys, W)
     pack(v, one, values, W)
@@ -95,10 +98,11 @@ def attend_head(q, k, v, scale, space, y, lse):  # type: ignore[no-untyped-def]
         seen = S - T + first + 1  # by the first of these queries
         for start in range(0, seen + count - 1, P):
             multiply(keys, start * W, W, 1, queries, 0, P, scores, 0, P, P, P, d, True)
-            accumulate(scores, seen - start, highest, total, shrink, sums, W)
+            accumulate(scores, seen - start, highest, total, base, shrink, sums, W)
             multiply(scores, 0, 1, P, values, start * W, W, sums, 0, W, P, W, P, False)
         for i in range(count):
-            factor = one / total[i]
+            # As 0 / 0 where every score is lost.
+            factor = one / total[i] if highest[i] > -np.inf else q.dtype.type(np.nan)
             for j in range(d):
                 y[first + i, j] = sums[i * W + j] * factor
             lse[first + i] = highest[i] + np.log2(total[i])

@@ -94,12 +94,16 @@ def first_rows(*tensors: Tensor) -> tuple[Any, ...]:
 
 
 def share_threads() -> None:
-    """Let this thread's kernels have as many threads as torch uses; it is cheap to ask again."""
+    """Let this thread's kernels have as many threads as torch uses; it is cheap to ask again.
+
+    numba is asked what it has: workspaces have a part for each of torch's threads, and code of
+    others may have told numba another number.
+    """
     count = torch.get_num_threads()
-    if getattr(_told, "count", None) != count:
+    if getattr(_told, "count", None) != count or numba.get_num_threads() != _told.set:
         _start()
-        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-        _told.count = count
+        _told.count, _told.set = count, min(count, numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(_told.set)
 
 
 _told = threading.local()

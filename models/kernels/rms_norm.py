@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from models.kernels.compiled import jit, run
-from models.kernels.operators import register_gradient
 
 
 @jit
@@ -116,6 +115,7 @@ def _rms_norm_backward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.eps = inputs[2]
     ctx.save_for_backward(*inputs[:2], output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -124,10 +124,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _gradients(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     if dy is None:
         return None, None, None
+    if torch.is_grad_enabled():  # a second derivative may follow: by operators that have one
+        x, weight, _ = ctx.saved_tensors
+        r = (x.square().mean(1, keepdim=True) + ctx.eps).rsqrt()  # (N, 1)
+        g = dy * weight
+        dx = r * g - x * r.pow(3) * (g * x).mean(1, keepdim=True)
+        return dx, (dy * x * r).sum(0), None
     return *torch.ops.archbench.rms_norm_backward(*ctx.saved_tensors, dy), None
 
 
-register_gradient(library, "rms_norm", _gradients, _setup_context)
+torch.library.register_autograd(
+    "archbench::rms_norm", _gradients, setup_context=_setup_context, lib=library
+)
 
 
 def rms_norm_trained(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -28,12 +28,12 @@ scan_forward, scan_backward = one_decay(CHUNK, WIDTH)
 
 
 @jit
-def load_chunk(x, delta, A, decay, inputs):  # type: ignore[no-untyped-def]
-    """Of a chunk and a block of a head's channels: exp(delta A) and delta x."""
+def load_chunk(x, steps, delta, A, decay, inputs):  # type: ignore[no-untyped-def]
+    """Of a chunk and a block of a head's channels: exp(delta A) and step x."""
     for k in range(x.shape[0]):
         decay[k] = np.exp(delta[k] * A)
         for p in range(x.shape[1]):
-            inputs[k * WIDTH + p] = delta[k] * x[k, p]
+            inputs[k * WIDTH + p] = steps[k] * x[k, p]
 
 
 @jit
@@ -49,7 +49,7 @@ def flush(state):  # type: ignore[no-untyped-def]
 
 @jit
 def item_forward(  # type: ignore[no-untyped-def]
-    x, delta, A, B, C, D, h, bounds, y, b, head, lo, hi
+    x, steps, delta, A, B, C, D, h, bounds, y, b, head, lo, hi
 ):
     """Channels lo..hi of a head of item b. `h` is the first state and becomes the last."""
     length, N = x.shape[1], B.shape[3]
@@ -66,7 +66,9 @@ def item_forward(  # type: ignore[no-untyped-def]
         if bounds.shape[2] > 0:
             gather(state, WIDTH, bounds[b, head, first // CHUNK, :, lo:hi])
         own = x[b, first:stop, head, lo:hi]
-        load_chunk(own, delta[b, first:stop, head], A[head], decay, inputs)
+        load_chunk(
+            own, steps[b, first:stop, head], delta[b, first:stop, head], A[head], decay, inputs
+        )
         lay_out(own * D[head], sums, WIDTH)
         lay_out(B[b, first:stop, group], Bs, M)
         lay_out(C[b, first:stop, group], Cs, M)
@@ -76,20 +78,21 @@ def item_forward(  # type: ignore[no-untyped-def]
 
 
 @jit(parallel=True)
-def forward(x, delta, A, B, C, D, h, bounds, y, blocks):  # type: ignore[no-untyped-def]
+def forward(x, steps, delta, A, B, C, D, h, bounds, y, blocks):  # type: ignore[no-untyped-def]
     """Every item, head and block of channels (S, 2)."""
     count = blocks.shape[0]
     items = x.shape[2] * count
     for item in numba.prange(x.shape[0] * items):
         b, q = item // items, item % items
         lo, hi = blocks[q % count, 0], blocks[q % count, 1]
-        item_forward(x, delta, A, B, C, D, h, bounds, y, b, q // count, lo, hi)
+        item_forward(x, steps, delta, A, B, C, D, h, bounds, y, b, q // count, lo, hi)
 
 
 @jit
 def item_backward(  # type: ignore[no-untyped-def]
-    x, delta, A, B, C, D, bounds, dy, g, dx, ddelta, dA, dB, dC, dD, b, q, head, lo, hi
-):
+    x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD,
+    b, q, head, lo, hi,
+):  # fmt: skip
     """Adjoint of `item_forward`; `g` is dL/d(last state) and becomes dL/d(first state).
 
     What channels and heads share has an entry for each work item q.
@@ -113,7 +116,9 @@ def item_backward(  # type: ignore[no-untyped-def]
         flush(adjoint)
         lay_out(bounds[b, head, chunk, :, lo:hi], state, WIDTH)
         own, own_dy = x[b, first:stop, head, lo:hi], dy[b, first:stop, head, lo:hi]
-        load_chunk(own, delta[b, first:stop, head], A[head], decay, inputs)
+        load_chunk(
+            own, steps[b, first:stop, head], delta[b, first:stop, head], A[head], decay, inputs
+        )
         lay_out(B[b, first:stop, group], Bs, M)
         lay_out(C[b, first:stop, group], Cs, M)
         lay_out(own_dy, douts, WIDTH)
@@ -125,7 +130,7 @@ def item_backward(  # type: ignore[no-untyped-def]
             stop - first, M,
         )  # fmt: skip
         for t in range(first, stop):
-            k, step, dxt = t - first, delta[b, t, head], dx[b, t, head, lo:hi]
+            k, step, dxt = t - first, steps[b, t, head], dx[b, t, head, lo:hi]
             dinput, part = dinputs[k * WIDTH :], ddecays[k * WIDTH :]
             ddecay, dstep, direct = zero, zero, zero
             for p in range(width):
@@ -133,8 +138,9 @@ def item_backward(  # type: ignore[no-untyped-def]
                 dstep += dinput[p] * own[k, p]
                 direct += own[k, p] * own_dy[k, p]
                 dxt[p] = dinput[p] * step + D[head] * own_dy[k, p]
-            ddelta[b, t, q] = dstep + ddecay * decay[k] * A[head]
-            sum_A += ddecay * decay[k] * step
+            dsteps[b, t, q] = dstep
+            ddelta[b, t, q] = ddecay * decay[k] * A[head]
+            sum_A += ddecay * decay[k] * delta[b, t, head]
             sum_D += direct
         gather(dBs, M, dB[b, first:stop, q])
         gather(dCs, M, dC[b, first:stop, q])
@@ -144,7 +150,7 @@ def item_backward(  # type: ignore[no-untyped-def]
 
 @jit(parallel=True)
 def backward(  # type: ignore[no-untyped-def]
-    x, delta, A, B, C, D, bounds, dy, g, dx, ddelta, dA, dB, dC, dD, blocks
+    x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD, blocks
 ):
     """Every item, head and block of channels (S, 2)."""
     count = blocks.shape[0]
@@ -152,19 +158,20 @@ def backward(  # type: ignore[no-untyped-def]
     for item in numba.prange(x.shape[0] * items):
         b, q = item // items, item % items
         item_backward(
-            x, delta, A, B, C, D, bounds, dy, g, dx, ddelta, dA, dB, dC, dD,
+            x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD,
             b, q, q // count, blocks[q % count, 0], blocks[q % count, 1],
         )  # fmt: skip
 
 
 library = torch.library.Library("archbench", "FRAGMENT")
 library.define(
-    "ssd(Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, Tensor? state, bool save)"
-    " -> (Tensor, Tensor, Tensor)"
+    "ssd(Tensor x, Tensor steps, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D,"
+    " Tensor? state, bool save) -> (Tensor, Tensor, Tensor)"
 )
 library.define(
-    "ssd_backward(Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, Tensor bounds,"
-    " Tensor dy, Tensor dlast) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "ssd_backward(Tensor x, Tensor steps, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D,"
+    " Tensor bounds, Tensor dy, Tensor dlast)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -176,12 +183,12 @@ def _bounds(x: Tensor, states: int, save: bool) -> Tensor:
 
 @torch.library.impl(library, "ssd", "CPU")
 def _ssd(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None,
-    save: bool,
+    x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    state: Tensor | None, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     batch, _, heads, width = x.shape
     states = B.shape[3]
-    inputs = [t.contiguous() for t in (x, delta, A, B, C, D)]
+    inputs = [t.contiguous() for t in (x, steps, delta, A, B, C, D)]
     h = x.new_zeros(batch, heads, states, width) if state is None else channels_last(state)
     y, bounds = torch.empty_like(inputs[0]), _bounds(x, states, save)
     run(forward, *inputs, h, bounds, y, blocks_of(width, WIDTH))
@@ -190,8 +197,8 @@ def _ssd(
 
 @torch.library.register_fake("archbench::ssd", lib=library)
 def _ssd_fake(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None,
-    save: bool,
+    x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    state: Tensor | None, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     last = x.new_empty(x.shape[0], *x.shape[2:], B.shape[3])
     return x.new_empty(x.shape), last, _bounds(x, B.shape[3], save)
@@ -199,41 +206,46 @@ def _ssd_fake(
 
 @torch.library.impl(library, "ssd_backward", "CPU")
 def _ssd_backward(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bounds: Tensor,
-    dy: Tensor, dlast: Tensor,
+    x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    bounds: Tensor, dy: Tensor, dlast: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     batch, length, heads, width = x.shape
     groups, states = B.shape[2:]
     blocks = blocks_of(width, WIDTH)
     items = heads * len(blocks)
-    inputs = [t.contiguous() for t in (x, delta, A, B, C, D, bounds, dy)]
+    inputs = [t.contiguous() for t in (x, steps, delta, A, B, C, D, bounds, dy)]
     g, dx = channels_last(dlast), torch.empty_like(inputs[0])
-    ddelta = x.new_empty(batch, length, items)
+    dsteps, ddelta = (x.new_empty(batch, length, items) for _ in range(2))
     dA, dD = x.new_empty(batch, items), x.new_empty(batch, items)
     dB, dC = (x.new_empty(batch, length, items, states) for _ in range(2))
-    run(backward, *inputs, g, dx, ddelta, dA, dB, dC, dD, blocks)
+    run(backward, *inputs, g, dx, dsteps, ddelta, dA, dB, dC, dD, blocks)
     dB, dC = (t.unflatten(2, (groups, -1)).sum(3) for t in (dB, dC))  # (B, T, G, N)
-    ddelta = ddelta.unflatten(2, (heads, -1)).sum(3)  # (B, T, H)
+    dsteps, ddelta = (t.unflatten(2, (heads, -1)).sum(3) for t in (dsteps, ddelta))  # (B, T, H)
     dA, dD = (t.unflatten(1, (heads, -1)).sum((0, 2)) for t in (dA, dD))  # (H)
-    return dx, ddelta, dA, dB, dC, dD, g.transpose(2, 3).contiguous()
+    return dx, dsteps, ddelta, dA, dB, dC, dD, g.transpose(2, 3).contiguous()
 
 
 @torch.library.register_fake("archbench::ssd_backward", lib=library)
 def _ssd_backward_fake(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, bounds: Tensor,
-    dy: Tensor, dlast: Tensor,
+    x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
+    bounds: Tensor, dy: Tensor, dlast: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    return tuple(t.new_empty(t.shape) for t in (x, delta, A, B, C, D, dlast))
+    return tuple(t.new_empty(t.shape) for t in (x, steps, delta, A, B, C, D, dlast))
 
 
 differentiate(library, "ssd")
 
 
 def ssd_fused(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """As `ssd_reference`, on fp32 or fp64 CPU tensors."""
-    return recur(torch.ops.archbench.ssd.default, (x, delta, A, B, C, D), state)
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None,
+    steps: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `ssd_reference`, on fp32 or fp64 CPU tensors.
+
+    With `steps` (B, T, H) these multiply x instead of delta, which then is the decay's alone.
+    """
+    steps = delta if steps is None else steps
+    return recur(torch.ops.archbench.ssd.default, (x, steps, delta, A, B, C, D), state)
 
 
 def warm() -> None:

@@ -163,3 +163,32 @@ def test_short_types_are_torchs() -> None:
         expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected)
+
+
+def test_threads_that_others_set_are_not_trusted() -> None:
+    """numba's number belongs to the whole thread: code of others may have changed it."""
+    import numba
+
+    from models.kernels.causal_attention import attend_fused
+
+    q, k, v = (torch.randn(2, 4, 150, 16) for _ in range(3))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = attend_fused(q, k, v)
+        numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+        assert torch.equal(attend_fused(q, k, v), expected)
+        assert numba.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_scores_that_overflow_in_a_first_block_are_forgotten() -> None:
+    from models.kernels.causal_attention import attend_fused
+
+    q, k = torch.full((1, 1, 128, 16), 1e30), torch.full((1, 1, 128, 16), -1e30)
+    k[:, :, 64:] = 0
+    v = torch.randn(1, 1, 128, 16)
+    # Of the last query: the keys of zeros, all as likely.
+    torch.testing.assert_close(attend_fused(q, k, v)[0, 0, -1], v[0, 0, 64:].mean(0))
+    assert attend_fused(q, k, v)[0, 0, :64].isnan().all()  # each of its scores is lost

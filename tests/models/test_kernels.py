@@ -127,6 +127,34 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(wkv(), inputs)
 
 
+def with_steps(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Those of `ssd`, with step sizes of their own for the inputs."""
+    return [inputs[0], torch.rand_like(inputs[1]), *inputs[1:]]
+
+
+@needs_numba
+def test_steps_of_their_own_multiply_the_inputs() -> None:
+    """As inputs that were multiplied before, over the decay's steps; also where these are zero."""
+    x, steps, delta, *rest = with_steps(ssd_inputs(70, 5, 3, dtype=torch.float64))
+    plain, fused = ssd_reference, ssd()
+    rest[3] = torch.zeros_like(rest[3])  # D's share of x is another matter
+    given = [t.requires_grad_() for t in (x, steps, delta)]
+    ours = fused(x, delta, *rest, steps)
+    theirs = plain(x * (steps / delta).unsqueeze(-1), delta, *rest)
+    pairs = zip(ours, theirs, strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)
+    found, expected = (torch.autograd.grad(y[0].sin().sum(), given) for y in (ours, theirs))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    slope = torch.autograd.grad(fused(x, 0 * delta, *rest, steps)[0].sum(), delta)[0]
+    assert not slope.any()  # the product's own factor
+    zero = torch.zeros_like(delta).requires_grad_()
+    (slope,) = torch.autograd.grad(fused(x, zero, *rest, steps)[0].sum(), zero)
+    (near,) = torch.autograd.grad(fused(x, zero + 1e-12, *rest, steps)[0].sum(), zero)
+    torch.testing.assert_close(slope, near, rtol=1e-6, atol=1e-6)
+
+
 @needs_numba
 @pytest.mark.parametrize("save", [True, False])
 def test_torch_finds_no_fault_with_the_operators(save: bool) -> None:
@@ -138,7 +166,7 @@ def test_torch_finds_no_fault_with_the_operators(save: bool) -> None:
     for inputs, operator in (
         (scan_inputs(20, 3, 2), torch.ops.archbench.selective_scan.default),
         (wkv_inputs(20, 4), torch.ops.archbench.wkv7.default),
-        (ssd_inputs(20, 5, 4, 2), torch.ops.archbench.ssd.default),
+        (with_steps(ssd_inputs(20, 5, 4, 2)), torch.ops.archbench.ssd.default),
     ):
         given = [x.requires_grad_(save) for x in inputs]
         torch.library.opcheck(operator, (*given, save), test_utils=tests)
@@ -242,7 +270,7 @@ def test_what_is_not_a_number_stays_so() -> None:
 @needs_numba
 def test_nothing_is_kept_without_a_gradient() -> None:
     scan(), wkv(), ssd()
-    assert torch.ops.archbench.ssd(*ssd_inputs(40, 5, 3), False)[2].numel() == 0
+    assert torch.ops.archbench.ssd(*with_steps(ssd_inputs(40, 5, 3)), False)[2].numel() == 0
     inputs = scan_inputs(40, 20, 3)
     assert torch.ops.archbench.selective_scan(*inputs, False)[2].numel() == 0
     assert torch.ops.archbench.wkv7(*wkv_inputs(40, 4), False)[2].numel() == 0

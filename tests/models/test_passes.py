@@ -123,9 +123,34 @@ def test_gradcheck_of_torchs_forms() -> None:
 
 def test_second_derivatives() -> None:
     x = drawn(2, 3, 2, 4, dtype=torch.float64)
-    assert torch.autograd.gradgradcheck(a_rotation, (x,))
-    with pytest.raises(RuntimeError, match="has no second derivative"):
-        torch.autograd.grad(a_norm(x).sum(), x, create_graph=True)
+    for function in (a_rotation, a_norm):
+        assert torch.autograd.gradgradcheck(function, (x,))
+
+
+def test_transforms_of_torch_see_torchs_form() -> None:
+    """Tangents that the kernels know nothing of are not lost."""
+    x, tangent = drawn(2, 3, 2, 4).detach(), torch.ones(2, 3, 2, 4)
+    step = 1e-3
+    for function in (RMSNorm(4, 1e-3), a_rotation):
+        _, found = torch.func.jvp(function, (x,), (tangent,))
+        near = (function(x + step * tangent) - function(x - step * tangent)) / (2 * step)
+        torch.testing.assert_close(found, near, rtol=1e-2, atol=1e-2)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, tangent)
+            _, found = torch.autograd.forward_ad.unpack_dual(function(dual))
+        torch.testing.assert_close(found, near, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(torch.func.vmap(function)(x[:, None])[:, 0], function(x))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_what_does_not_fit_is_refused_by_torch(grad: bool) -> None:
+    with torch.set_grad_enabled(grad):
+        for width in (8, 4096):
+            with pytest.raises(RuntimeError, match="normalized_shape"):
+                RMSNorm(16, 1e-5)(torch.ones(2, width))
+        for shape in ((1, 50, 1, 4), (1, 2, 1, 6)):
+            with pytest.raises(RuntimeError, match="size of tensor"):
+                rotate(torch.ones(shape, requires_grad=grad), *Rope(4, 1e4)(0, 2))
 
 
 def test_torch_finds_no_fault_with_the_operators() -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from models.kernels.tile import ROWS, multiply, tile_of
-from models.kernels.vectors import BYTES, LANES, row_functions
+from models.kernels.vectors import BYTES, LANES, softmax_functions
 
 KINDS = [np.float32, np.float64]
 SIZES = [16, 32, 64]  # NEON and SSE, AVX, AVX-512: LLVM splits what a processor does not have
-COUNT = 64
+COUNT, BLOCK = 64, 5
 
 
 def drawn(shape: tuple[int, ...], kind: Any) -> Any:
@@ -68,40 +68,43 @@ def test_a_tile_of_any_vectors(kind: Any, size: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_rows(kind: Any, size: int) -> None:
-    largest, exponentiate, weigh = row_functions(COUNT, size)
+def test_passes_over_a_block(kind: Any, size: int) -> None:
+    """The maximum and the exponentials by columns, and the probabilities by rows."""
+    largest, exponentiate, weigh = softmax_functions(BLOCK, COUNT, size)
 
     @numba.njit
-    def all_three(a: Any, b: Any, p: Any, log: Any, mean: Any) -> Any:
-        best = largest(a, 3)
-        total = exponentiate(a, 3, best)
-        weigh(p, b, 3, log, mean)
-        return best, total
+    def all_three(a: Any, best: Any, total: Any, p: Any, ds: Any, logs: Any, means: Any) -> None:
+        largest(a, best)
+        exponentiate(a, best, total)
+        weigh(p, ds, logs, means)
 
-    a, b = 20 * drawn((COUNT + 6,), kind), drawn((COUNT + 6,), kind)
-    row, p, ds, log, mean = a.copy(), a.copy(), b.copy(), kind(a.max()), kind(0.3)
-    best, total = all_three(row, ds, p, log, mean)
-    own = slice(3, 3 + COUNT)
-    error = 2e-6 if kind == np.float32 else 1e-12  # the exponent's own rounding is 2^-24 of 60
-    assert best == a[own].max()
-    powers = np.exp2(a.astype(np.float64) - best)
-    np.testing.assert_allclose(row[own], powers[own], rtol=4 * error, atol=1e-37)
-    np.testing.assert_allclose(total, powers[own].sum(), rtol=4 * error)
-    expected = np.exp2(a.astype(np.float64) - log)
-    np.testing.assert_allclose(p[own], expected[own], rtol=4 * error, atol=1e-37)
-    np.testing.assert_allclose(ds[own], (expected * (b - mean))[own], rtol=8 * error, atol=1e-37)
-    for changed, before in ((row, a), (p, a), (ds, b)):
-        assert (changed[:3] == before[:3]).all()
-        assert (changed[-3:] == before[-3:]).all()
+    a, b = 20 * drawn((BLOCK, COUNT), kind), drawn((BLOCK, COUNT), kind)
+    logs, means = a.max(1), drawn((BLOCK,), kind)
+    best, total = 20 * drawn((COUNT,), kind) + 20, drawn((COUNT,), kind)  # of blocks before
+    room = [np.concatenate([x.ravel(), x.ravel()[:5]]) for x in (a, best, total, a, b)]
+    all_three(*room, logs, means)
+    error = 8e-6 if kind == np.float32 else 4e-12  # the exponent's own rounding is 2^-24 of 60
+    highest = np.maximum(best, a.max(0))
+    assert (room[1][:COUNT] == highest).all()
+    powers = np.exp2(a.astype(np.float64) - highest)
+    p = np.exp2(a.astype(np.float64) - logs[:, None])
+    for found, expected in (
+        (room[0], powers), (room[3], p), (room[4], p * (b - means[:, None])),
+    ):  # fmt: skip
+        found = found[:-5].reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=error, atol=1e-37)
+    np.testing.assert_allclose(room[2][:COUNT], total + powers.sum(0), rtol=0, atol=error)
+    for changed, before in zip(room, (a, best, total, a, b), strict=True):
+        assert (changed[-5:] == before.ravel()[:5]).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_exponentials_at_the_ends(size: int) -> None:
-    _, exponentiate, _ = row_functions(16, size)
-    once = numba.njit(lambda a, least: exponentiate(a, 0, least))
+    _, exponentiate, _ = softmax_functions(1, 16, size)
+    once = numba.njit(lambda a, least, total: exponentiate(a, least, total))
     a = np.zeros(16, np.float32)
     a[:6] = [-np.inf, -126.0, -1e30, 127.0, 0.5, np.nan]
-    once(a, np.float32(0))
+    once(a, np.zeros(16, np.float32), np.zeros(16, np.float32))
     np.testing.assert_allclose(a[:3], 2.0**-126, rtol=1e-6)  # below it nothing is smaller
     np.testing.assert_allclose(a[3:5], [2.0**127, 2.0**0.5], rtol=1e-6)
     assert np.isnan(a[5])
