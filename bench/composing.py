@@ -255,6 +255,11 @@ def _refusal(
         )
     if form is None:
         return f"model={model} has no form for tasks of kind '{config.task.kind}' (task={task})"
+    if config.task.get("causal") and form.get("causal") is False:
+        return (
+            f"model={model} reads from both sides, without the symbols at which it is asked, and "
+            f"task={task} asks at symbols that have to be read"
+        )
     reasons = form.get("reasons") or {}
     if scenario in reasons:  # also of what it could by what the scenario needs
         return str(reasons[scenario])

@@ -24,7 +24,7 @@ MODEL_KEYS = (
     "shapes", "solve", "kinds", "pretrained", "checkpoints",
     "backends",
 )  # fmt: skip
-FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "model")
+FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "model", "causal")
 RUNNER_KEYS = (
     "results",
     "output",

@@ -57,6 +57,15 @@ class LanguageModel(Protocol):
 
 
 @runtime_checkable
+class Filling(Protocol):
+    """A language model that reads a sequence from both sides, but for what is asked of it."""
+
+    def fill(self, tokens: Tensor, asked: Tensor) -> Tensor:
+        """Logits of the symbols where `asked` (B, T) is true, given all others: (B, T, V)."""
+        ...
+
+
+@runtime_checkable
 class Classifier(Protocol):
     """p(label | pixels)."""
 

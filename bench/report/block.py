@@ -11,13 +11,14 @@ from bench.report.formats import MISSING
 from bench.report.heading import context as context_line
 from bench.report.heading import explain, title
 from bench.report.heads import (
-    SECONDARY,
     SPEEDS,
+    Secondary,
     context_of,
     floors,
     head_columns,
     lookup,
     memory_scenario,
+    secondaries,
     unit_of,
 )
 from bench.report.labels import label
@@ -51,13 +52,14 @@ class BlockBuilder:
         summaries = [summarise(v.scenarios.get("quality", []), self.roots) for v in variants]
         metric, better = self._metric(summaries)
         floor = floors(variants)
-        columns = head_columns(kind, metric, better, units, context, floor)
+        beside = secondaries(kind, variants)
+        columns = head_columns(kind, metric, better, units, context, floor, beside)
         rows: list[Row] = []
         for index, (variant, summary) in enumerate(zip(variants, summaries, strict=True)):
             if summary is not None:
                 self.scores[index] = summary
             is_older = index >= len(selection.current)
-            cells = self._cells(variant, summary, units, context, peak, older=is_older)
+            cells = self._cells(variant, summary, beside, units, context, peak, older=is_older)
             rows.append(
                 Row("older" if is_older else "model", self._identity(variant, index), cells)
             )
@@ -106,13 +108,13 @@ class BlockBuilder:
         }  # fmt: skip
 
     def _cells(
-        self, variant: Variant, summary: Score | None, units: dict[str, str],
-        context: int | None, peak: str, older: bool,
+        self, variant: Variant, summary: Score | None, beside: Sequence[Secondary],
+        units: dict[str, str], context: int | None, peak: str, older: bool,
     ) -> tuple[Cell, ...]:  # fmt: skip
         made = self.cells
         records = variant.scenarios.get("quality", [])
         cells = [made.score(variant, summary)]
-        cells += [made.secondary(s, records) for s in SECONDARY.get(self.selection.key.kind, ())]
+        cells += [made.secondary(spec, records) for spec in beside]
         cells += [made.speed(variant, scenario, unit) for scenario, unit in units.items()]
         cells += [made.memory(variant, peak), made.state(variant, context)]
         cells += [made.parameters(variant), made.seconds(variant)]

@@ -13,6 +13,7 @@ from bench.store.record import Record
 BLANK = Cell(status="")
 ABSENT = Cell(MISSING, status="missing")
 SCORE_WIDTH, CELL_WIDTH = 14, 8
+UNLEARNED = "not learned in the budget"  # as a probe says it in `quality.notes`
 
 
 class Cells:
@@ -42,7 +43,16 @@ class Cells:
             self.notes.sign("≤", "an upper bound of the exact value")
         for problem in summary.problems:
             self.notes.add(limit(problem) + "; the paired comparison does without it")
-        return self.finish(Cell(text, (measure,)), records)
+        return self.finish(Cell(text, (measure,), marks=self._unlearned(records)), records)
+
+    def _unlearned(self, records: Sequence[Record]) -> tuple[str, ...]:
+        """A mark where no seed got beyond a guess."""
+        said = {
+            ((record.get("quality") or {}).get("notes") or {}).get("learned")
+            for record in records
+            if record["status"] == "ok"
+        }
+        return (self.notes.number(UNLEARNED),) if said == {UNLEARNED} else ()
 
     def secondary(self, spec: Secondary, records: Sequence[Record]) -> Cell:
         """A score beside the main one: the mean over seeds, or a word."""

@@ -14,7 +14,11 @@ METRICS = {  # metric: name, head of the column
     "bits_per_byte": ("bits per byte", "bits/byte"),
     "bits_per_dim": ("bits per dimension", "bits/dim"),
     "accuracy": ("accuracy", "accuracy"),
+    "scaled_accuracy": ("accuracy scaled to chance", "scaled acc."),
+    "exact_match": ("exact match", "exact"),
+    "excess_bits": ("bits per byte above the truth", "excess"),
 }
+AT = "at_"  # in `quality.secondary`, before a length: the score of longer sequences
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -35,6 +39,8 @@ SECONDARY: dict[str, tuple[Secondary, ...]] = {
     "language": (
         Secondary("carried", ("state", "carried ↓"), ("carried_bits_per_byte",),
                   "lower", 3),
+        Secondary("guess", ("best", "guess"), ("guess",), decimals=3),
+        Secondary("reads", ("reads", ""), ("reads",), align="left"),
     ),
     "classify": (
         Secondary("nll", ("nll", "nats ↓"), ("nll",), "lower", 3),
@@ -66,6 +72,21 @@ def lookup(quality: Mapping[str, Any], keys: Sequence[str]) -> Any:
             if values.get(key) is not None:
                 return values[key]
     return None
+
+
+def secondaries(kind: str, variants: Sequence[Variant]) -> tuple[Secondary, ...]:
+    """The columns beside the score: those of the kind, and one for each length of longer tests."""
+    names = {
+        name
+        for variant in variants
+        for record in variant.scenarios.get("quality", [])
+        for name in (record.get("quality") or {}).get("secondary") or {}
+    }
+    lengths = sorted(int(n.removeprefix(AT)) for n in names if n.removeprefix(AT).isdecimal())
+    return (
+        *SECONDARY.get(kind, ()),
+        *(Secondary(f"{AT}{n}", ("at", f"{n} ↑"), (f"{AT}{n}",), "higher", 3) for n in lengths),
+    )
 
 
 def floors(variants: Sequence[Variant]) -> dict[str, str]:
@@ -113,15 +134,17 @@ def context_of(variants: Sequence[Variant]) -> int | None:
     return contexts.most_common(1)[0][0] if contexts else None
 
 
-def head_columns(kind: str, metric: str, better: str, units: Mapping[str, str],
-                 context: int | None, floor: Mapping[str, str]) -> tuple[Column, ...]:  # fmt: skip
+def head_columns(
+    kind: str, metric: str, better: str, units: Mapping[str, str], context: int | None,
+    floor: Mapping[str, str], beside: Sequence[Secondary],
+) -> tuple[Column, ...]:  # fmt: skip
     """The columns of a kind of task with units, arrows of direction and floors."""
     name = METRICS.get(metric, (metric, metric))[1]
     columns = [
         Column("model", ("model", ""), "left"),
         Column("score", (name, f"{ARROWS.get(better, '')} ± 95 %"), "right"),
     ]
-    for spec in SECONDARY.get(kind, ()):
+    for spec in beside:
         head = spec.head
         if spec.floor in floor:  # three short lines: the block is as wide as a terminal already
             head = (head[0], f"{ARROWS[spec.better]} floor", floor[spec.floor])

@@ -117,7 +117,7 @@ def check_split(split: str) -> None:
         raise ValueError(f"split={split!r} is unknown; allowed are {', '.join(SPLITS)}")
 
 
-def check_positive(name: str, value: int) -> None:
+def check_positive(name: str, value: object) -> None:
     """Refuse sizes of zero and numbers that are no integers."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name}={value!r} must be an integer of at least 1")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.backbones.interface import SequenceBackbone
 from models.backbones.linear import Linear
 from models.objectives.categorical import draw
-from models.output import LogProb, Output
+from models.output import LogProb, Output, scored
 
 
 def masked_counts(u: Tensor, length: int) -> Tensor:
@@ -91,6 +91,10 @@ class MaskedDiffusion(nn.Module):
         hidden, losses = self.backbone(self.embedding(tokens.masked_fill(masked, self.mask)))
         return hidden, dict(losses)
 
+    def fill(self, tokens: Tensor, asked: Tensor) -> Tensor:
+        """Logits of the symbols that are asked, all of them masked, (B, T) -> (B, T, V)."""
+        return self.denoise(tokens, asked)[0]
+
     def uncover(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
         """sum_{i in M} -log p(x_i | x without M), nats a sequence (B,); auxiliary losses."""
         length = tokens.shape[1]
@@ -112,11 +116,16 @@ class MaskedDiffusion(nn.Module):
 
         With labels `nll` is the bound from `train_draws` sets, nats a symbol, and `loss` the same
         with its weight 1/n capped at 1 / (`count_floor` T); `logits` are None, since the masked
-        positions alone are read out.
+        positions alone are read out. Where some labels are negative, the others are questions: they
+        are masked, and everything else is read, from both sides.
         """
         if labels is None:
             logits, losses = self.denoise(tokens, torch.zeros_like(tokens, dtype=torch.bool))
             return Output(logits=logits, losses=losses)
+        asked = labels >= 0
+        if not asked.all():
+            logits, losses = self.denoise(tokens, asked)
+            return scored(logits, labels, losses)
         x = labels.repeat(self.train_draws, 1)  # (K B, T)
         (count, length), device = x.shape, x.device
         grid = torch.arange(count, device=device) + torch.rand((), device=device)

@@ -209,3 +209,20 @@ def test_bad_values_are_named() -> None:
         build(count_floor=1.5)
     with pytest.raises(ValueError, match="length"):
         build().sample(2)
+
+
+def test_questions_are_filled_from_both_sides() -> None:
+    """Labels of which some are negative: the rest is masked, all of it and nothing else."""
+    model = build()
+    tokens, asked = SEQUENCES[40:44], torch.tensor([[False, True, False, True]]).expand(4, -1)
+    labels = torch.where(asked, (tokens + 1) % VOCAB, -100)
+    output = model(tokens=tokens, labels=labels)
+    masked = tokens.masked_fill(asked, model.mask)
+    hidden, _ = model.backbone(model.embedding(masked))
+    expected = F.cross_entropy(model.lm_head(hidden)[asked], labels[asked])
+    torch.testing.assert_close(output.loss, expected)
+    torch.testing.assert_close(output.nll, expected)
+    # What stands there is not read.
+    other = torch.where(asked, (tokens + 2) % VOCAB, tokens)
+    assert torch.equal(model.fill(tokens, asked), model.fill(other, asked))
+    assert not torch.equal(model.fill(tokens, asked), model.fill((tokens + 1) % VOCAB, asked))

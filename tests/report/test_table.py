@@ -56,6 +56,30 @@ def test_untuned_and_invalid_rows_are_marked() -> None:
     assert not any(r.cells[2].bold for r in block.rows)
 
 
+def test_a_probe_shows_longer_tests_the_guess_and_what_was_not_learned() -> None:
+    def scored(value: float, learned: str, **secondary: float) -> dict[str, Any]:
+        return quality(
+            value=value, metric="accuracy", better="higher", secondary={"guess": 0.25, **secondary},
+            notes={"learned": learned, "reads": "the past"},
+        )  # fmt: skip
+
+    made = [
+        make_record(
+            model=model, scenario="quality", quality=scored(value, learned, at_512=0.5, at_128=0.7)
+        )
+        for model, value, learned in (
+            ("a", 0.99, "learned"), ("b", 0.26, "not learned in the budget")
+        )
+    ]  # fmt: skip
+    (block,) = build(made).blocks
+    keys = [column.key for column in block.columns]
+    assert keys.index("at_128_secondary") + 1 == keys.index("at_512_secondary")
+    assert cell(block, "a", "at_128_secondary").text == "0.700"
+    assert cell(block, "a", "guess_secondary").text == "0.250"
+    assert note(block, cell(block, "b", "score")) == "not learned in the budget"
+    assert cell(block, "a", "score").marks == ()
+
+
 def older(**more: Any) -> dict[str, Any]:
     return {"created": "2026-11-20T10:00:00+00:00", "figures": {"train_per_s": 1e3}, **more}
 

@@ -134,6 +134,33 @@ def test_every_figure_of_the_table_is_there(smoke: Smoke) -> None:
 
 
 @pytest.mark.slow
+def test_probes_are_trained_and_scored(tmp_path: Path) -> None:
+    """Each by the Transformer, and one by every model of suite probes-quick."""
+    probes = [p.stem for p in (CONFIGS / "task").glob("*.yaml") if "tasks.probes" in p.read_text()]
+    few = ["size=micro", "scenario=quality", "suite.baselines=false"]
+    done = run(
+        tmp_path, *few, "suite=smoke", "model=transformer", f"task={','.join(probes)},source"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {r["cell"]["task"] for r in records(tmp_path)} == {*probes, "source"}
+    others = tmp_path / "others"
+    done = run(
+        others, *few, "suite=probes-quick", "suite.items={language: 32}", "task=parity,recall"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = {(r["cell"]["model"], r["cell"]["task"]): r for r in records(others)}
+    refused = made.pop(("diffusion", "parity"))
+    assert refused["status"] == "unsupported"
+    assert "reads from both sides" in refused["reason"]
+    assert made[("diffusion", "recall")]["quality"]["notes"]["reads"] == "from both sides"
+    assert len(made) == 13
+    for record in made.values():
+        assert record["status"] == "ok", record["reason"]
+        assert 0 <= record["quality"]["secondary"]["guess"] < 1
+        assert record["quality"]["notes"]["learned"] == "not learned in the budget"
+
+
+@pytest.mark.slow
 def test_tasks_and_sizes_run_at_the_smallest(tmp_path: Path) -> None:
     words = ["task=code,text", "model=transformer", "size=nano,tiny", "suite=smoke"]
     done = run(tmp_path, *words, "scenario=prefill", "suite.baselines=false", "device=cpu")

@@ -1,0 +1,1 @@
+"""Probes, a file each; what they share is in `bench.tasks.probe`."""
