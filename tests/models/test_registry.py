@@ -39,8 +39,18 @@ def test_every_family_has_a_form_for_every_kind() -> None:
     assert all(kinds == set(KINDS) for kinds in families.values()), families
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("name", "kind"), SIZED)
+def sized() -> list[tuple[str, str, str]]:
+    """Every model, kind and size; micro is for probes, which are sequences."""
+    images = {(name, kind) for name, kind in SIZED if name in ("diffusion", "dit", "resnet")}
+    return [
+        (name, kind, size)
+        for name, kind in SIZED
+        for size in SIZES
+        if size != "micro" or kind == "language" or (name, kind) not in images
+    ]
+
+
+@pytest.mark.parametrize(("name", "kind", "size"), sized())
 def test_sizes_are_matched(name: str, kind: str, size: str) -> None:
     solved = node(name, kind, size)
     numbers = count_on_meta(lambda: instantiate(solved))
