@@ -117,6 +117,19 @@ def check_split(split: str) -> None:
         raise ValueError(f"split={split!r} is unknown; allowed are {', '.join(SPLITS)}")
 
 
+def stream_of(split: str, *seeds: int) -> np.random.Generator:
+    """For a task that draws its data: another stream for each split, and of train for each seed."""
+    check_split(split)
+    return np.random.default_rng([1 + SPLITS.index(split), *seeds])
+
+
+def check_train(split: str) -> None:
+    """Refuse to train on what a task that draws its data has for scoring."""
+    check_split(split)
+    if split != "train":
+        raise ValueError(f"split={split!r} is no split to train on; allowed is train")
+
+
 def check_positive(name: str, value: object) -> None:
     """Refuse sizes of zero and numbers that are no integers."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

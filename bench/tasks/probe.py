@@ -25,17 +25,18 @@ from bench.tasks.base import (
     Quality,
     check_positive,
     check_split,
+    check_train,
     digest,
     pick,
     quality,
     scoring,
     shuffled,
+    stream_of,
 )
 
 IGNORED = -100  # a label where nothing is asked, which torch's cross-entropy leaves out
 DRAWN = 1 << 16  # symbols that are drawn at a time for training
 SCORED = 1 << 15  # symbols that a model reads at a time
-SEEDS = {"train": 1, "validation": 2, "test": 3}
 # A model has learned something where it is better than the best guesser by this share of what is
 # left to 1, beyond its standard error.
 LEARNED = 0.1
@@ -143,23 +144,19 @@ class Probe(abc.ABC):
         length = self.length if length is None else length
         count = self.sequences[split]
         assert count is not None  # but for train, which is none of these
-        return self.draw(
-            np.random.default_rng([SEEDS[split], length]), count, length, training=False
-        )
+        return self.draw(stream_of(split, length), count, length, training=False)
 
     def batches(self, split: str, batch_size: int, seed: int) -> Iterator[Batch]:
         """Endless batches of train; the other splits are there to be scored."""
-        check_split(split)
+        check_train(split)
         check_positive("batch_size", batch_size)
-        if split != "train":
-            raise ValueError(f"split={split!r} is no split to train on; allowed is train")
-        return self._batches(batch_size, np.random.default_rng([SEEDS["train"], seed]))
+        return self._batches(batch_size, stream_of(split, seed))
 
     def _batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
         total = self.sequences["train"]
         if total is not None:
             # The set is the same for every seed, as a published one is; its order is not.
-            fixed = np.random.default_rng(SEEDS["train"])
+            fixed = stream_of("train")
             drawn = self.draw(fixed, total, self.length, training=True)
             for rows in shuffled(total, batch_size, rng):
                 yield _batch(drawn, rows)

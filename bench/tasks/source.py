@@ -29,12 +29,15 @@ from bench.tasks.base import (
     Quality,
     check_positive,
     check_split,
+    check_train,
     digest,
     pick,
     quality,
     scoring,
+    stream_of,
 )
 from bench.tasks.baselines import text_baselines
+from bench.tasks.text import as_batch, nats_of
 
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
 SPACE, STOP = ord(" "), ord(".")
@@ -42,8 +45,6 @@ SHORTEST, LONGEST = 2, 8  # letters of a word
 SUCCESSORS = 12  # of a word in a topic
 ANY = 0.1  # how likely the next word is one of all, by their frequency
 ENDS = 0.15  # how likely a sentence ends after a word
-SEEDS = {"train": 1, "validation": 2, "test": 3}
-EVAL_BATCH = 32
 DRAWN = 512  # documents drawn at a time
 MOST_WORDS = 4096
 UNIT = 1 << 24  # parts of a probability
@@ -188,7 +189,7 @@ class SourceTask:
         self.vocab_size = vocab_size
         self.context = self.symbols_per_item = context
         self.parts = {
-            split: self.chain.draw(np.random.default_rng([SEEDS[split], seed]), count, context)
+            split: self.chain.draw(stream_of(split, seed), count, context)
             for split, count in ((split, sequences[split]) for split in SPLITS[1:])
         }
         # Of the truth a float's last digits may differ between machines; the texts do not.
@@ -204,25 +205,23 @@ class SourceTask:
 
     def batches(self, split: str, batch_size: int, seed: int) -> Iterator[Batch]:
         """Fresh documents without end."""
-        check_split(split)
+        check_train(split)
         check_positive("batch_size", batch_size)
-        if split != "train":
-            raise ValueError(f"split={split!r} is no split to train on; allowed is train")
-        return self._batches(batch_size, np.random.default_rng([SEEDS["train"], seed]))
+        return self._batches(batch_size, stream_of(split, seed))
 
     def _batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
         count = max(1, DRAWN // batch_size)
         while True:
             drawn = self.chain.draw(rng, count * batch_size, self.context)
             for part in np.split(drawn, count):
-                yield _batch(part)
+                yield as_batch(part)
 
     def example(self, batch_size: int, length: int | None = None) -> Batch:
         """The beginning of documents of any length."""
         length = self.context if length is None else length
         check_positive("batch_size", batch_size)
         check_positive("length", length)
-        return _batch(self.chain.draw(np.random.default_rng(0), batch_size, length))
+        return as_batch(self.chain.draw(np.random.default_rng(0), batch_size, length))
 
     def evaluate(
         self,
@@ -236,15 +235,9 @@ class SourceTask:
         check_split(split)
         documents = self.parts[split]
         documents = documents[pick(len(documents), max_items)]
-        nats, bound = [], False
         with scoring(model, device) as device:
-            for start in range(0, len(documents), EVAL_BATCH):
-                score = model.log_prob(
-                    _batch(documents[start : start + EVAL_BATCH])["tokens"].to(device)
-                )
-                bound = score.bound
-                nats.append(score.nats.double().cpu().numpy())
-        return self._excess(-np.concatenate(nats), documents, bound=bound)
+            nats, bound = nats_of(model, documents, device)
+        return self._excess(nats, documents, bound=bound)
 
     def _excess(self, nats: np.ndarray, documents: np.ndarray, *, bound: bool) -> Quality:
         """From -log p of each document by a model."""
@@ -270,16 +263,9 @@ class SourceTask:
 
     def baselines(self) -> list[Baseline]:
         """The plain rivals of a text, fitted on as many documents as fit into a megabyte."""
-        train = self.chain.draw(
-            np.random.default_rng([SEEDS["train"], 0]), FITTED // self.context + 1, self.context
-        )
+        train = self.chain.draw(stream_of("train", 0), FITTED // self.context + 1, self.context)
         test = self.parts["test"]
         return [
             replace(rival, quality=self._rival(rival.quality.items, test))
             for rival in text_baselines(train.ravel(), test)
         ]
-
-
-def _batch(documents: np.ndarray) -> Batch:
-    tokens = torch.from_numpy(documents.astype(np.int64))
-    return {"tokens": tokens, "labels": tokens}

@@ -148,18 +148,13 @@ class TextTask:
         secondary: dict[str, float] = {}
         notes = {"windows": f"{len(windows)} of {self.context} bytes, last partial one dropped"}
         with scoring(model, device) as device:
-            nats, bound = [], False
-            for start in range(0, len(windows), EVAL_BATCH):
-                tokens = to_tokens(windows[start : start + EVAL_BATCH], device)
-                score = model.log_prob(tokens)
-                bound = score.bound
-                nats.append(score.nats.double().cpu().numpy())
+            nats, bound = nats_of(model, windows, device)
             if full and hasattr(model, "prefill") and hasattr(model, "crop"):
                 # Carried state needs windows that follow one another: the first ones, not a spread.
                 value, note = carried_bits(model, self.windows(split)[: len(windows)], device)
                 secondary["carried_bits_per_byte"] = value
                 notes["carried"] = note
-        items = -np.concatenate(nats) / (math.log(2) * self.context)
+        items = nats / (math.log(2) * self.context)
         return quality(
             "bits_per_byte", items, better="lower", bound=bound, secondary=secondary, notes=notes
         )
@@ -241,6 +236,17 @@ def as_batch(windows: np.ndarray) -> Batch:
     """Windows as keyword arguments of a language model's forward: it predicts its own input."""
     tokens = torch.from_numpy(windows.astype(np.int64))  # (B, T)
     return {"tokens": tokens, "labels": tokens}
+
+
+def nats_of(model: Any, windows: np.ndarray, device: torch.device) -> tuple[np.ndarray, bool]:
+    """-log p of each window (N, T), nats (N,), and whether it is a bound; within `scoring`."""
+    found: list[np.ndarray] = []
+    bound = False
+    for start in range(0, len(windows), EVAL_BATCH):
+        score = model.log_prob(to_tokens(windows[start : start + EVAL_BATCH], device))
+        bound = score.bound
+        found.append(-score.nats.double().cpu().numpy())
+    return np.concatenate(found), bound
 
 
 def carried_bits(model: Any, windows: np.ndarray, device: torch.device) -> tuple[float, str]:

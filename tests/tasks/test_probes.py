@@ -1,12 +1,12 @@
 """Probes: each against its definition, read symbol by symbol; floors, seeds, lengths, bad input."""
 
-import itertools
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,9 +14,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from bench.tasks import probe as probe_module
 from bench.tasks.probe import IGNORED, Probe, Samples
 from bench.tasks.probes import drawing
 from bench.tasks.probes.tracking import products
+from models.backbones.transformer import Transformer
+from models.objectives.autoregressive import LanguageModel
+from tests.tasks.oracles import Row, oracle
 from tests.tasks.test_configs import FOLDER, target
 
 PROBES = sorted(
@@ -24,7 +28,6 @@ PROBES = sorted(
 )
 FEW = {"train": None, "validation": 40, "test": 40}
 probes = pytest.mark.parametrize("name", PROBES)
-Row = list[int]
 
 
 def make(name: str, **changes: Any) -> Probe:
@@ -36,146 +39,6 @@ def make(name: str, **changes: Any) -> Probe:
     made = target(config)(**{k: v for k, v in config["task"].items() if k != "_target_"})
     assert isinstance(made, Probe)
     return made
-
-
-# What each probe asks, computed from the symbols before a question alone: the answer at position t
-# of a row, of which row[:t] may be read.
-
-
-def recall(row: Row, probe: Any) -> int:
-    """The symbol after the first place of the last one."""
-    return row[row.index(row[-1]) + 1]
-
-
-def selective_copying(row: Row, probe: Any) -> int:
-    mark = probe.vocab_size - 1
-    data = [x for x in row if x not in (0, mark)]
-    return data[row.count(mark) - 1]
-
-
-def induction(row: Row, probe: Any) -> int:
-    assert row[-1] == probe.vocab_size - 1
-    assert row.count(row[-1]) == 2
-    return recall(row, probe)
-
-
-def copying(row: Row, probe: Any) -> int:
-    bar = row.index(2)
-    string, so_far = row[1:bar], row[bar + 1 :]
-    assert row[0] == 1
-    assert min(string) >= 4
-    return string[len(so_far)] if len(so_far) < len(string) else 3
-
-
-def parity(row: Row, probe: Any) -> int:
-    return sum(row) % 2
-
-
-def modular_arithmetic(row: Row, probe: Any) -> int:
-    m = probe.modulus
-    words = [str(x) if x < m else "+-*"[x - m] for x in row]
-    return int(eval(" ".join(words))) % m  # of digits and operators that were just written
-
-
-def group_words(row: Row, probe: Any) -> int:
-    """By products of matrices that permute the corners of a simplex."""
-    corners = np.eye(5)
-    elements = [p for p in itertools.permutations(range(5)) if np.linalg.det(corners[list(p)]) > 0]
-    total = corners
-    for x in row:
-        total = corners[list(elements[x])].T @ total
-    return elements.index(tuple(total.argmax(0)))
-
-
-def passkey(row: Row, probe: Any) -> int:
-    names = [i for i, x in enumerate(row) if x >= 10 + probe.filler]
-    asked, given = names[-1], len(row) - names[-1] - 1
-    [place] = [i for i in names[:-1] if row[i] == row[asked]]
-    assert max(row[place + 1 : place + 1 + probe.digits]) < 10
-    return row[place + 1 + given]
-
-
-def list_operations(row: Row, probe: Any) -> int:
-    def median(x: Row) -> int:
-        return sorted(x)[(len(x) - 1) // 2]
-
-    functions: list[Callable[[Row], int]] = [max, min, median, lambda x: sum(x) % 10]
-    stack: list[Any] = []
-    for x in (x for x in row if x != 15):
-        if x == 14:
-            opened = max(i for i, y in enumerate(stack) if callable(y))
-            function, *arguments = stack[opened:]
-            assert 2 <= len(arguments) <= probe.arguments
-            stack[opened:] = [function(arguments)]
-        else:
-            stack.append(functions[x - 10] if x >= 10 else x)
-    [value] = stack
-    assert isinstance(value, int)
-    return value
-
-
-def mad_recall(row: Row, probe: Any) -> int:
-    """The value of the last key where it was a key before: keys stand at even places."""
-    *before, key = row[0::2]
-    return row[2 * before.index(key) + 1]
-
-
-def mad_fuzzy_recall(row: Row, probe: Any) -> int:
-    """Read as runs of symbols of keys and of values."""
-    kinds = [x < probe.keys for x in row]
-    row = [x for x in row if x != probe.vocab_size - 1]
-    runs = [list(g) for _, g in itertools.groupby(row, lambda x: x < probe.keys)]
-    assert kinds.index(True) == len(kinds) - len(row)
-    if kinds[-1]:
-        keys, values, so_far = runs[0::2], runs[1::2], []
-    else:
-        keys, values, so_far = runs[0::2], runs[1:-1:2], runs[-1]
-    return values[keys[:-1].index(keys[-1])][len(so_far)]
-
-
-ORACLES: dict[str, Callable[[Row, Any], int]] = {
-    "recall": recall, "selective_copying": selective_copying, "induction": induction,
-    "copying": copying, "parity": parity, "modular_arithmetic": modular_arithmetic,
-    "group_words": group_words, "passkey": passkey, "list_operations": list_operations,
-    "mad_recall": mad_recall, "mad_noisy_recall": mad_recall,
-    "mad_fuzzy_recall": mad_fuzzy_recall, "mad_selective_copying": selective_copying,
-}  # fmt: skip
-
-
-class Knowing:
-    """Answers by an oracle, where it finds an answer."""
-
-    def __init__(self, oracle: Callable[[Row, Any], int], probe: Probe) -> None:
-        self.oracle, self.probe = oracle, probe
-
-    def __call__(self, *, tokens: Tensor, labels: Tensor | None = None) -> Any:
-        assert labels is None
-        logits = torch.zeros(*tokens.shape, self.probe.vocab_size)
-        for n, row in enumerate(tokens.tolist()):
-            for t in range(1, len(row)):
-                try:
-                    logits[n, t, self.oracle(row[:t], self.probe)] = 1
-                except (ValueError, IndexError, AssertionError, SyntaxError):
-                    continue  # nothing is asked here
-        return SimpleNamespace(logits=logits)
-
-    def log_prob(self, tokens: Tensor) -> Any:
-        raise NotImplementedError
-
-
-class Facts(Knowing):
-    """What a model of `memorization` has to learn by heart, counted from training."""
-
-    def __init__(self, probe: Probe) -> None:
-        batch = next(probe.batches("train", 512, seed=0))
-        asked = batch["labels"][:, 1:] != IGNORED
-        keys, values = batch["tokens"][:, :-1][asked], batch["labels"][:, 1:][asked]
-        self.facts = dict(zip(keys.tolist(), values.tolist(), strict=True))
-        super().__init__(lambda row, _: self.facts.get(row[-1], 0), probe)
-
-
-def oracle(probe: Probe, name: str) -> Knowing:
-    return Facts(probe) if name == "mad_memorization" else Knowing(ORACLES[name], probe)
 
 
 @probes
@@ -343,42 +206,23 @@ def test_groups_are_groups(group: str, order: int, commutes: bool) -> None:
 
 
 def test_long_sequences_are_read_in_parts() -> None:
-    """A bigram's answers, whether it reads a sequence at once or from its state."""
-
-    class Bigram:
-        table = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
-
-        def __call__(self, *, tokens: Tensor, labels: Tensor | None = None) -> Any:
-            logits = torch.zeros(*tokens.shape, 16)
-            logits[:, 1:] = self.table[tokens[:, :-1]]
-            return SimpleNamespace(logits=logits)
-
-        def log_prob(self, tokens: Tensor) -> Any:
-            raise NotImplementedError
-
-    class Stepping(Bigram):
-        parts = 0
-
-        def prefill(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-            assert state is None or state == self.parts
-            self.parts += 1
-            return self.table[tokens], self.parts
-
-        def step(self, token: Tensor, state: Any) -> tuple[Tensor, Any]:
-            raise NotImplementedError
-
-        def crop(self, state: Any, length: int) -> Any:
-            raise NotImplementedError
-
-        def state_bytes(self, batch: int, context: int, dtype: torch.dtype) -> int:
-            return 0
-
-    probe = make("induction", length=70_000, longer=[], sequences=FEW | {"test": 30})
-    whole, stepped = Bigram(), Stepping()
-    scores = [probe.evaluate(m, "test", "cpu").items for m in (whole, stepped)]
-    assert np.array_equal(*scores)
-    assert stepped.parts > 1
-    assert scores[0].any()
+    """A model's answers are the same, whether it reads a sequence at once or from its state."""
+    torch.manual_seed(0)
+    backbone = Transformer(
+        d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=32, attention="sdpa", causal=True,
+        qk_norm=True, mlp="swiglu", rope_theta=1e4, norm_eps=1e-5, residual_init=1.0,
+    )  # fmt: skip
+    model = LanguageModel(backbone=backbone, vocab_size=20, init="backbone")
+    probe = make("selective_copying", vocab_size=20, length=90, longer=[], sequences=FEW)
+    whole = probe.evaluate(model, "test", "cpu").items
+    with (
+        mock.patch.object(probe_module, "SCORED", 25),
+        mock.patch.object(model, "prefill", side_effect=model.prefill) as read,
+    ):
+        parts = probe.evaluate(model, "test", "cpu").items
+    assert np.array_equal(whole, parts)
+    assert read.call_count == 40 * math.ceil((90 + 16) / 25)
+    assert whole.any()
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
