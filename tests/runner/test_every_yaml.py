@@ -143,10 +143,9 @@ def test_probes_are_trained_and_scored(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert {r["cell"]["task"] for r in records(tmp_path)} == {*probes, "source"}
-    others = tmp_path / "others"
-    done = run(
-        others, *few, "suite=probes-quick", "suite.items={language: 32}", "task=parity,recall"
-    )
+    others, items = tmp_path / "others", ["suite.items.parity=32", "suite.items.recall=32"]
+    items += ["suite.test_items=8", "suite.validation_items=8"]
+    done = run(others, *few, "suite=probes-quick", *items, "task=parity,recall")
     assert done.returncode == 0, done.stderr[-3000:]
     made = {(r["cell"]["model"], r["cell"]["task"]): r for r in records(others)}
     refused = made.pop(("diffusion", "parity"))
