@@ -42,6 +42,8 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
         os._exit(3)
     if behaviour == "bad":
         raise BadInput("task.path=x is shorter than one context of 256 bytes")
+    if behaviour == "refused":
+        raise BadInput("model.behaviour=refused is this model's fault alone")
     if behaviour == "slow":
         time.sleep(60)
     if behaviour == "pause":

@@ -126,7 +126,7 @@ def test_the_document_holds_what_a_pipeline_reads(bench: Command, results: Path)
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
 def test_an_interrupt_counts_records_alone(results: Path) -> None:
     """Two cells end before it, one of them without a record."""
-    sweep = "model.behaviour=good,bad,slow"
+    sweep = "model.behaviour=good,refused,slow"
     with subprocess.Popen(
         [sys.executable, "-m", "tests.runner.command", *arguments(results, *ONE, sweep)],
         cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
