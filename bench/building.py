@@ -18,11 +18,12 @@ from torch import nn
 
 from bench.agreement import agreement, awake
 from bench.errors import OUT_OF_MEMORY, BadInput, describe, one_line
+from bench.matching import shape_of
 from bench.parameters import count
 from bench.pretrained import Formats, Pretrained
 from bench.protocol import Backend, Placed
 from bench.scenarios.base import Unsupported
-from bench.sizes import fit
+from bench.sizes import NoRule, fit
 
 AGREE_ITEMS, AGREE_LENGTH = 2, 96  # on what two backends are compared
 
@@ -100,8 +101,10 @@ class Models:
         overrides: tuple[str, ...],
     ) -> None:
         self.config, self.task, self.device, self.checkpoint = config, task, device, checkpoint
-        # Where the user set values inside the model, its refusal is his to read.
-        self._inside = any(key.lstrip("+~").startswith("model.") for key in overrides)
+        # Where the user set values inside the model or its size, its refusal is his to read.
+        theirs = ("model.", "size.")
+        self._inside = any(key.lstrip("+~").startswith(theirs) for key in overrides)
+        self._inside |= config["match"]["name"] != "params" or config["match"]["target"] is not None
         self.model: dict[str, Any] = copy.deepcopy(config.get("model") or {})
         with self._refusals():
             self.node = self._node(overrides)
@@ -172,7 +175,13 @@ class Models:
             return self.checkpoint.node(self.model, kind, overrides)
         if symbols is not None and kind == "language":
             self.model["kinds"][kind]["model"]["vocab_size"] = symbols
-        return fit(self.model, kind, size["name"], size["parameters"], _module)
+        aim = shape_of(self.config, self.task.symbols_per_item)
+        try:
+            return fit(
+                self.model, kind, size["name"], aim.target, _module, aim.quantity, aim.parameters
+            )
+        except NoRule as error:
+            raise Unsupported(str(error)) from error
 
     def _ours(self) -> nn.Module:
         """By our own implementation."""

@@ -20,6 +20,7 @@ OUTPUTS = ("table", "json")
 ISOLATIONS = ("server", "fresh")
 BUSY_GPU = ("record", "refuse")
 AXES = ("batch", "context")
+FLOPS_OF = ("training", "symbol")
 MODES = ("train", "prefill", "decode")
 MOST_REPEATS = 10_000  # processes a cell
 LONGEST_S = 2_000_000  # 23 days: the system waits for 2^31 milliseconds at most
@@ -176,6 +177,24 @@ def _whole(value: object, least: int) -> bool:
     return whole and cast(float, value) >= least
 
 
+def check_match(match: "DictConfig") -> None:
+    """A target that no model could meet."""
+    if match.name == "time":
+        if match.target is None:
+            raise BadInput("match.target=null is no duration; allowed: such as 90s or 3min.")
+        parse_duration("match.target", str(match.target))
+        return
+    target = match.target
+    number = type(target) in (int, float) and 0 < target < math.inf
+    if not number and not (match.name == "params" and target is None):
+        more = ", or null: of the size" if match.name == "params" else ""
+        raise BadInput(f"match.target={target} cannot be; allowed: numbers above 0{more}.")
+    if match.name == "flops" and match.of not in FLOPS_OF:
+        raise unknown("match.of", match.of, FLOPS_OF)
+    if match.context is not None and not _whole(match.context, 1):
+        raise BadInput(f"match.context={match.context} is no length; allowed: integers from 1.")
+
+
 def check_numbers(config: "DictConfig") -> None:
     """Numbers that would make a run empty or impossible."""
     checks = {"frontier": check_frontier, "context": check_context, "harness": check_harness}
@@ -185,6 +204,7 @@ def check_numbers(config: "DictConfig") -> None:
         raise BadInput(
             f"task.batch_size={config.task.batch_size} is no size; allowed: whole numbers from 1."
         )
+    check_match(config.match)
     suite = config.suite
     positive: dict[str, Any] = {f"suite.items.{name}": n for name, n in suite["items"].items()}
     positive |= {f"suite.{key}": suite[key] for key in ("validation_items", "test_items")}

@@ -31,13 +31,14 @@ usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
   python -m bench records --help                 list, merge, prune, query and export records
   python -m bench.save | bench.eval --help       write a checkpoint | lm-evaluation-harness
 
-groups    model task scenario size suite device         see `python -m bench list`
+groups    model task scenario size match suite device   see `python -m bench list`
 axes      seed dtype threads compile backend             groups and axes take lists: seed=0,1,2
 run       results=FOLDER output=table|json force=true plan=true budget=30min timeout=SECONDS
           memory_limit_gib=N isolation=server|fresh repeats=N busy_gpu=record|refuse
           energy=true allow_targets=[PACKAGE]
           'hydra.searchpath=[FOLDER]'
 inside    model.backbone.d_model=64  task.path=FILE  suite.items.text=512  lr=0.01  optimizer.clip=1
+          match.target=3min
 
 --cfg     print the composed configuration of one cell and run nothing
 --debug   show tracebacks (as HYDRA_FULL_ERROR=1 does)
@@ -194,9 +195,10 @@ class Application:
         """Overrides of the first cell of the axes, for --cfg."""
         self._any_cell()
         first = [f"{key}={values[0]}" for key, values in self.given.axes.items()]
-        self._check_suite_name()
+        self._check_whole()
         inside = [points[0] for points in self.given.inside]
-        return [*first, f"suite={self.given.suite}", *self.given.runner, *inside]
+        whole = [f"suite={self.given.suite}", f"match={self.given.match}"]
+        return [*first, *whole, *self.given.runner, *inside]
 
     def _any_cell(self) -> list[str]:
         """Overrides that compose whatever the defaults are, checked to be known."""
@@ -208,9 +210,11 @@ class Application:
         first = {group: axes.get(group, self.options(group))[:1] for group in ("model", "task")}
         return [f"{group}={name}" for group, names in first.items() for name in names]
 
-    def _check_suite_name(self) -> None:
-        if self.given.suite not in self.options("suite"):
-            raise unknown("suite", self.given.suite, self.options("suite"))
+    def _check_whole(self) -> None:
+        """The names of the groups of which every cell has the same one."""
+        for group, name in (("suite", self.given.suite), ("match", self.given.match)):
+            if name not in self.options(group):
+                raise unknown(group, name, self.options(group))
 
     def run(self, worker: str) -> int:
         """Plan and run everything that was asked for."""
@@ -221,7 +225,7 @@ class Application:
         from bench.request import Request
         from bench.run import Settings, execute
 
-        self._check_suite_name()
+        self._check_whole()
         given = self.given
         shared = given.shared()
         base = self.compose([*self._any_cell(), f"suite={given.suite}", *shared, *given.runner])

@@ -277,4 +277,5 @@ def _key(override: str, prefix: str) -> str:
 
 def _measured(override: str) -> bool:
     """Whether an override of the whole suite changes what a figure means."""
-    return _key(override, "suite.").startswith(("items", "test_items", "weight_decay"))
+    told = ("items", "test_items", "weight_decay")
+    return override.startswith("match") or _key(override, "suite.").startswith(told)

@@ -15,16 +15,16 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.errors import BadInput, hint, one_line
 from bench.targets import check_targets
 
-GROUPS = ("model", "task", "scenario", "size", "suite", "device")
+GROUPS = ("model", "task", "scenario", "size", "match", "suite", "device")
 SCALARS = ("seed", "dtype", "threads", "compile", "backend")
 AXES = ("model", "task", "scenario", "size", "device", *SCALARS)
 # What is read of a model's YAML, and of each of its `kinds`.
 MODEL_KEYS = (
     "name", "family", "description", "backend", "kernel", "preload", "lr", "tuned", "backbone",
-    "shapes", "solve", "kinds", "pretrained", "checkpoints",
+    "shapes", "solve", "solve_state", "kinds", "pretrained", "checkpoints",
     "backends",
 )  # fmt: skip
-FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "model", "causal")
+FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "solve_state", "model", "causal")
 RUNNER_KEYS = (
     "results",
     "output",
@@ -84,6 +84,17 @@ class Size:
 
 
 @dataclass
+class Match:
+    """What families are made equal in, see `bench.matching`; `target` None: of the size."""
+
+    name: str = MISSING
+    description: str = MISSING
+    target: Any = None
+    of: str = "training"  # flops alone
+    context: int | None = None  # state alone
+
+
+@dataclass
 class Device:
     """`name` is what torch calls it; `auto` takes CUDA where it is there."""
 
@@ -110,6 +121,7 @@ class Config:
     task: Any = MISSING
     scenario: Any = MISSING
     size: Size = field(default_factory=Size)
+    match: Match = field(default_factory=Match)
     suite: Suite = field(default_factory=Suite)
     device: Device = field(default_factory=Device)
     seed: int = MISSING
@@ -210,8 +222,9 @@ def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) 
         for key, value in given.items():
             _set(model, key, value, where)
     for part in (own, model):
-        if (part.get("solve") or {}).get("key") in overridden:
-            part["solve"] = None
+        for rule in ("solve", "solve_state"):
+            if (part.get(rule) or {}).get("key") in overridden:
+                part[rule] = None
     if own is not holder:
         own.pop("shapes", None)
     else:

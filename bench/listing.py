@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from bench.errors import one_line
 
-GROUPS = ("model", "task", "scenario", "suite", "size", "device")
+GROUPS = ("model", "task", "scenario", "suite", "size", "match", "device")
 
 
 class Source(Protocol):

@@ -15,11 +15,13 @@ from bench.checks import check_scalar
 from bench.config import AXES, GROUPS, RUNNER_KEYS, Optimizer
 from bench.errors import BadInput, hint
 
+WHOLE = ("suite", "match")  # groups of which every cell has the same one
 # Keys of single cells; all others inside a group are of the whole suite.
 INNER = ("model", "task", "scenario", "size", "optimizer")
+MATCH = "params"  # what stands where nothing is given
 # What a YAML file says of itself: set by hand, a record would claim to be another cell's.
 FIXED = (
-    *(f"{group}.name" for group in ("model", "task", "scenario", "size", "suite", "device")),
+    *(f"{group}.name" for group in GROUPS),
     *("model.family", "model.kinds", "model.shapes", "task.kind"),
 )
 
@@ -33,7 +35,7 @@ class Overrides:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.axes: dict[str, list[Any]] = {}
-        self.suite = "quick"
+        self.suite, self.match = "quick", MATCH
         self.runner: list[str] = []
         self.inside: list[list[str]] = []
         self.hydra: list[str] = []
@@ -46,8 +48,9 @@ class Overrides:
         """Overrides inside a group that hold for every cell."""
         found = [points for points in self.inside if not _inner(points[0])]
         if any(len(points) > 1 for points in found):
-            raise BadInput("keys inside suite and device take one value; sweep others.")
-        return [points[0] for points in found]
+            raise BadInput("keys inside suite, match and device take one value; sweep others.")
+        match = [] if self.match == MATCH else [f"match={self.match}"]
+        return [*match, *(points[0] for points in found)]
 
     def variants(self) -> list[list[str]]:
         """Overrides inside a group that belong to single cells, one list a point of the sweep."""
@@ -69,7 +72,7 @@ class Overrides:
                 raise BadInput(f"{key} cannot be set; of Hydra's own keys only hydra.searchpath.")
             self.searchpath += _folders(override.value())
             self.hydra.append(text)
-        elif key in AXES or key == "suite":
+        elif key in AXES or key in WHOLE:
             if override.package or override.is_add() or override.is_delete() or not values:
                 raise BadInput(f"'{text}' cannot be; give {key}=VALUE or {key}=VALUE,VALUE.")
             self._take_axis(key, values)
@@ -84,7 +87,7 @@ class Overrides:
             points = [f"{prefix}={value}" for value in values]
             self.inside.append(points if override.is_sweep_override() else [text])
         else:
-            known = [*AXES, "suite", "lr", *RUNNER_KEYS]
+            known = [*AXES, *WHOLE, "lr", *RUNNER_KEYS]
             raise BadInput(
                 f"'{key}' is no key; allowed: {', '.join(known)}, and keys inside "
                 f"{', '.join((*GROUPS, 'optimizer'))} such as model.backbone.d_model."
@@ -92,10 +95,10 @@ class Overrides:
             )
 
     def _take_axis(self, key: str, values: list[str]) -> None:
-        if key == "suite":
+        if key in WHOLE:
             if len(values) != 1:
-                raise BadInput(f"suite={','.join(values)} is no single suite; give one name.")
-            self.suite = values[0]
+                raise BadInput(f"{key}={','.join(values)} is no single {key}; give one name.")
+            setattr(self, key, values[0])
         elif key in GROUPS:
             self.axes[key] = list(values)
         else:

@@ -5,6 +5,7 @@ AdamW takes look-up tables, heads, vectors and convolutions at `adam_ratio` time
 that one number is tuned a family. The rate is constant, then falls linearly to zero.
 """
 
+import copy
 import itertools
 import math
 import time
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from bench.muon import BatchedMuon
 from bench.parameters import by_role
+
+PASSES = 3  # backward costs two forward passes: gradients of the inputs and of the weights
 
 
 class Diverged(RuntimeError):
@@ -102,9 +105,13 @@ class Trainer:
             )
         self.rates = [group["lr"] for _, group in self._groups()]
 
-    def step(self, batch: dict[str, Tensor]) -> Tensor:
-        """zero_grad, forward, backward, clip, both optimizers. Returns the loss, detached."""
-        self._set_rate()
+    def step(self, batch: dict[str, Tensor], spent: float | None = None) -> Tensor:
+        """zero_grad, forward, backward, clip, both optimizers. Returns the loss, detached.
+
+        `spent` is the share of the training that is over, by which the rate is set; None: that of
+        the steps.
+        """
+        self._set_rate(self.done / max(self.steps, 1) if spent is None else spent)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
@@ -165,8 +172,8 @@ class Trainer:
         gradients = sum(parameter.nbytes for parameter in self.parameters)
         return {"gradients_bytes": gradients, "optimizer_bytes": self.moment_bytes()}
 
-    def _set_rate(self) -> None:
-        left = 1 - self.done / max(self.steps, 1)
+    def _set_rate(self, spent: float) -> None:
+        left = 1 - spent
         factor = min(1.0, left / self.recipe.cooldown) if self.recipe.cooldown > 0 else 1.0
         for (_, group), rate in zip(self._groups(), self.rates, strict=True):
             group["lr"] = rate * max(factor, 0.0)
@@ -204,39 +211,82 @@ def steps_for(items: int, batch_size: int) -> int:
     return math.ceil(items / batch_size)
 
 
-def facts(model: nn.Module, recipe: Recipe, *, items: int, batch_size: int) -> dict[str, Any]:
-    """What `train` would train `model` with; see `Trainer.facts`."""
-    return Trainer(model, recipe, steps_for(items, batch_size)).facts()
+@dataclass(frozen=True)
+class Trained:
+    """What a training left: its curve, and what the optimizers were (`Trainer.facts`)."""
+
+    curve: Curve
+    optimizer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a training is over: after so many items, or after so many seconds of it."""
+
+    items: int | None = None
+    seconds: float | None = None
+
+    def spent(self, step: int, steps: int, seconds: float) -> float:
+        """The share of it that is over before a step, numbered from 0."""
+        return step / max(steps, 1) if self.seconds is None else seconds / self.seconds
 
 
 def train(
     model: nn.Module,
     batches: Iterator[dict[str, Tensor]],
     *,
-    items: int,
+    budget: Budget,
     batch_size: int,
     recipe: Recipe,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     every: int = 25,
-) -> Curve:
-    """Train on `items` items; raises `Diverged` as soon as a point of the curve is not finite."""
-    steps = steps_for(items, batch_size)
+) -> Trained:
+    """Train until the budget is spent.
+
+    Raises `Diverged` as soon as a point of the curve is not finite. A budget of seconds counts
+    those of training alone: one step of a copy comes before, which loads and compiles what is slow
+    the first time.
+    """
+    steps = 0 if budget.items is None else steps_for(budget.items, batch_size)
+    if budget.seconds is not None:
+        _warm_up(model, next(batches), recipe, device, dtype)
     trainer = Trainer(model, recipe, steps, dtype)
     model.train()
     curve = Curve()
     pending: list[Tensor] = []
     begin = time.perf_counter()
-    for step in range(1, steps + 1):
-        batch = {name: value.to(device) for name, value in next(batches).items()}
-        # A copy: where forward is a CUDA graph, the next step writes over the loss of this one.
-        pending.append(trainer.step(batch).clone())
-        if step % every == 0 or step == steps:
+    for step in itertools.count():
+        seconds = time.perf_counter() - begin
+        spent = budget.spent(step, steps, seconds)
+        last = spent >= 1
+        if pending and (step % every == 0 or last):
             loss = torch.stack(pending).mean().item()
             pending.clear()
             if not math.isfinite(loss):
-                raise Diverged(f"the training loss was {loss} at step {step} of {steps}")
+                raise Diverged(f"the training loss was {loss} at step {step} of {steps or '?'}")
             curve.items.append(step * batch_size)
             curve.seconds.append(time.perf_counter() - begin)
             curve.loss.append(loss)
-    return curve
+        if last:
+            break
+        batch = {name: value.to(device) for name, value in next(batches).items()}
+        # A copy: where forward is a CUDA graph, the next step writes over the loss of this one.
+        pending.append(trainer.step(batch, spent).clone())
+        if budget.seconds is not None:
+            pending[-1].item()  # an accelerator is waited for: its queue is no time that was spent
+    trainer.steps = trainer.done
+    return Trained(curve, trainer.facts())
+
+
+def _warm_up(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    accelerators = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(accelerators, device_type=device.type):
+        trainer = Trainer(copy.deepcopy(model).train(), recipe, 1, dtype)
+        trainer.step({name: value.to(device) for name, value in batch.items()}).item()

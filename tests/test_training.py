@@ -1,6 +1,7 @@
 """The recipe: rates, roles of parameters, divergence, determinism."""
 
 import itertools
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from bench.parameters import by_role, count
-from bench.training import Curve, Diverged, Recipe, Trainer, facts, train
+from bench.training import Budget, Curve, Diverged, Recipe, Trainer, steps_for, train
 from tests.zoo import node
 
 CPU = torch.device("cpu")
@@ -120,7 +121,7 @@ def test_of_rwkv_its_authors_weights_alone_decay(kind: str) -> None:
 
 def test_facts_are_those_of_the_optimizers() -> None:
     model = Tiny()
-    found = facts(model, recipe(weight_decay=0.3), items=101, batch_size=10)
+    found = Trainer(model, recipe(weight_decay=0.3), steps_for(101, 10)).facts()
     assert found == {
         "groups": [
             {"optimizer": "Muon", "tensors": 1, "parameters": 16, "lr": 0.1, "weight_decay": 0.3},
@@ -138,10 +139,11 @@ def test_facts_are_those_of_the_optimizers() -> None:
 
 def test_training_lowers_the_loss_and_writes_a_curve() -> None:
     torch.manual_seed(0)
-    curve = train(
-        Tiny(), itertools.repeat(batch()), items=300, batch_size=5, recipe=recipe(), device=CPU,
-        every=10,
+    done = train(
+        Tiny(), itertools.repeat(batch()), budget=Budget(items=300), batch_size=5,
+        recipe=recipe(), device=CPU, every=10,
     )  # fmt: skip
+    curve = done.curve
     assert curve.items == [50, 100, 150, 200, 250, 300]
     assert curve.loss[-1] < 0.1 < 1 < curve.loss[0]
     assert curve.seconds == sorted(curve.seconds)
@@ -151,10 +153,15 @@ def test_two_runs_of_one_seed_agree_to_the_last_digit() -> None:
     losses = []
     for _ in range(2):
         torch.manual_seed(3)
-        curve = train(
-            Tiny(), itertools.repeat(batch()), items=100, batch_size=5, recipe=recipe(), device=CPU
+        done = train(
+            Tiny(),
+            itertools.repeat(batch()),
+            budget=Budget(items=100),
+            batch_size=5,
+            recipe=recipe(),
+            device=CPU,
         )
-        losses.append(curve.loss)
+        losses.append(done.curve.loss)
     assert losses[0] == losses[1]
 
 
@@ -163,7 +170,12 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
     nn.init.constant_(model.head.bias, float("nan"))
     with pytest.raises(Diverged, match="nan at step 20 of 20"):
         train(
-            model, itertools.repeat(batch()), items=100, batch_size=5, recipe=recipe(), device=CPU
+            model,
+            itertools.repeat(batch()),
+            budget=Budget(items=100),
+            batch_size=5,
+            recipe=recipe(),
+            device=CPU,
         )
 
 
@@ -215,3 +227,27 @@ def test_count_of_masked_and_sparse_modules() -> None:
 
     numbers = count(Sparse())
     assert (numbers.total, numbers.active, numbers.matched) == (28, 16, 10)
+
+
+def test_a_budget_of_seconds_ends_when_they_are_over() -> None:
+    class Seen(Tiny):
+        def forward(self, **inputs: Tensor) -> SimpleNamespace:
+            time.sleep(0.01)
+            return super().forward(**inputs)
+
+    done = train(
+        Seen(), itertools.repeat(batch()), budget=Budget(seconds=0.3), batch_size=5,
+        recipe=recipe(), device=CPU, every=1,
+    )  # fmt: skip
+    assert 0.3 <= done.curve.seconds[-1] < 0.6
+    steps = len(done.curve.items)
+    assert 5 < steps <= 30
+    assert done.curve.items[-1] == 5 * steps
+    assert done.optimizer["steps"] == steps
+
+
+def test_the_rate_falls_by_what_is_spent() -> None:
+    trainer = Trainer(Tiny(), recipe(), steps=0)  # cools down over the last half
+    for spent, share in ((0.0, 1.0), (0.4, 1.0), (0.75, 0.5), (1.2, 0.0)):
+        trainer.step(batch(), spent)
+        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * share)

@@ -7,6 +7,7 @@ from typing import Any
 from bench.store.record import Record, created
 
 DATA_KEYS = ("task.path=", "task.hub", "task.corpus=")
+SHARED = ("task.", "match")  # overrides of all rows of a block
 ROWLESS = ("baselines", "tune")  # the former has rows of its own, the latter prepares a run
 
 
@@ -25,7 +26,7 @@ class BlockKey:
     device: str | None
     dtype: str | None
     threads: int | None
-    changes: str = ""  # what was given inside the task, but for where its data lies
+    changes: str = ""  # what was given of task and match, but for where the data lies
 
     def parts(self) -> tuple[str | int | None, ...]:
         """All that must be equal."""
@@ -79,7 +80,7 @@ def block_key(record: Record) -> BlockKey:
         device=cell.get("device"),
         dtype=cell.get("dtype"),
         threads=cell.get("threads"),
-        changes=" ".join(text for text in overrides(record) if text.startswith("task.")),
+        changes=" ".join(text for text in overrides(record) if text.startswith(SHARED)),
     )
 
 
@@ -183,7 +184,7 @@ def variant_of(record: Record) -> Variant:
     return Variant(
         family=cell["family"], model=cell["model"], size=str(cell.get("size") or ""),
         backend=str(cell.get("backend") or ""), compile="" if compiled == "False" else compiled,
-        overrides=tuple(text for text in overrides(record) if not text.startswith("task.")),
+        overrides=tuple(text for text in overrides(record) if not text.startswith(SHARED)),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Train on a fixed number of items, then read the test part once."""
+"""Train until the budget is spent, then read the test part once."""
 
 import dataclasses
 import json
@@ -9,14 +9,15 @@ import numpy as np
 from safetensors.torch import save_model
 from torch import nn
 
+from bench.matching import budget_of
 from bench.scenarios.base import Context, Unsupported, scores
-from bench.training import Curve, facts, train
+from bench.training import Curve, Trained, train
 
 CURVE_POINTS = 200  # as many as a figure shows
 
 
-def fit(context: Context, model: nn.Module) -> Curve:
-    """Train `model` as the suite says; the same data order for every family."""
+def fit(context: Context, model: nn.Module) -> Trained:
+    """Train `model` as suite and match say; the same data order for every family."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise Unsupported(
             f"model={context.config['model']['name']} has no weights that learn; "
@@ -25,7 +26,7 @@ def fit(context: Context, model: nn.Module) -> Curve:
     return train(
         model,
         context.task.batches("train", context.batch_size, int(context.config["seed"])),
-        items=context.items,
+        budget=budget_of(context, model),
         batch_size=context.batch_size,
         recipe=context.recipe,
         device=context.device,
@@ -55,7 +56,8 @@ def run(context: Context) -> dict[str, Any]:
     read = context.config["model"].get("pretrained") and not context.scenario["finetune"]
     if not read:
         context.require_trainable(model)
-    curve = None if read else fit(context, model)
+    done = None if read else fit(context, model)
+    curve = None if done is None else done.curve
     suite = context.config["suite"]
     # A row of one dtype is of that dtype throughout; likelihoods are summed in float32 or more.
     with context.autocast():
@@ -81,7 +83,7 @@ def run(context: Context) -> dict[str, Any]:
             **scores(quality),
             "validation_value": validation.value,
             "items_artefact": "items.npy",
-            **_training(context, model, curve),
+            **_training(context, done),
         },
         "figures": {},
         **({} if curve is None else {"curve": learning_curve(context, curve)}),
@@ -89,17 +91,15 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def _training(context: Context, model: nn.Module, curve: Curve | None) -> dict[str, Any]:
+def _training(context: Context, done: Trained | None) -> dict[str, Any]:
     """What the optimizer did; nothing to a checkpoint that was scored as it is."""
-    if curve is None:
+    if done is None:
         return {"train_items": 0, "train_seconds": 0.0}
     tuned = (context.config["model"].get("tuned") or {}).get(context.config["task"]["name"]) or {}
     return {
-        **trained(context, curve),
-        "train_seconds": curve.seconds[-1],
+        **trained(context, done.curve),
+        "train_seconds": done.curve.seconds[-1],
         "lr": context.recipe.lr,
-        "optimizer": facts(
-            model, context.recipe, items=context.items, batch_size=context.batch_size
-        ),
+        "optimizer": done.optimizer,
         "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,
     }

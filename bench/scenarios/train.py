@@ -12,10 +12,9 @@ from bench.meters.process import peak_during
 from bench.meters.time import measure
 from bench.scenarios.base import Context, count_units, stated_flops
 from bench.scenarios.measured import predicted, throughput
-from bench.training import Trainer
+from bench.training import PASSES, Trainer
 
 ENDLESS = 1_000_000  # steps: the rate stays where it is however many of them are measured
-PASSES = 3  # backward costs two forward passes: gradients of the inputs and of the weights
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from bench.agreement import agreement
-from bench.training import Recipe, train
+from bench.training import Budget, Recipe, train
 from models.backbones.attention import attend, kernel_problem
 from models.backends.fla import FlashLinearAttention
 from models.backends.mamba_ssm import MambaSsm
@@ -131,9 +131,9 @@ def test_forward_as_a_cuda_graph() -> None:
         net = build("transformer", "language").to(DEVICE)
         if mode is not None:
             net.compile(mode=mode)
-        curve = train(net, itertools.repeat(batch), items=20, batch_size=2, recipe=recipe,
-                      device=DEVICE, every=1)  # fmt: skip
-        losses.append(curve.loss)
+        done = train(net, itertools.repeat(batch), budget=Budget(items=20), batch_size=2,
+                     recipe=recipe, device=DEVICE, every=1)  # fmt: skip
+        losses.append(done.curve.loss)
     assert counters["inductor"]["cudagraph_recorded_non_static_inputs"] > 0
     assert counters["inductor"]["cudagraph_skips"] == 0
     plain, graph = losses

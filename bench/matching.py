@@ -1,0 +1,101 @@
+"""What families are made equal in: parameters, training FLOPs, seconds or bytes of state.
+
+`match=NAME` and `match.target=N` on the command line, `configs/match` in files. Parameters and
+state decide the shape of a model, seconds when its training stops, and FLOPs either: those of one
+symbol the shape, those of all training the steps.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.checks import FLOPS_OF, parse_duration
+from bench.errors import BadInput
+from bench.protocol import Costed, Stateful
+from bench.scenarios.base import Context, Unsupported, stated_flops
+from bench.sizes import PARAMETERS, TOLERANCE, Quantity
+from bench.training import PASSES, Budget
+
+TRAINING, SYMBOL = FLOPS_OF
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a shape is solved for; `parameters` are kept where the quantity is another one."""
+
+    quantity: Quantity
+    target: int
+    parameters: int
+
+
+def shape_of(config: Mapping[str, Any], symbols: int) -> Shape:
+    """What the shape of a cell's model is solved for; `symbols` are those of the task's items."""
+    match, parameters = config["match"], int(config["size"]["parameters"])
+    name, target = match["name"], match["target"]
+    if name == "state":
+        context = int(match["context"] or symbols)
+        return Shape(_state(context), round(target), parameters)
+    if name == "flops" and match["of"] == SYMBOL:
+        return Shape(_flops(symbols), round(target), parameters)
+    wanted = round(target) if name == "params" and target is not None else parameters
+    return Shape(PARAMETERS, wanted, wanted)
+
+
+def _state(context: int) -> Quantity:
+    def measure(model: nn.Module) -> int:
+        if not isinstance(model, Stateful):
+            raise Unsupported(
+                "match=state: the model carries no state from symbol to symbol, so that a size of "
+                "it is not defined"
+            )
+        return model.state_bytes(1, context, torch.float32)
+
+    return Quantity(f"bytes of state after {context} symbols", "solve_state", measure)
+
+
+def _flops(symbols: int) -> Quantity:
+    def measure(model: nn.Module) -> int:
+        found = model.flops(1, symbols) if isinstance(model, Costed) else None
+        if found is None:
+            raise Unsupported("match=flops: the model states no FLOPs")
+        return math.ceil(found / symbols)
+
+    return Quantity("FLOPs forward a symbol", PARAMETERS.rule, measure)
+
+
+def budget_of(context: Context, model: nn.Module) -> Budget:
+    """When the training of a cell's model is over: what is matched says so, else the suite."""
+    match = context.config["match"]
+    if match["name"] == "time":
+        return Budget(seconds=seconds(match["target"]))
+    if match["name"] == "flops" and match["of"] == TRAINING:
+        a_step = step_flops(context, model)
+        if a_step is None:
+            raise Unsupported("match=flops: the model states no FLOPs")
+        steps = round(float(match["target"]) / a_step)
+        if abs(steps * a_step - match["target"]) > TOLERANCE * match["target"]:
+            raise BadInput(
+                f"match.target={match['target']:g} FLOPs is not met within {TOLERANCE:.0%} by "
+                f"whole steps of model={context.config['model']['name']}, {a_step:,} each; "
+                f"allowed: {a_step / TOLERANCE / 2:.1e} or more"
+            )
+        return Budget(items=steps * context.batch_size)
+    return Budget(items=context.items)
+
+
+def step_flops(context: Context, model: nn.Module) -> int | None:
+    """Forward and backward of a training step by the model's formula; the optimizer's are not."""
+    batch = context.task.example(context.batch_size)
+    forward = stated_flops(context, model, batch, training=True)
+    return None if forward is None else PASSES * forward
+
+
+def seconds(target: object) -> float:
+    """`match.target` of match=time."""
+    found = parse_duration("match.target", str(target))
+    assert found is not None
+    return found

@@ -1,0 +1,120 @@
+"""What families are made equal in: shapes that meet a target, and trainings that end at one."""
+
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from bench.matching import budget_of, shape_of
+from bench.scenarios.base import Unsupported
+from bench.sizes import TOLERANCE, NoRule, Solve, Unmet, count_on_meta, fit
+from tests.zoo import SIZES, resolved
+
+CONTEXT = 256
+STATE = {"name": "state", "target": 65536, "context": None}
+# Those whose YAML says how its state is met; the first ones keep their parameters.
+KEEPING = ("transformer", "moe", "mamba", "mamba2", "mamba3", "rwkv")
+
+
+def matched(name: str, match: dict[str, Any], size: str = "nano") -> nn.Module:
+    config = {"match": match, "size": {"parameters": SIZES[size]}}
+    aim = shape_of(config, CONTEXT)
+    model = resolved(name, "language", size)
+    node = fit(model, "language", size, aim.target, built, aim.quantity, aim.parameters)
+    with torch.device("meta"):
+        return built(node)
+
+
+def built(node: dict[str, Any]) -> nn.Module:
+    return instantiate(node, _convert_="all")
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_state_and_parameters_are_met_at_once(name: str) -> None:
+    model = matched(name, STATE)
+    assert abs(model.state_bytes(1, CONTEXT, torch.float32) / 65536 - 1) <= TOLERANCE
+    parameters = count_on_meta(lambda: model).matched
+    assert abs(parameters / SIZES["nano"] - 1) <= TOLERANCE
+
+
+def test_state_is_of_the_context_that_was_named() -> None:
+    """Twice the context leaves attention half as much a symbol; a recurrence notices nothing."""
+    far = {**STATE, "context": 2 * CONTEXT}
+    near, halved = matched("transformer", STATE), matched("transformer", far)
+    assert halved.state_bytes(1, 2 * CONTEXT, torch.float32) == 65536
+    assert halved.state_bytes(1, CONTEXT, torch.float32) == 65536 // 2
+    assert near.state_bytes(1, CONTEXT, torch.float32) == 65536
+    shapes = [{n: p.shape for n, p in matched("mamba", m).named_parameters()} for m in (STATE, far)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_model_without_a_state_has_no_such_cell() -> None:
+    with pytest.raises(Unsupported, match="carries no state"):
+        matched("diffusion", STATE)
+    with pytest.raises(NoRule, match="hybrid has no key 'solve_state'"):
+        matched("hybrid", STATE)
+
+
+def test_a_state_that_no_width_meets_is_refused_with_the_nearest() -> None:
+    with pytest.raises(Unmet, match=r"of 100 bytes of state after 256 symbols .* gives [\d,]+"):
+        matched("mamba", {**STATE, "target": 100})
+
+
+@pytest.mark.parametrize("name", ["transformer", "mamba", "rwkv", "resnet", "diffusion"])
+def test_flops_of_a_symbol_are_met(name: str) -> None:
+    model = matched(name, {"name": "flops", "of": "symbol", "target": 1_000_000})
+    assert abs(model.flops(1, CONTEXT) / CONTEXT / 1e6 - 1) <= TOLERANCE
+
+
+def test_parameters_may_be_named() -> None:
+    model = matched("transformer", {"name": "params", "target": 300_000})
+    assert abs(count_on_meta(lambda: model).matched / 300_000 - 1) <= TOLERANCE
+
+
+def test_a_rule_counts_in_units_and_keeps_ratios() -> None:
+    tree = {"a": {"heads": 3, "width": 12, "other": 24}}
+    rule = Solve("a.width", 2, 8, 2, unit="a.heads", tied=["a.other"])
+    within = rule.within(tree)
+    assert (within.low, within.high, within.step) == (6, 24, 6)
+    assert rule.put(tree, 18) == {"a": {"heads": 3, "width": 18, "other": 36}}
+
+
+class Stepped(nn.Module):
+    """Ten FLOPs a symbol of a forward pass."""
+
+    def flops(self, batch: int, length: int) -> int:
+        return 10 * batch * length
+
+
+class Words:
+    """A task of items of four symbols."""
+
+    kind, unit, symbols_per_item = "language", "tokens", 4
+
+    def example(self, batch_size: int) -> dict[str, torch.Tensor]:
+        return {"tokens": torch.zeros(batch_size, 4, dtype=torch.long)}
+
+
+class Cell:
+    """As much of a context as a budget is read from."""
+
+    task, batch_size, items, kind = Words(), 5, 77, "language"
+
+    def __init__(self, **match: Any) -> None:
+        self.config = {"match": match, "model": {"name": "stepped"}}
+
+
+def test_when_a_training_is_over() -> None:
+    model: Any = Stepped()
+    # 3 passes of 10 FLOPs for each of 5 · 4 symbols: 600 a step
+    flops = budget_of(Cell(name="flops", of="training", target=600e3), model)
+    assert (flops.items, flops.seconds) == (1000 * 5, None)
+    assert budget_of(Cell(name="time", target="3min"), model).seconds == 180
+    assert budget_of(Cell(name="params", target=None), model).items == 77
+    assert budget_of(Cell(name="flops", of="symbol", target=5), model).items == 77
+    with pytest.raises(ValueError, match=r"match.target=900 FLOPs is not met within 3%"):
+        budget_of(Cell(name="flops", of="training", target=900), model)
+    with pytest.raises(Unsupported, match="states no FLOPs"):
+        budget_of(Cell(name="flops", of="training", target=900), nn.Identity())
