@@ -147,6 +147,21 @@ def check_context(scenario: "DictConfig") -> None:
             raise BadInput(f"scenario.lengths: {length} is no length; {allowed}")
 
 
+def check_tune(scenario: "DictConfig") -> None:
+    """A search of no trials, or of numbers that cannot be."""
+    for key, least in (("grid", "above 0"), ("weight_decay", "from 0, or null: the cell's own")):
+        values = scenario[key]
+        allowed = f"allowed: a list of numbers {least}"
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+            raise BadInput(f"scenario.{key}={values} is a search of no trials; {allowed}.")
+        for value in values:
+            if value is None and key == "weight_decay":
+                continue
+            number = type(value) in (int, float) and math.isfinite(value)
+            if not number or value < 0 or (value == 0 and key == "grid"):
+                raise BadInput(f"scenario.{key}: {value} cannot be; {allowed}.")
+
+
 def check_harness(scenario: "DictConfig") -> None:
     """Names and numbers of which lm-evaluation-harness would make no sense."""
     tasks, limit = scenario.tasks, scenario.limit
@@ -197,7 +212,12 @@ def check_match(match: "DictConfig") -> None:
 
 def check_numbers(config: "DictConfig") -> None:
     """Numbers that would make a run empty or impossible."""
-    checks = {"frontier": check_frontier, "context": check_context, "harness": check_harness}
+    checks = {
+        "frontier": check_frontier,
+        "context": check_context,
+        "harness": check_harness,
+        "tune": check_tune,
+    }
     if (check := checks.get(config.scenario.name)) is not None:
         check(config.scenario)
     if not _whole(config.task.get("batch_size", 1), 1):

@@ -20,7 +20,8 @@ SCALARS = ("seed", "dtype", "threads", "compile", "backend")
 AXES = ("model", "task", "scenario", "size", "device", *SCALARS)
 # What is read of a model's YAML, and of each of its `kinds`.
 MODEL_KEYS = (
-    "name", "family", "description", "backend", "kernel", "preload", "lr", "tuned", "backbone",
+    "name", "family", "description", "backend", "kernel", "preload", "lr", "weight_decay", "tuned",
+    "backbone",
     "shapes", "solve", "solve_state", "kinds", "pretrained", "checkpoints",
     "backends",
 )  # fmt: skip

@@ -239,7 +239,7 @@ def _both(
             set_dotted(made, outer.depth, depth)
         return with_parameters(outer.put(made, value))
 
-    said: list[str] = []
+    said: list[tuple[float, str]] = []
     within = outer.within(tree())
     for depth in _depths(tree(), outer):
 
@@ -250,15 +250,16 @@ def _both(
         made, held = shape(depth, value)
         layers = "" if depth is None else f" in {depth} layers"
         if abs(found - target) > TOLERANCE * target:
-            said.append(f"{outer.key}={value}{layers} gives {found:,}")
+            apart, what = abs(found / target - 1), f"gives {found:,}"
         elif parameters is not None and abs(held - parameters) > TOLERANCE * parameters:
-            said.append(f"{outer.key}={value}{layers} meets them with {held:,} parameters")
+            apart, what = abs(held / parameters - 1), f"meets them with {held:,} parameters"
         else:
             return made
+        said.append((apart, f"{outer.key}={value}{layers} {what}"))
     asked = "" if parameters is None else f" and {parameters:,} parameters"
     raise Unmet(
         f"no value of {outer.key} between {within.low} and {within.high} brings the model within "
-        f"{TOLERANCE:.0%} of {target:,} {quantity.words}{asked}; the nearest: {'; '.join(said)}"
+        f"{TOLERANCE:.0%} of {target:,} {quantity.words}{asked}; the nearest, {min(said)[1]}"
     )
 
 

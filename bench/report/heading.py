@@ -99,14 +99,22 @@ def _searched(selection: Selection, notes: Notes) -> None:
         trials = [t for t in (record.get("tuning") or {}).get("trials") or [] if t]
         best = (record.get("figures") or {}).get("best_lr")
         if isinstance(best, int | float) and trials:
-            tried = ", ".join(_trial(trial) for trial in trials)
-            notes.add(f"Rate of {name}: {best:g} is the best on validation of {tried}.")
+            decays = {trial.get("weight_decay") for trial in trials}
+            tried = ", ".join(_trial(trial, decays=len(decays) > 1) for trial in trials)
+            decay = (record.get("figures") or {}).get("best_weight_decay")
+            also = (
+                f" with a weight decay of {decay:g}"
+                if decay is not None and len(decays) > 1
+                else ""
+            )
+            notes.add(f"Rate of {name}: {best:g}{also} is the best on validation of {tried}.")
 
 
-def _trial(trial: Mapping[str, Any]) -> str:
-    lr, value = trial.get("lr"), trial.get("value")
+def _trial(trial: Mapping[str, Any], *, decays: bool) -> str:
+    lr, decay, value = (trial.get(key) for key in ("lr", "weight_decay", "value"))
     score = "no score" if value is None else f"{value:.3f}"
-    return f"{'?' if lr is None else f'{lr:g}'} ({score})"
+    also = "" if decay is None or not decays else f"/{decay:g}"
+    return f"{'?' if lr is None else f'{lr:g}'}{also} ({score})"
 
 
 def _trained(selection: Selection, notes: Notes) -> None:

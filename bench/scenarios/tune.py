@@ -1,10 +1,12 @@
-"""Try every rate of a declared grid; validation alone is read.
+"""Try every pair of a declared grid of rates and weight decays; validation alone is read.
 
-Each rate trains a fresh model as the quality scenario would. The record holds all of them, so that
-the search that set a default can be seen.
+Each trial trains a fresh model as the quality scenario would, so that every family that is tuned by
+the same grid has had the same effort. The record holds all of them: the search that set a default
+can be seen.
 """
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -16,32 +18,37 @@ from bench.training import Diverged
 def run(context: Context) -> dict[str, Any]:
     trials: list[dict[str, Any]] = []
     better = "lower"
-    for lr in context.scenario["grid"]:
-        recipe = dataclasses.replace(context.recipe, lr=float(lr))
-        trial = dataclasses.replace(context, recipe=recipe)
+    grid, decays = context.scenario["grid"], context.scenario["weight_decay"]
+    for lr, decay in itertools.product(grid, decays):
+        own = context.recipe.weight_decay
+        recipe = dataclasses.replace(
+            context.recipe, lr=float(lr), weight_decay=own if decay is None else float(decay)
+        )
+        said: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+        trials.append(said)
         model = context.build()
         context.require_trainable(model)
         context.require_scorable(model)
         try:
-            fit(trial, model)
+            fit(dataclasses.replace(context, recipe=recipe), model)
         except Diverged as error:
-            trials.append({"lr": float(lr), "value": None, "reason": str(error)})
+            said |= {"value": None, "reason": str(error)}
             continue
         with context.autocast():
             score = context.task.evaluate(model, "validation", context.device)
         better = score.better
-        if not math.isfinite(score.value):
+        if math.isfinite(score.value):
+            said |= {"value": score.value, "stderr": score.stderr}
+        else:
             reason = f"{score.metric} on the validation part is {score.value}"
-            trials.append({"lr": float(lr), "value": None, "reason": reason})
-            continue
-        trials.append({"lr": float(lr), "value": score.value, "stderr": score.stderr})
+            said |= {"value": None, "reason": reason}
     scored = [trial for trial in trials if trial["value"] is not None]
     if not scored:
-        raise Diverged(f"no rate of the grid {context.scenario['grid']} trained")
+        raise Diverged(f"none of {len(trials)} trials with the rates {grid} trained")
     sign = 1 if better == "lower" else -1
     best = min(scored, key=lambda trial: sign * trial["value"])
     return {
-        "figures": {"best_lr": best["lr"]},
+        "figures": {"best_lr": best["lr"], "best_weight_decay": best["weight_decay"]},
         "tuning": {"trials": trials, "better": better},
         "validity": {"valid": True, "reason": None},
     }

@@ -9,7 +9,7 @@ already.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,8 +30,8 @@ class Merged:
     problems: list[Problem] = field(default_factory=list)
 
 
-def merge(sources: Sequence[Store], target: Store) -> Merged:
-    """Copy what `sources` hold and `target` lacks.
+def merge(sources: Sequence[Store], target: Store, only: Collection[str] | None = None) -> Merged:
+    """Copy what `sources` hold and `target` lacks, `only` the records of some ids.
 
     StoreError before anything is written where an id stands for different contents, or where a
     folder cannot be listed. Records that cannot be read, and artefacts that no source holds as
@@ -41,6 +41,8 @@ def merge(sources: Sequence[Store], target: Store) -> Merged:
     found = _collect([target, *sources], done)
     target.check_writable()
     for identity, (record, stores) in sorted(found.items()):
+        if only is not None and identity not in only:
+            continue
         (done.present if stores[0] is target else done.added).append(identity)
         for listed in record.get("artefacts") or []:
             _artefact(identity, listed, stores, target, done)

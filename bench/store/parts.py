@@ -328,9 +328,10 @@ class HarnessPart(TypedDict, total=False):
 
 
 class TrialPart(TypedDict, total=False):
-    """One rate of a search: its score on validation, or None and the reason."""
+    """One trial of a search: its score on validation, or None and the reason."""
 
     lr: float
+    weight_decay: float
     value: float | None
     stderr: float | None
     reason: str

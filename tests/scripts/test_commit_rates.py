@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.commit_rates import CONFIGS, Refused, commit, main
+from bench.store import read_paths
+from scripts import commit_rates
+from scripts.commit_rates import CONFIGS, KEPT, Refused, main, searches_in
 from tests.factories import make_record
 from tests.zoo import FILED, FREE
 
@@ -20,14 +22,14 @@ backbone: {width: 8}
 """
 
 
-def found(folder: Path, *searches: tuple[str, str, float, str]) -> Path:
+def found(folder: Path, *searches: tuple[str, str, float, str], trials: int = 3) -> Path:
     """A results folder with searches: model, task, rate, size."""
     (folder / "records").mkdir(parents=True)
     for number, (model, task, rate, size) in enumerate(searches):
         record = make_record(
             model=model, task=task, scenario="tune", size=size, figures={"best_lr": rate},
             created=f"2026-11-24T10:00:{number:02d}+00:00",
-            tuning={"trials": [{"lr": lr, "value": lr} for lr in (0.001, rate, 1.0)]},
+            tuning={"trials": [{"lr": lr, "value": lr} for lr in (0.001, rate, 1.0)][:trials]},
         )  # fmt: skip
         (folder / "records" / f"{record['id']}.json").write_text(json.dumps(record))
     return folder
@@ -38,6 +40,11 @@ def configs(tmp_path: Path) -> Path:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mamba.yaml").write_text(YAML)
     return tmp_path / "configs"
+
+
+def commit(results: Path, configs: Path) -> list[Path]:
+    """With the records kept beside the configurations, not in the repository."""
+    return commit_rates.commit(results, configs, configs.parent / "kept")
 
 
 def change(results: Path, **cell: Any) -> Path:
@@ -55,24 +62,64 @@ def test_the_search_of_each_task_and_size_is_written(
     results = found(
         tmp_path / "run",
         ("mamba", "text", 0.04, "nano"), ("mamba", "text", 0.04, "nano"),
-        ("mamba", "digits", 0.005, "tiny"),
+        ("mamba", "generate", 0.02, "micro"), ("mamba", "digits", 0.005, "tiny"),
     )  # fmt: skip
     change(results, overrides=["scenario.grid=[0.001,0.005,1.0]"])
+    ids = [path.stem for path in sorted(results.glob("records/*.json"))]
     commit(results, configs)
     text = (configs / "mamba.yaml").read_text()
     assert text.splitlines() == [
         "# A comment that stays.",
         "name: mamba",
-        "lr: {text: 0.04, context: 0.5, digits: 0.005}",
-        "tuned: {text: {nano: 0.04}, digits: {tiny: 0.005}}",
+        "lr: {text: 0.04, context: 0.5, digits: 0.005, generate: 0.02}",
+        "tuned: {text: {nano: 0.04}, digits: {tiny: 0.005}, generate: {micro: 0.02}}",
         "backbone: {width: 8}",
     ]
     assert capsys.readouterr().out.splitlines() == [
-        "mamba text nano: 0.04 of 0.001: 0.001, 0.04: 0.04, 1.0: 1.0",
-        "mamba digits tiny: 0.005 of 0.001: 0.001, 0.005: 0.005, 1.0: 1.0",
+        f"mamba text nano: 0.04 of 0.001: 0.001, 0.04: 0.04, 1.0: 1.0 ({ids[0]})",
+        f"mamba generate micro: 0.02 of 0.001: 0.001, 0.02: 0.02, 1.0: 1.0 ({ids[2]})",
+        f"mamba digits tiny: 0.005 of 0.001: 0.001, 0.005: 0.005, 1.0: 1.0 ({ids[3]})",
     ]
     commit(results, configs)
     assert (configs / "mamba.yaml").read_text() == text
+    records, problems, _ = read_paths([configs.parent / "kept"])
+    assert sorted(record["id"] for record in records) == [ids[0], *ids[2:]]
+    assert not problems
+
+
+def test_a_weight_decay_is_written_where_several_were_tried(configs: Path, tmp_path: Path) -> None:
+    results = found(tmp_path / "run", ("mamba", "text", 0.04, "nano"))
+    (path,) = results.glob("records/*.json")
+    record = json.loads(path.read_text())
+    record["figures"]["best_weight_decay"] = 0.3
+    for trial, decay in zip(record["tuning"]["trials"], (0.3, 0.1, 0.3), strict=True):
+        trial["weight_decay"] = decay
+    path.write_text(json.dumps(record))
+    commit(results, configs)
+    commit(results, configs)
+    lines = (configs / "mamba.yaml").read_text().splitlines()
+    assert lines[2:4] == [
+        "lr: {text: 0.04, context: 0.5, digits: 0.01}", "weight_decay: {text: 0.3}",
+    ]  # fmt: skip
+
+
+def test_unequal_effort_is_refused(configs: Path, tmp_path: Path) -> None:
+    results = found(tmp_path / "run", ("mamba", "text", 0.04, "nano"))
+    more = found(tmp_path / "more", ("rwkv", "text", 0.04, "nano"), trials=2)
+    for path in more.glob("records/*.json"):
+        path.rename(results / "records" / path.name)
+    with pytest.raises(Refused, match=r"text · nano: rwkv had 2 trials and mamba 3;"):
+        commit(results, configs)
+    assert (configs / "mamba.yaml").read_text() == YAML
+
+
+def test_the_defaults_are_what_the_kept_records_found() -> None:
+    for model, searches in searches_in(KEPT).items():
+        stated = yaml.safe_load((CONFIGS / f"{model}.yaml").read_text())
+        for (task, size), search in searches.items():
+            assert stated["tuned"][task][size] == search.rate
+            if search.decay is not None:
+                assert stated["weight_decay"][task] == search.decay
 
 
 def test_searches_that_disagree_are_refused(
@@ -119,7 +166,6 @@ def test_every_model_of_ours_has_a_place_for_its_rates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "task", "sentence"),
     [
-        ("mamba", "generate", "mamba.yaml has no entry 'generate' in its line 'lr"),
         ("mine", "text", "mine.yaml does not exist; model=mine"),
     ],
 )
