@@ -8,7 +8,7 @@ that one number is tuned a family. The rate is constant, then falls linearly to 
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.meters.waiting import wait_for
 from bench.muon import BatchedMuon
 from bench.parameters import by_role
 
@@ -44,17 +45,34 @@ class Recipe:
 
 
 @dataclass
+class Checks:
+    """Scores on validation on the way: items read, seconds of training alone, the score."""
+
+    items: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+
+    def add(self, items: int, seconds: float, value: float) -> None:
+        """One more; a score that is no number meets no target and is left out."""
+        if math.isfinite(value):
+            self.items.append(items)
+            self.seconds.append(seconds)
+            self.value.append(value)
+
+
+@dataclass
 class Curve:
     """A learning curve: items, seconds, mean loss since the last point."""
 
     items: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
+    validation: Checks = field(default_factory=Checks)
 
     def thinned(self, most: int) -> "Curve":
         """The same curve in at most `most` points: losses of neighbours become their mean."""
         width = math.ceil(len(self.items) / most)
-        thin = Curve()
+        thin = Curve(validation=self.validation)
         before = 0
         for first in range(0, len(self.items), width):
             items, losses = self.items[first : first + width], self.loss[first : first + width]
@@ -204,6 +222,11 @@ def steps_for(items: int, batch_size: int) -> int:
     return math.ceil(items / batch_size)
 
 
+def check_steps(steps: int, checks: int) -> list[int]:
+    """The steps after which validation is scored: equal shares, but for the end of training."""
+    return sorted({round(steps * n / checks) for n in range(1, checks)} - {0, steps})
+
+
 def facts(model: nn.Module, recipe: Recipe, *, items: int, batch_size: int) -> dict[str, Any]:
     """What `train` would train `model` with; see `Trainer.facts`."""
     return Trainer(model, recipe, steps_for(items, batch_size)).facts()
@@ -219,9 +242,16 @@ def train(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     every: int = 25,
+    checks: int = 0,
+    check: Callable[[], float] | None = None,
 ) -> Curve:
-    """Train on `items` items; raises `Diverged` as soon as a point of the curve is not finite."""
+    """Train on `items` items; raises `Diverged` as soon as a point of the curve is not finite.
+
+    `check` scores validation, at `check_steps`. The clock stands still meanwhile, and what it
+    draws and how it sets the model is its own to undo: training must not see it.
+    """
     steps = steps_for(items, batch_size)
+    at = frozenset(check_steps(steps, checks))
     trainer = Trainer(model, recipe, steps, dtype)
     model.train()
     curve = Curve()
@@ -239,4 +269,9 @@ def train(
             curve.items.append(step * batch_size)
             curve.seconds.append(time.perf_counter() - begin)
             curve.loss.append(loss)
+        if check is not None and step in at:
+            wait_for(device)
+            paused = time.perf_counter()
+            curve.validation.add(step * batch_size, paused - begin, check())
+            begin += time.perf_counter() - paused
     return curve
