@@ -23,6 +23,7 @@ AXES = ("batch", "context")
 FLOPS_OF = ("training", "symbol")
 MODES = ("train", "prefill", "decode")
 MOST_REPEATS = 10_000  # processes a cell
+MOST_CHECKS = 1000  # scores on validation in one training
 LONGEST_S = 2_000_000  # 23 days: the system waits for 2^31 milliseconds at most
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
@@ -186,6 +187,23 @@ def check_harness(scenario: "DictConfig") -> None:
         )
 
 
+def check_quality(scenario: "DictConfig") -> None:
+    """How often validation is scored on the way."""
+    if not _whole(scenario.checks, 0) or scenario.checks > MOST_CHECKS:
+        raise BadInput(
+            f"scenario.checks={scenario.checks} is no number of checks; allowed: whole numbers "
+            f"from 0 to {MOST_CHECKS}."
+        )
+
+
+def check_target(task: "DictConfig") -> None:
+    """The score that the time to is stated."""
+    target = task.get("target")
+    number = type(target) in (int, float) and math.isfinite(target)
+    if target is not None and not number:
+        raise BadInput(f"task.target={target} is no score; allowed: a finite number, or null.")
+
+
 def _whole(value: object, least: int) -> bool:
     """Whether a value is a whole number, as 4 or 4.0 and not true, of `least` or more."""
     whole = type(value) is int or (isinstance(value, float) and value.is_integer())
@@ -213,11 +231,10 @@ def check_match(match: "DictConfig") -> None:
 def check_numbers(config: "DictConfig") -> None:
     """Numbers that would make a run empty or impossible."""
     checks = {
-        "frontier": check_frontier,
-        "context": check_context,
-        "harness": check_harness,
-        "tune": check_tune,
-    }
+        "frontier": check_frontier, "context": check_context, "harness": check_harness,
+        "quality": check_quality, "tune": check_tune,
+    }  # fmt: skip
+    check_target(config.task)
     if (check := checks.get(config.scenario.name)) is not None:
         check(config.scenario)
     if not _whole(config.task.get("batch_size", 1), 1):

@@ -16,9 +16,9 @@ from torch import nn
 from bench.checks import FLOPS_OF, parse_duration
 from bench.errors import BadInput
 from bench.protocol import Costed, Stateful
-from bench.scenarios.base import Context, Unsupported, stated_flops
+from bench.scenarios.base import Context, Unsupported
 from bench.sizes import PARAMETERS, TOLERANCE, Quantity
-from bench.training import PASSES, Budget
+from bench.training import Budget
 
 TRAINING, SYMBOL = FLOPS_OF
 
@@ -67,31 +67,27 @@ def _flops(symbols: int) -> Quantity:
     return Quantity("FLOPs forward a symbol", PARAMETERS.rule, measure)
 
 
-def budget_of(context: Context, model: nn.Module) -> Budget:
-    """When the training of a cell's model is over: what is matched says so, else the suite."""
+def budget_of(context: Context, flops: float | None) -> Budget:
+    """When the training of a cell's model is over: what is matched says so, else the suite.
+
+    `flops` are those of an item in training, None where they are not known.
+    """
     match = context.config["match"]
     if match["name"] == "time":
         return Budget(seconds=seconds(match["target"]))
     if match["name"] == "flops" and match["of"] == TRAINING:
-        a_step = step_flops(context, model)
-        if a_step is None:
-            raise Unsupported("match=flops: the model states no FLOPs")
-        steps = round(float(match["target"]) / a_step)
-        if abs(steps * a_step - match["target"]) > TOLERANCE * match["target"]:
+        if flops is None:
+            raise Unsupported("match=flops: the model's FLOPs are not known")
+        a_step, target = flops * context.batch_size, float(match["target"])
+        steps = round(target / a_step)
+        if abs(steps * a_step - target) > TOLERANCE * target:
             raise BadInput(
-                f"match.target={match['target']:g} FLOPs is not met within {TOLERANCE:.0%} by "
-                f"whole steps of model={context.config['model']['name']}, {a_step:,} each; "
-                f"allowed: {a_step / TOLERANCE / 2:.1e} or more"
+                f"match.target={target:g} FLOPs is not met within {TOLERANCE:.0%} by whole steps "
+                f"of model={context.config['model']['name']}, {a_step:.4g} each; allowed: "
+                f"{a_step / TOLERANCE / 2:.1e} or more"
             )
         return Budget(items=steps * context.batch_size)
     return Budget(items=context.items)
-
-
-def step_flops(context: Context, model: nn.Module) -> int | None:
-    """Forward and backward of a training step by the model's formula; the optimizer's are not."""
-    batch = context.task.example(context.batch_size)
-    forward = stated_flops(context, model, batch, training=True)
-    return None if forward is None else PASSES * forward
 
 
 def seconds(target: object) -> float:

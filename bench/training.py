@@ -9,7 +9,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.meters.waiting import wait_for
 from bench.muon import BatchedMuon
 from bench.parameters import by_role
 
+ROUNDING = 1e-9  # of a share that is a whole number of steps
 PASSES = 3  # backward costs two forward passes: gradients of the inputs and of the weights
 
 
@@ -47,17 +49,34 @@ class Recipe:
 
 
 @dataclass
+class Checks:
+    """Scores on validation on the way: items read, seconds of training alone, the score."""
+
+    items: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+
+    def add(self, items: int, seconds: float, value: float) -> None:
+        """One more; a score that is no number meets no target and is left out."""
+        if math.isfinite(value):
+            self.items.append(items)
+            self.seconds.append(seconds)
+            self.value.append(value)
+
+
+@dataclass
 class Curve:
     """A learning curve: items, seconds, mean loss since the last point."""
 
     items: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
+    validation: Checks = field(default_factory=Checks)
 
     def thinned(self, most: int) -> "Curve":
         """The same curve in at most `most` points: losses of neighbours become their mean."""
         width = math.ceil(len(self.items) / most)
-        thin = Curve()
+        thin = Curve(validation=self.validation)
         before = 0
         for first in range(0, len(self.items), width):
             items, losses = self.items[first : first + width], self.loss[first : first + width]
@@ -241,16 +260,21 @@ def train(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     every: int = 25,
+    checks: int = 0,
+    check: Callable[[], float] | None = None,
 ) -> Trained:
     """Train until the budget is spent.
 
-    Raises `Diverged` as soon as a point of the curve is not finite. A budget of seconds counts
-    those of training alone: one step of a copy comes before, which loads and compiles what is slow
-    the first time.
+    `check` scores validation, whenever another of `checks` shares of the budget is spent, but for
+    its end. The clock stands still meanwhile, and what it draws and how it sets the model is its
+    own to undo: training must not see it. Raises `Diverged` as soon as a point of the curve is not
+    finite. A budget of seconds counts those of training alone: one step of a copy comes before,
+    which loads and compiles what is slow the first time.
     """
     steps = 0 if budget.items is None else steps_for(budget.items, batch_size)
     if budget.seconds is not None:
         _warm_up(model, next(batches), recipe, device, dtype)
+    checked = 0
     trainer = Trainer(model, recipe, steps, dtype)
     model.train()
     curve = Curve()
@@ -270,11 +294,17 @@ def train(
             curve.loss.append(loss)
         if last:
             break
+        if check is not None and (shares := math.floor(spent * checks + ROUNDING)) > checked:
+            checked = shares
+            wait_for(device)
+            paused = time.perf_counter()
+            curve.validation.add(step * batch_size, paused - begin, check())
+            begin += time.perf_counter() - paused
         batch = {name: value.to(device) for name, value in next(batches).items()}
         # A copy: where forward is a CUDA graph, the next step writes over the loss of this one.
         pending.append(trainer.step(batch, spent).clone())
         if budget.seconds is not None:
-            pending[-1].item()  # an accelerator is waited for: its queue is no time that was spent
+            wait_for(device)  # its queue is no time that was spent
     trainer.steps = trainer.done
     return Trained(curve, trainer.facts())
 

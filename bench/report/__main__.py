@@ -15,6 +15,7 @@ from bench.report.commands import (
     baseline,
     compare,
     context,
+    differences,
     energy,
     frontier,
     history,
@@ -23,12 +24,14 @@ from bench.report.commands import (
     plot,
     roofline,
     table,
+    target,
 )
 from bench.report.commands.reading import complain
 from bench.store import StoreError
 
 COMMANDS = (
-    table, latency, memory, energy, roofline, context, frontier, plot, compare, history, baseline,
+    table, differences, target, latency, memory, energy, roofline, context, frontier, plot, compare,
+    history, baseline,
 )  # fmt: skip
 
 

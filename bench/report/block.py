@@ -11,12 +11,12 @@ from bench.report.formats import MISSING
 from bench.report.heading import context as context_line
 from bench.report.heading import explain, title
 from bench.report.heads import (
+    METRICS,
     SPEEDS,
     Secondary,
     context_of,
     floors,
     head_columns,
-    lookup,
     memory_scenario,
     secondaries,
     unit_of,
@@ -24,15 +24,19 @@ from bench.report.heads import (
 from bench.report.labels import label
 from bench.report.layout import Block, Cell, Column, Notes, Row
 from bench.report.noise import Score, summarise
-from bench.report.ranking import ranked, rule_between
+from bench.report.ranking import objective_of, ranked, rule_between
 from bench.report.select import Selection, Variant, code_key
+from bench.report.targets import Targets, explain_target, target_cell, target_of
 
 
 class BlockBuilder:
     """Builds one block of comparable records."""
 
-    def __init__(self, selection: Selection, roots: list[Path], stale: bool, repeats: bool) -> None:
+    def __init__(
+        self, selection: Selection, roots: list[Path], targets: Targets, stale: bool, repeats: bool
+    ) -> None:
         self.selection = selection
+        self.target = target_of(selection.records, selection.key.task, targets)
         self.roots = roots
         self.show_stale, self.show_repeats = stale, repeats
         self.notes = Notes()
@@ -53,7 +57,7 @@ class BlockBuilder:
         metric, better = self._metric(summaries)
         floor = floors(variants)
         beside = secondaries(kind, variants)
-        columns = head_columns(kind, metric, better, units, context, floor, beside)
+        columns = head_columns(kind, metric, better, units, context, floor, beside, self.target)
         rows: list[Row] = []
         for index, (variant, summary) in enumerate(zip(variants, summaries, strict=True)):
             if summary is not None:
@@ -69,6 +73,8 @@ class BlockBuilder:
         )
         rows = [replace(row, rule_above=rule_between(above, row))
                 for above, row in zip([None, *rows], rows, strict=False)]  # fmt: skip
+        if self.target is not None and any(row.cells[-1].measures for row in rows):
+            explain_target(METRICS.get(metric, (metric,))[0], better, self.target, self.notes)
         columns, rows = _drop_empty(columns, rows)
         rows = _renumbered(rows, self.notes)
         explain(
@@ -95,11 +101,8 @@ class BlockBuilder:
         for record in variant.scenarios.get("quality", []):
             if record["status"] == "ok":
                 quality = dict(record.get("quality") or {})
-        objective = ""
-        if index in self.scores:
-            objective = "bound" if self.scores[index].bound else "exact"
-            if self.selection.key.kind == "classify":
-                objective = str(lookup(quality, ("readout",)) or "head")
+        score = self.scores.get(index)
+        objective = objective_of(self.selection.key.kind, score, quality)
         return {
             "family": variant.family, "model": variant.model, "size": variant.size,
             "backend": variant.backend, "kernel": variant.kernel, "compile": variant.compile,
@@ -118,6 +121,7 @@ class BlockBuilder:
         cells += [made.speed(variant, scenario, unit) for scenario, unit in units.items()]
         cells += [made.memory(variant, peak), made.state(variant, context)]
         cells += [made.parameters(variant), made.seconds(variant)]
+        cells.append(target_cell(records, self.target, self.notes))
         marks: list[str] = []
         if any((r.get("quality") or {}).get("tuned") is False for r in records):
             text = "untuned: its learning rate was not taken from the grid on validation"

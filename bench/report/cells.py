@@ -6,7 +6,7 @@ from typing import Any
 from bench.report.formats import MISSING, count, limit, score, shorten, significant
 from bench.report.heads import UNITS, Secondary, lookup
 from bench.report.layout import Cell, Measure, Notes
-from bench.report.noise import Score, t_half
+from bench.report.noise import Score, provisional, t_half
 from bench.report.select import Variant, code_key
 from bench.store.record import Record
 
@@ -43,7 +43,10 @@ class Cells:
             self.notes.sign("≤", "an upper bound of the exact value")
         for problem in summary.problems:
             self.notes.add(limit(problem) + "; the paired comparison does without it")
-        return self.finish(Cell(text, (measure,), marks=self._unlearned(records)), records)
+        marks = self._unlearned(records)
+        if words := provisional(len(summary.seeds)):
+            marks += (self.notes.number(words),)
+        return self.finish(Cell(text, (measure,), marks=marks), records)
 
     def _unlearned(self, records: Sequence[Record]) -> tuple[str, ...]:
         """A mark where no seed got beyond a guess."""

@@ -6,8 +6,14 @@ from typing import Any
 
 from bench.report.heads import ARROWS, METRICS, SECONDARY, floors
 from bench.report.layout import Notes
-from bench.report.noise import Score
+from bench.report.noise import BOTH, ITEMS, SEEDS, Score
 from bench.report.select import Selection, overrides
+
+INTERVALS = {  # what an interval knows of: how it is called
+    BOTH: "95 % interval over seeds {n} and test items",
+    SEEDS: "95 % t interval over seeds {n}",
+    ITEMS: "95 % interval over test items {n} of one seed, other seeds are not in it",
+}
 
 
 def title(selection: Selection, metric: str, better: str) -> str:
@@ -59,10 +65,10 @@ def explain(
     counts: dict[str, set[int]] = {}
     for summary in scores.values():
         counts.setdefault(summary.over, set()).add(summary.n)
-    for over, text in (("seeds", "95 % t interval over"), ("items", "95 % interval over test")):
+    for over, text in INTERVALS.items():
         if over in counts:
             numbers = " or ".join(str(n) for n in sorted(counts[over]))
-            notes.add(f"±: {text} {over} (n = {numbers}).")
+            notes.add(f"±: {text.format(n=f'(n = {numbers})')}.")
     _trained(selection, notes)
     _floor(selection, notes)
     _searched(selection, notes)

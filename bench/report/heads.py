@@ -136,9 +136,9 @@ def context_of(variants: Sequence[Variant]) -> int | None:
 
 def head_columns(
     kind: str, metric: str, better: str, units: Mapping[str, str], context: int | None,
-    floor: Mapping[str, str], beside: Sequence[Secondary],
+    floor: Mapping[str, str], beside: Sequence[Secondary], target: float | None,
 ) -> tuple[Column, ...]:  # fmt: skip
-    """The columns of a kind of task with units, arrows of direction and floors."""
+    """The columns of a kind of task with units, arrows of direction, floors and the target."""
     name = METRICS.get(metric, (metric, metric))[1]
     columns = [
         Column("model", ("model", ""), "left"),
@@ -158,5 +158,6 @@ def head_columns(
         Column("state", ("state", at)),
         Column("parameters", ("parameters", "match/total")),
         Column("seconds", ("train", "s")),
+        Column("target", ("to" if target is None else f"to {target:g}", "s ↓")),
     ]
     return tuple(columns)

@@ -1,46 +1,56 @@
-"""What a difference must exceed: intervals over seeds or items, paired where items are at hand."""
+"""The score of a row: its mean over seeds, with an interval over seeds and test items."""
 
 import hashlib
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from bench.report.intervals import FEWEST, NORMAL, Part, crossed, half_width, mean_of
 from bench.store.record import Record
 
-UPPER = 0.975  # the quantile at the upper end of a two-sided 95 % interval
 Z = 1.96
+BOTH, SEEDS, ITEMS = "seeds and items", "seeds", "items"
 
 
 @dataclass
 class Score:
-    """The quality of a row over its seeds."""
+    """The quality of a row over its seeds; `items` has the scores of each seed's test items."""
 
     metric: str
     better: str
     bound: bool
     value: float
     half: float | None  # half the 95 % interval
-    over: str  # "seeds", "items" or ""
-    n: int
+    over: str  # `BOTH`, `SEEDS`, `ITEMS` or "": what the interval knows of
+    n: int  # seeds; where `over` is `ITEMS`, items
     seeds: dict[int, float]
     items: dict[int, np.ndarray] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    parts: tuple[Part, ...] = ()
+
+    def of_items(self, seeds: Sequence[int]) -> np.ndarray | None:
+        """Scores (S, N) of these seeds, or None where some are not at hand or of other lengths."""
+        found = [self.items[seed] for seed in seeds if seed in self.items]
+        if not found or len(found) < len(seeds) or len({len(scores) for scores in found}) > 1:
+            return None
+        return np.stack(found) if len(found[0]) > 1 else None
+
+
+def provisional(seeds: int) -> str:
+    """The word for an interval over two seeds or more that are fewer than `FEWEST`."""
+    return f"provisional: {seeds} seeds" if 1 < seeds < FEWEST else ""
 
 
 def t_half(values: Sequence[float]) -> float:
     """Half the 95 % t interval of the mean of at least two values."""
-    from scipy.special import stdtrit  # slow to load, and of no use where every row has one seed
-
-    n = len(values)
-    return float(stdtrit(n - 1, UPPER) * np.std(values, ddof=1) / math.sqrt(n))
+    return float(half_width([mean_of(values)]))
 
 
 def summarise(records: Sequence[Record], roots: Sequence[Path]) -> Score | None:
-    """Quality over the seeds of a row: mean ± t with two seeds or more, else ± over test items."""
+    """Quality over the seeds of a row: over seeds and items with two seeds or more, else items."""
     found = []
     for record in records:
         quality = record.get("quality") or {}
@@ -60,18 +70,38 @@ def summarise(records: Sequence[Record], roots: Sequence[Path]) -> Score | None:
         n=len(seeds),
         seeds=seeds,
     )
-    if len(seeds) >= 2:
-        score.half, score.over = t_half(list(seeds.values())), "seeds"
-    elif first.get("stderr"):
-        score.half, score.over = Z * float(first["stderr"]), "items"
-        score.n = int(first.get("n_items") or 0)
     for record, quality in found:
         items, problem = load_items(record, quality.get("items_artefact"), roots)
         if items is not None:
             score.items[record["cell"]["seed"]] = items
         if problem:
             score.problems.append(problem)
+    errors = [float(error) for _, q in found if (error := q.get("stderr")) is not None]
+    if len(errors) < len(found):
+        errors = []
+    counted = int(first.get("n_items") or 0)
+    score.parts, score.over = _parts(score, errors, counted)
+    if score.over == ITEMS:
+        score.n = counted
+    if score.parts:
+        score.half = float(half_width(score.parts))
     return score
+
+
+def _parts(score: Score, errors: Sequence[float], counted: int) -> tuple[tuple[Part, ...], str]:
+    """The parts of the mean's variance, and what they are of.
+
+    Where the scores per item are not at hand, the standard errors in the records say what items
+    add: somewhat more than it is, for a seed's own share is in each of them.
+    """
+    df = max(counted - 1.0, 1.0) if counted else NORMAL
+    of_items = Part(float(np.mean(np.square(errors))), df) if any(errors) else None
+    if len(score.seeds) < 2:
+        return ((of_items,), ITEMS) if of_items else ((), "")
+    if (scores := score.of_items(sorted(score.seeds))) is not None:
+        return crossed(scores), BOTH
+    of_seeds = mean_of(list(score.seeds.values()))
+    return ((of_seeds, of_items), BOTH) if of_items else ((of_seeds,), SEEDS)
 
 
 def load_items(
@@ -96,38 +126,3 @@ def load_items(
             return None, f"{name} of {record['id']} is no list of numbers"
         return items.astype(np.float64), ""
     return None, ""
-
-
-def inside(a: Score, b: Score) -> tuple[bool, str]:
-    """Whether a and b differ by no more than noise, and by which rule: seeds, items, unpaired."""
-    common = sorted(a.seeds.keys() & b.seeds.keys())
-    if len(common) >= 3:
-        differences = [a.seeds[seed] - b.seeds[seed] for seed in common]
-        return abs(float(np.mean(differences))) <= t_half(differences), "seeds"
-    paired = sorted(a.items.keys() & b.items.keys())
-    left = [a.items[s] for s in (paired or a.items)]
-    right = [b.items[s] for s in (paired or b.items)]
-    sizes = {len(items) for items in left + right}
-    if left and right and len(sizes) == 1 and min(sizes) >= 2:
-        difference = np.mean(left, axis=0) - np.mean(right, axis=0)
-        error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
-        mean = abs(float(difference.mean()))
-        return mean < Z * error or mean == 0.0, "items"
-    half = math.hypot(a.half or 0.0, b.half or 0.0)
-    return abs(a.value - b.value) <= half, "unpaired"
-
-
-def leaders(scores: dict[int, Score]) -> tuple[set[int], set[str]]:
-    """Of rows numbered by their keys: the best and those inside the noise of it, and the rules."""
-    if len(scores) < 2:
-        return set(), set()
-    sign = 1 if next(iter(scores.values())).better == "lower" else -1
-    best = min(scores, key=lambda index: sign * scores[index].value)
-    chosen, rules = {best}, set()
-    for index, score in scores.items():
-        if index != best:
-            same, rule = inside(scores[best], score)
-            rules.add(rule)
-            if same:
-                chosen.add(index)
-    return chosen, rules

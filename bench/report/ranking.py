@@ -2,17 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from bench.report.heads import SPEEDS
+from bench.report.differences import RULES, leaders
+from bench.report.heads import SPEEDS, lookup
 from bench.report.layout import BOLD, Cell, Column, Measure, Notes, Row
-from bench.report.noise import Score, leaders
+from bench.report.noise import Score
 
-RULES = {
-    "seeds": "by a paired t interval over seeds",
-    "items": "by the paired difference over test items",
-    "unpaired": "by unpaired intervals where scores per item are not at hand",
-}
 READOUTS = ("head", "log p(x|y)", "bound")
+
+
+def objective_of(kind: str, score: Score | None, quality: Mapping[str, Any]) -> str:
+    """What a row is ranked within: exact scores and bounds apart, classifiers by their readout."""
+    if score is None:
+        return ""
+    if kind == "classify":
+        return str(lookup(quality, ("readout",)) or "head")
+    return "bound" if score.bound else "exact"
 
 
 def ranked(
@@ -60,7 +66,8 @@ def _bold(
             for rule in sorted(rules):
                 notes.add(
                     f"{BOLD}: the best of its objective with those inside the noise, "
-                    f"{RULES[rule]}; a row alone in its objective is not ranked."
+                    f"{RULES[rule]}, corrected after Holm; a row alone in its objective is not "
+                    "ranked."
                 )
         elif column.key in (*SPEEDS["language"], "sample", "memory", "state"):
             best = _best_measured(cells)

@@ -6,7 +6,9 @@ from typing import Any
 
 from bench.store.record import Record, created
 
-DATA_KEYS = ("task.path=", "task.hub", "task.corpus=")
+# What is given inside the task without changing what is measured: where its data lies (other data
+# has another hash), and the score that the time to is stated.
+ASIDE = ("task.path=", "task.hub", "task.corpus=", "task.target=")
 SHARED = ("task.", "match")  # overrides of all rows of a block
 ROWLESS = ("baselines", "tune")  # the former has rows of its own, the latter prepares a run
 
@@ -87,7 +89,7 @@ def block_key(record: Record) -> BlockKey:
 def overrides(record: Record) -> tuple[str, ...]:
     """What was given inside groups; other data has another hash, so its place says nothing."""
     given = record["cell"].get("overrides") or []
-    return tuple(sorted(text for text in given if not text.startswith(DATA_KEYS)))
+    return tuple(sorted(text for text in given if not text.startswith(ASIDE)))
 
 
 def code_key(record: Record) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -1,4 +1,9 @@
-"""Train until the budget is spent, then read the test part once."""
+"""Train until the budget is spent, then read the test part once.
+
+Validation is scored on the way, `scenario.checks` times at equal shares of the training, the last
+time at its end: what time to a target is read from. Training does not notice: the clock stands
+still, and the same seed gives the same weights with and without.
+"""
 
 import dataclasses
 import json
@@ -11,27 +16,56 @@ from torch import nn
 
 from bench.matching import budget_of
 from bench.scenarios.base import Context, Unsupported, scores
+from bench.scenarios.train import flops_per_item
+from bench.tasks.base import Quality, scoring
 from bench.training import Curve, Trained, train
 
 CURVE_POINTS = 200  # as many as a figure shows
 
 
-def fit(context: Context, model: nn.Module) -> Trained:
-    """Train `model` as suite and match say; the same data order for every family."""
+def require_weights(context: Context, model: nn.Module) -> None:
+    """Refuse to train what has nothing to learn with."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise Unsupported(
             f"model={context.config['model']['name']} has no weights that learn; "
             "scenario.finetune=false scores it as it was read"
         )
+
+
+def fit(context: Context, model: nn.Module, flops: float | None) -> Trained:
+    """Train `model` as suite and match say; the same data order for every family.
+
+    `flops` are those of an item, by `flops_per_item`; None: not known.
+    """
+    require_weights(context, model)
+
+    def check() -> float:
+        with scoring(model, context.device):  # whatever the task of a user leaves changed
+            return validate(context, model).value
+
     return train(
         model,
         context.task.batches("train", context.batch_size, int(context.config["seed"])),
-        budget=budget_of(context, model),
+        budget=budget_of(context, flops),
         batch_size=context.batch_size,
         recipe=context.recipe,
         device=context.device,
         dtype=context.dtype,
+        checks=int(context.scenario.get("checks", 0)),
+        check=check,
     )
+
+
+def validate(context: Context, model: nn.Module) -> Quality:
+    """The score on the validation part, or on as much of it as the suite says."""
+    # A row of one dtype is of that dtype throughout; likelihoods are summed in float32 or more.
+    with context.autocast():
+        return context.task.evaluate(
+            model,
+            "validation",
+            context.device,
+            max_items=context.config["suite"]["validation_items"],
+        )
 
 
 def trained(context: Context, curve: Curve) -> dict[str, int]:
@@ -43,29 +77,39 @@ def trained(context: Context, curve: Curve) -> dict[str, int]:
     return counts
 
 
-def learning_curve(context: Context, curve: Curve) -> dict[str, Any]:
+def learning_curve(context: Context, curve: Curve, flops: float | None) -> dict[str, Any]:
     """The curve as a record holds it; the artefact has every point."""
     text = context.task.unit == "tokens"
-    tokens = context.task.symbols_per_item if text else None
-    return {**dataclasses.asdict(curve.thinned(CURVE_POINTS)), "tokens_per_item": tokens}
+    return {
+        **dataclasses.asdict(curve.thinned(CURVE_POINTS)),
+        "tokens_per_item": context.task.symbols_per_item if text else None,
+        "flops_per_item": flops,
+    }
 
 
 def run(context: Context) -> dict[str, Any]:
     model = context.build()
     context.require_scorable(model)
-    read = context.config["model"].get("pretrained") and not context.scenario["finetune"]
-    if not read:
+    done: Trained | None = None
+    flops: float | None = None
+    if context.scenario.get("finetune") or not context.config["model"].get("pretrained"):
         context.require_trainable(model)
-    done = None if read else fit(context, model)
+        require_weights(context, model)
+        flops = flops_per_item(context, model)
+        del model  # whose weights that changed: the same ones are drawn, or read, again
+        model = context.build()
+        done = fit(context, model, flops)
     curve = None if done is None else done.curve
-    suite = context.config["suite"]
-    # A row of one dtype is of that dtype throughout; likelihoods are summed in float32 or more.
+    validation = validate(context, model)
+    if curve is not None and context.scenario.get("checks"):
+        curve.validation.add(curve.items[-1], curve.seconds[-1], validation.value)
     with context.autocast():
-        validation = context.task.evaluate(
-            model, "validation", context.device, max_items=suite["validation_items"]
-        )
         quality = context.task.evaluate(
-            model, "test", context.device, max_items=suite["test_items"], full=True
+            model,
+            "test",
+            context.device,
+            max_items=context.config["suite"]["test_items"],
+            full=True,
         )
     values = {"test": quality.value, "validation": validation.value}
     for part, value in values.items():
@@ -82,11 +126,12 @@ def run(context: Context) -> dict[str, Any]:
         "quality": {
             **scores(quality),
             "validation_value": validation.value,
+            "target": context.config["task"].get("target"),
             "items_artefact": "items.npy",
             **_training(context, done),
         },
         "figures": {},
-        **({} if curve is None else {"curve": learning_curve(context, curve)}),
+        **({} if curve is None else {"curve": learning_curve(context, curve, flops)}),
         "validity": {"valid": True, "reason": None},
     }
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.meters.allocator import nbytes, run_phases
 from bench.meters.flops import Counted, count, settle
@@ -34,7 +34,7 @@ def run(context: Context) -> dict[str, Any]:
             **step_memory(trainer, batch),
             "predicted": predicted(model, torch.float32) | trainer.predicted_bytes(),
         },
-        "cost": _cost(context, trainer, batch),
+        "cost": step_cost(context, trainer, batch),
     }
 
 
@@ -65,7 +65,16 @@ def step_memory(trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
+def flops_per_item(context: Context, model: nn.Module) -> float | None:
+    """FLOPs of a step over its items; None where they are not known. It changes the weights."""
+    trainer = Trainer(model.train(), context.recipe, steps=1, dtype=context.dtype)
+    batch = context.on_device(context.task.example(context.batch_size))
+    with torch.compiler.set_stance("force_eager"):  # operators are counted one by one
+        flops = step_cost(context, trainer, batch)["flops"]
+    return None if flops is None else flops / context.batch_size
+
+
+def step_cost(context: Context, trainer: Trainer, batch: dict[str, Tensor]) -> dict[str, Any]:
     """Forward and backward against the model's formula, then what the optimizer adds."""
     trainer.model.zero_grad(set_to_none=True)  # as in a step: nothing to add the gradients to
     gradients = count(lambda: trainer.loss(batch).backward())

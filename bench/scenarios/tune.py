@@ -10,8 +10,11 @@ import itertools
 import math
 from typing import Any
 
+from torch import nn
+
 from bench.scenarios.base import Context
-from bench.scenarios.quality import fit
+from bench.scenarios.quality import fit, require_weights
+from bench.scenarios.train import flops_per_item
 from bench.training import Diverged
 
 
@@ -19,6 +22,7 @@ def run(context: Context) -> dict[str, Any]:
     trials: list[dict[str, Any]] = []
     better = "lower"
     grid, decays = context.scenario["grid"], context.scenario["weight_decay"]
+    flops = flops_per_item(context, _trainable(context))
     for lr, decay in itertools.product(grid, decays):
         own = context.recipe.weight_decay
         recipe = dataclasses.replace(
@@ -27,10 +31,8 @@ def run(context: Context) -> dict[str, Any]:
         said: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         trials.append(said)
         model = context.build()
-        context.require_trainable(model)
-        context.require_scorable(model)
         try:
-            fit(dataclasses.replace(context, recipe=recipe), model)
+            fit(dataclasses.replace(context, recipe=recipe), model, flops)
         except Diverged as error:
             said |= {"value": None, "reason": str(error)}
             continue
@@ -52,3 +54,12 @@ def run(context: Context) -> dict[str, Any]:
         "tuning": {"trials": trials, "better": better},
         "validity": {"valid": True, "reason": None},
     }
+
+
+def _trainable(context: Context) -> nn.Module:
+    """A model of the cell, refused where it cannot be trained or scored."""
+    model = context.build()
+    context.require_trainable(model)
+    context.require_scorable(model)
+    require_weights(context, model)
+    return model

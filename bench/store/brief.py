@@ -1,7 +1,7 @@
 """What is kept of a record in the index: a brief for tables, and one value a column.
 
 The brief is the record without what only its own file needs to hold: configuration, raw samples,
-sweeps and curves. Columns are named by their path joined by dots and hold scalars.
+sweeps and the points of curves. Columns are named by their path joined by dots and hold scalars.
 """
 
 import json
@@ -10,8 +10,11 @@ from typing import Any, cast
 
 from bench.store.record import Record
 
-LEFT_OUT = frozenset(("config", "shape", "curve", "sweep"))
-RAW = {"timing": ("samples_s",), "latency": ("ttft_samples_s",), "data": ("notes", "sizes")}
+LEFT_OUT = frozenset(("config", "shape", "sweep"))
+RAW = {
+    "timing": ("samples_s",), "latency": ("ttft_samples_s",), "data": ("notes", "sizes"),
+    "curve": ("items", "seconds", "loss"),
+}  # fmt: skip
 # Of the configuration, what `bench.predict` holds records against.
 FORECAST = {"suite": ("items", "measure"), "scenario": ("memory_limit_gib",)}
 # Texts about a figure, which nobody selects by.

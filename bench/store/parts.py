@@ -256,13 +256,26 @@ class SweepPart(TypedDict, total=False):
     points: list[PointPart]
 
 
+class ChecksPart(TypedDict, total=False):
+    """Scores on validation on the way: items read, seconds of training alone, the score."""
+
+    items: list[int]
+    seconds: list[float]
+    value: list[float]
+
+
 class CurvePart(TypedDict, total=False):
-    """A learning curve: training items, seconds and mean loss since the point before."""
+    """A learning curve: training items, seconds and mean loss since the point before.
+
+    `flops_per_item` is that of a whole training step, the optimizer's share too; null: not known.
+    """
 
     items: list[int]
     seconds: list[float]
     loss: list[float]
+    validation: ChecksPart
     tokens_per_item: int
+    flops_per_item: float
 
 
 class GroupPart(TypedDict, total=False):
@@ -286,11 +299,15 @@ class OptimizerPart(TypedDict, total=False):
 
 
 class QualityPart(TypedDict, total=False):
-    """A score on the test part; `validation_value` is that of the same model on validation."""
+    """A score on the test part; `validation_value` is that of the same model on validation.
+
+    `target` is the score on validation that the task asks for, where it names one.
+    """
 
     metric: str
     value: float
     validation_value: float
+    target: float
     better: str
     bound: bool
     stderr: float

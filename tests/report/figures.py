@@ -62,15 +62,21 @@ def _trained(same: dict[str, Any], score: float, speed: float, mib: float) -> li
         ))  # fmt: skip
     for seed in (0, 1, 2):
         steps = np.arange(1, 41)
-        curve = {
+        curve: dict[str, Any] = {
             "items": [int(n) for n in steps * 250],
             "seconds": [float(s) for s in steps * 2e5 / speed],
             "loss": [float(v) for v in score * (0.6 + steps ** (-0.5 - 0.03 * seed))],
             "tokens_per_item": 256,
+            "flops_per_item": 5e11 / speed,
         }
+        curve["validation"] = {
+            "items": curve["items"][4::5], "seconds": curve["seconds"][4::5],
+            "value": [score * (1 + 0.5 / (n + 1)) for n in range(8)],
+        }  # fmt: skip
         made.append(make_record(
             **same, scenario="quality", seed=seed, curve=curve,
-            quality=quality(value=score + 0.02 * (seed - 1), bound=same["model"] == "diffusion"),
+            quality=quality(value=score + 0.02 * (seed - 1), bound=same["model"] == "diffusion",
+                            target=2.3),
         ))  # fmt: skip
     return made
 

@@ -123,7 +123,9 @@ def words(figure: Figure) -> list[Text]:
 def test_all_kinds_are_drawn(figures: dict[str, Drawn]) -> None:
     assert set(figures) == {
         "pareto-text-train", "pareto-text-memory", "curves-text-items", "curves-text-seconds",
-        "roofline-text-train", "roofline-text-prefill", "context-read", "context-write",
+        "curves-text-flops", "curves-text-checks-items", "curves-text-checks-seconds",
+        "curves-text-checks-flops", "target-text", "roofline-text-train", "roofline-text-prefill",
+        "context-read", "context-write",
         "context-state", "history-text-decode-time-of-a-call",
         "history-text-decode-time-of-a-call-2",
     }  # fmt: skip

@@ -70,7 +70,9 @@ def test_forged_items_are_not_used(tmp_path: Path) -> None:
 def test_three_seeds_are_paired_by_seed() -> None:
     values = {"best": [2.00, 2.10, 2.20], "near": [2.02, 2.10, 2.21], "far": [2.05, 2.151, 2.249]}
     made = [
-        make_record(model=m, scenario="quality", seed=s, quality=quality(value=v))
+        make_record(
+            model=m, scenario="quality", seed=s, quality=quality(value=v) | {"stderr": None}
+        )
         for m, numbers in values.items()
         for s, v in enumerate(numbers)
     ]
@@ -93,7 +95,19 @@ def test_the_t_interval_is_scipys() -> None:
 def test_one_seed_has_an_interval_over_items() -> None:
     (block,) = build([make_record(scenario="quality", quality=quality(value=2, stderr=0.1))]).blocks
     assert cell(block, "transformer", "score").text == "2.000 ± 0.196"
-    assert any("test items (n = 200)" in n.text for n in block.notes)
+    assert any("test items (n = 200) of one seed" in n.text for n in block.notes)
+
+
+def test_where_items_are_not_at_hand_their_standard_errors_widen_the_interval() -> None:
+    made = [
+        make_record(scenario="quality", seed=s, quality=quality(value=v, stderr=0.1))
+        for s, v in enumerate((2.0, 2.01, 2.02, 2.01, 2.0))
+    ]
+    (block,) = build(made).blocks
+    measure = cell(block, "transformer", "score").measures[0]
+    assert (measure.over, measure.n) == ("seeds and items", 5)
+    assert measure.high == pytest.approx(2.008 + 0.197, abs=2e-3)
+    assert not cell(block, "transformer", "score").marks  # five seeds are not provisional
 
 
 def test_bounds_are_marked_and_ranked_apart() -> None:

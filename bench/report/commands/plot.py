@@ -10,11 +10,12 @@ from typing import cast
 from bench.arguments import Subcommands, add_paths, given_path
 from bench.console import make_console
 from bench.errors import BadInput
-from bench.report.commands.reading import complain, read, results_folder
+from bench.report.commands.reading import add_target, complain, read, results_folder
 from bench.report.plots.figure import Kind, Request
 from bench.report.plots.style import FORMATS
+from bench.report.targets import parse
 
-KINDS = ("pareto", "curves", "roofline", "context", "history")
+KINDS = ("pareto", "curves", "target", "roofline", "context", "history")
 
 
 def add(commands: Subcommands) -> None:
@@ -38,6 +39,7 @@ def add(commands: Subcommands) -> None:
         metavar="DIR",
         help="default: plots in the first results folder",
     )
+    add_target(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     formats = _chosen("format", options.format, FORMATS)
     records, roots = read(options.paths)
     results = results_folder(options.paths[0])
-    request = Request(records, roots, results, options.output or results / "plots", formats)
+    folder = options.output or results / "plots"
+    request = Request(records, roots, results, folder, formats, parse(options.target))
     written = []
     for name in kinds:
         kind = cast(Kind, importlib.import_module(f"bench.report.plots.{name}"))

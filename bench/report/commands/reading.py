@@ -1,5 +1,6 @@
 """What commands share: where records come from, and a word on those that cannot be read."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def read(paths: Sequence[Path], *, brief: bool = False) -> tuple[list[Record], l
         names = ", ".join(f"'{path}'" for path in paths)
         raise BadInput(f"no readable record in {names}; run `python -m bench` first")
     return records, roots
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """--target, as `bench.report.targets.parse` reads it."""
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="[TASK=]VALUE",
+        help="a score on validation that the time to is stated (default: that of the task's YAML)",
+    )  # fmt: skip
 
 
 def results_folder(path: Path) -> Path:

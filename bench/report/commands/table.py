@@ -5,9 +5,10 @@ import gc
 
 from bench.arguments import Subcommands, add_paths, given_path
 from bench.console import make_console
-from bench.report.commands.reading import read, results_folder
+from bench.report.commands.reading import add_target, read, results_folder
 from bench.report.files import write_files
 from bench.report.table import build
+from bench.report.targets import parse
 from bench.report.terminal import show
 
 
@@ -35,13 +36,17 @@ def add(commands: Subcommands) -> None:
         dest="everything",
         help="also those, and earlier ones of cells that were run again",
     )
+    add_target(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table and write its files; returns the exit code."""
     records, roots = read(options.paths, brief=True)
     gc.freeze()  # records stay until the end: the cycle collector need not go through them again
-    table = build(records, roots, stale=options.stale, everything=options.everything)
+    table = build(
+        records, roots, stale=options.stale, everything=options.everything,
+        targets=parse(options.target),
+    )  # fmt: skip
     console = make_console()
     show(table, console)
     written = write_files(table, options.output or results_folder(options.paths[0]))

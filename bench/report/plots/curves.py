@@ -1,8 +1,13 @@
-"""Learning curves: training loss against what was read, and against seconds."""
+"""Learning curves against what was read, seconds and FLOPs: training loss, and scores on the way.
+
+Losses are those of each row's own objective; scores on validation, where they were taken, are the
+same for all, so that "better at equal time" and "better at equal tokens" can be read from them.
+"""
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import numpy as np
 
 from bench.errors import BadInput
 from bench.report.heading import context
+from bench.report.heads import ARROWS, METRICS
 from bench.report.labels import label
 from bench.report.plots.figure import Request
 from bench.report.plots.palette import Look, Named, Palette
@@ -22,11 +28,44 @@ NEEDS = "a learning curve (python -m bench scenario=quality)"
 ARTEFACT = "curve.json"
 SMOOTH = 5  # points of a curve that are averaged: batches differ more than models do
 SEEDS = "Thick: mean over seeds. Thin: each seed."
+COOLED = (
+    "Schedules end at the last point: before it a score is worse than one of a run ended there."
+)
+COSTS = {"items": "items read", "seconds": "seconds of training", "flops": "FLOPs of training"}
 Curve = Mapping[str, Any]
+Points = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a figure of curves shows: `part` of each curve against `cost`."""
+
+    cost: str  # "items", "seconds" or "flops"
+    part: str  # "loss" or "validation"
+    tokens: bool = False  # whether items are counted in tokens
+
+    def points(self, curve: Curve) -> Points | None:
+        """Costs and values of a curve, or None where it has them not."""
+        found: Curve = curve if self.part == "loss" else curve.get("validation") or {}
+        value = found.get("loss" if self.part == "loss" else "value")
+        cost = found.get("seconds" if self.cost == "seconds" else "items")
+        if not value or not cost:
+            return None
+        counted = "tokens" if self.tokens else ""
+        name = {"flops": "flops", "items": counted}.get(self.cost, "")
+        factor = curve.get(f"{name}_per_item") if name else 1
+        if not factor:
+            return None
+        return np.asarray(cost, dtype=float) * factor, np.asarray(value, dtype=float)
+
+    @property
+    def unit(self) -> str:
+        """The words at the axis."""
+        return "tokens read" if self.cost == "items" and self.tokens else COSTS[self.cost]
 
 
 def draw(request: Request) -> list[Path]:
-    """Two figures for each block of records with curves."""
+    """Figures for each block of records with curves: of the loss, and of scores on the way."""
     paths: list[Path] = []
     palette = Palette(request.records)
     trained = [r for r in request.records if r["cell"]["scenario"] == "quality"]
@@ -44,8 +83,17 @@ def draw(request: Request) -> list[Path]:
         seen[selection.key.task] += 1
         number = seen[selection.key.task]
         stem = f"curves-{selection.key.task}" + (f"-{number}" if number > 1 else "")
-        for against in ("items", "seconds"):
-            paths += _draw(selection, curves, looks, against, request, f"{stem}-{against}")
+        tokens = all(c.get("tokens_per_item") for found in curves.values() for c in found)
+        for view in (View(c, part, tokens) for part in ("loss", "validation") for c in COSTS):
+            shown = {
+                row: points
+                for row, found in curves.items()
+                if (points := [p for c in found if (p := view.points(c))])
+            }
+            if shown:
+                checks = "" if view.part == "loss" else "-checks"
+                file = f"{stem}{checks}-{view.cost}"
+                paths += _draw(selection, shown, looks, view, request, file)
     return paths
 
 
@@ -64,40 +112,50 @@ def curve_of(record: Record, roots: Sequence[Path]) -> Curve | None:
 
 
 def _draw(
-    selection: Selection, curves: Mapping[Named, list[Curve]], looks: Mapping[str, Look],
-    against: str, request: Request, name: str,
+    selection: Selection, curves: Mapping[Named, list[Points]], looks: Mapping[str, Look],
+    view: View, request: Request, name: str,
 ) -> list[Path]:  # fmt: skip
-    unit = "items read" if against == "items" else "seconds of training"
-    title = f"{selection.key.task}: training loss against {unit}"
+    metric, better = _metric(selection)
+    shown = "training loss" if view.part == "loss" else f"{metric} on validation"
+    title = f"{selection.key.task}: {shown} against {view.unit}"
     several = any(len(found) > 1 for found in curves.values())
-    caption = context(selection) + (f"\n{SEEDS}" if several else "")
+    notes = ([SEEDS] if several else []) + ([COOLED] if view.part == "validation" else [])
+    caption = context(selection) + ("\n" + " ".join(notes) if notes else "")
     with canvas(title, caption) as (figure, axes):
-        axes.set_xlabel(unit)
-        axes.set_ylabel("training loss (nats of its own objective)")
+        axes.set_xlabel(view.unit)
+        loss = "training loss (nats of its own objective)"
+        axes.set_ylabel(loss if view.part == "loss" else f"{shown} {ARROWS.get(better, '')}")
         labels = []
         for row, found in curves.items():
             look = looks[row.label]
-            for curve in found if len(found) > 1 else ():
-                axes.plot(*_smoothed(curve, against), color=look.color, alpha=0.3, linewidth=1.5)
-            x, y = _smoothed(_mean(found), against)
-            axes.plot(x, y, color=look.color, linestyle=look.dash)
+            smooth = SMOOTH if view.part == "loss" else 1
+            point = {} if view.part == "loss" else {**look.point, "linestyle": look.dash}
+            for points in found if len(found) > 1 else ():
+                axes.plot(*_smoothed(points, smooth), color=look.color, alpha=0.3, linewidth=1.5)
+            x, y = _smoothed(_mean(found), smooth)
+            axes.plot(x, y, **(point or {"color": look.color, "linestyle": look.dash}))
             labels.append(Label(x[-1], y[-1], row.label, look.ink))
         logarithmic(axes, "x")
         label_ends(axes, labels)
         return save(figure, request.folder, name, request.formats)
 
 
-def _mean(curves: Sequence[Curve]) -> Curve:
+def _metric(selection: Selection) -> tuple[str, str]:
+    quality: dict[str, Any] = next(
+        (dict(q) for r in selection.records if (q := r.get("quality"))), {}
+    )
+    metric = str(quality.get("metric") or "score")
+    return METRICS.get(metric, (metric.replace("_", " "),))[0], str(quality.get("better") or "")
+
+
+def _mean(curves: Sequence[Points]) -> Points:
     """Mean over seeds, which read the same items at the same points."""
-    length = min(len(curve["items"]) for curve in curves)
-    return {
-        name: np.mean([curve[name][:length] for curve in curves], axis=0)
-        for name in ("items", "seconds", "loss")
-    }
+    length = min(len(x) for x, _ in curves)
+    x, y = (np.mean([curve[side][:length] for curve in curves], axis=0) for side in (0, 1))
+    return x, y
 
 
-def _smoothed(curve: Curve, against: str) -> tuple[np.ndarray, np.ndarray]:
-    x, loss = np.asarray(curve[against], dtype=float), np.asarray(curve["loss"], dtype=float)
-    width = min(SMOOTH, len(loss))
-    kernel = np.ones(width) / width
-    return x[width - 1 :], np.convolve(loss, kernel, mode="valid")
+def _smoothed(points: Points, width: int) -> Points:
+    x, y = points
+    width = min(width, len(y))
+    return x[width - 1 :], np.convolve(y, np.ones(width) / width, mode="valid")

@@ -1,10 +1,11 @@
 """What the drawing command and the figures agree on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from bench.report.targets import Targets
 from bench.store import Record
 
 
@@ -17,6 +18,7 @@ class Request:
     results: Path  # the first results folder
     folder: Path  # of the figures
     formats: Sequence[str]
+    targets: Targets = field(default_factory=dict)
 
 
 class Kind(Protocol):
