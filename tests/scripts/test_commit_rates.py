@@ -72,7 +72,7 @@ def test_the_search_of_each_task_and_size_is_written(
         "# A comment that stays.",
         "name: mamba",
         "lr: {text: 0.04, context: 0.5, digits: 0.005, generate: 0.02}",
-        "tuned: {text: {nano: 0.04}, digits: {tiny: 0.005}, generate: {micro: 0.02}}",
+        "tuned: {text: {nano: 0.04}, generate: {micro: 0.02}, digits: {tiny: 0.005}}",
         "backbone: {width: 8}",
     ]
     assert capsys.readouterr().out.splitlines() == [

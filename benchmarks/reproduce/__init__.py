@@ -1,0 +1,1 @@
+"""What papers say of architectures on probes, run here: `python -m benchmarks.reproduce`."""
