@@ -5,7 +5,6 @@ Intervals over seeds and paired differences rest on this.
 
 import functools
 from itertools import islice
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.tasks.test_configs import FOLDER, NEEDS_DATA, resolved
 from tests.zoo import SIZED, SIZES, TASKS
 from tests.zoo import resolved as model_of
 
-NAMES = sorted({path.stem for path in Path(FOLDER).glob("*.yaml")} - NEEDS_DATA)
+NAMES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - NEEDS_DATA - {"code"})  # as text
 
 
 @functools.cache
@@ -38,20 +37,20 @@ def test_seeds_order_the_data(name: str) -> None:
     assert not torch.equal(order(name, 0), order(name, 1))
 
 
-def drawn(name: str, kind: str, seed: int) -> dict[str, torch.Tensor]:
-    """The weights that a cell of that seed begins with."""
-    config = {
-        "model": model_of(name, kind, "nano"), "seed": seed, "compile": False, "dtype": "float32",
+@pytest.mark.parametrize(("name", "kind"), SIZED)
+def test_seeds_draw_the_weights(name: str, kind: str) -> None:
+    config: dict[str, Any] = {
+        "model": model_of(name, kind, "nano"), "seed": 0, "compile": False, "dtype": "float32",
         "backend": "torch", "size": {"name": "nano", "parameters": SIZES["nano"]},
     }  # fmt: skip
     task = SimpleNamespace(kind=kind, vocab_size=TASKS[kind].get("vocab_size"))
     models = Models(config, task, torch.device("cpu"), checkpoint=None, overrides=())
-    return {key: value.detach() for key, value in models.build().named_parameters()}
 
+    def drawn(seed: int) -> dict[str, torch.Tensor]:
+        config["seed"] = seed
+        return {key: value.detach() for key, value in models.build().named_parameters()}
 
-@pytest.mark.parametrize(("name", "kind"), SIZED)
-def test_seeds_draw_the_weights(name: str, kind: str) -> None:
-    first, again, other = (drawn(name, kind, seed) for seed in (0, 0, 1))
+    first, again, other = (drawn(seed) for seed in (0, 0, 1))
     assert all(torch.equal(first[key], again[key]) for key in first)
     weights = {key: value for key, value in first.items() if value.squeeze().ndim > 1}
     same = {key for key in weights if torch.equal(first[key], other[key])}

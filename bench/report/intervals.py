@@ -11,8 +11,8 @@ mean of all S·N scores has two parts that further seeds and further items shrin
 
 Half the interval is Cochran's (1964, "Approximate significance levels of the Behrens-Fisher test",
 Biometrics 20): t · sqrt(sum of the parts), where t is the mean of Student's quantiles weighted by
-the parts. With degrees of freedom after Satterthwaite instead, an interval that is called 95 %
-holds the truth in 92 % of the cases with three seeds and 87 % with two; Cochran's in 94 to 98 %
+the parts. It holds the truth in 94 to 98 % of the cases, whatever the parts are like; degrees of
+freedom after Satterthwaite (1946) would bring that down to 93 % with three seeds and 88 % with two
 (tests/report/test_intervals.py). The difference of two rows is treated in the same way, with the
 differences of paired scores in the place of scores.
 

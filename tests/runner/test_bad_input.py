@@ -111,6 +111,22 @@ def test_a_search_that_could_not_be(words: str, parts: list[str], tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("scenario.checks=-1", "scenario.checks=-1 is no number of checks; allowed: whole numbers"),
+        ("scenario.checks=2.5", "from 0 to 1000"),
+        ("scenario.checks=many", "scenario.checks=many is no number"),
+        ("task.target=soon", "task.target=soon is no score; allowed: a finite number, or null"),
+        ("task.target=inf", "task.target=inf is no score"),
+    ],
+)
+def test_checks_and_targets_that_could_not_be(word: str, part: str, tmp_path: Path) -> None:
+    given = ["task=text", "scenario=quality", "model=transformer", f"results={tmp_path}"]
+    with pytest.raises(BadInput, match=part):
+        Application([*given, word]).run("no.worker:starts")
+
+
+@pytest.mark.parametrize(
     "twice",
     [
         ("suite=quick",),  # the first is the fixture's own

@@ -37,7 +37,8 @@ def draw(request: Request) -> list[Path]:
         name = f"target-{task}" + (f"-{seen[task]}" if seen[task] > 1 else "")
         looks = palette.looks([Named(r.name, r.family, r.model) for r in found])
         few = min(len(reach.taken) for reach in found)
-        words = " ".join(filter(None, (MEANING, SCHEDULE, f"{provisional(few)}.".lstrip("."))))
+        seeds = f"{provisional(few)}.".capitalize().lstrip(".")
+        words = " ".join(filter(None, (MEANING, SCHEDULE, seeds)))
         with canvas(_title(selection, target), f"{context(selection)}\n{words}") as (figure, axes):
             _draw(axes, found, looks)
             paths += save(figure, request.folder, name, request.formats)
