@@ -83,7 +83,7 @@ def test_it_continues_as_the_recurrence_does(length: int, negative: bool) -> Non
     plain = results(recurrence(leaves, negative), leaves)
     ours = results(time_invariant_scan(*leaves, negative), leaves)
     for one, other in zip(ours, plain, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10 * (1 + other.abs().max()))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10 * (1 + other.abs().max().item()))
 
 
 def test_gradcheck() -> None:
