@@ -59,6 +59,7 @@ def mamba2() -> LanguageModel:
         ngroups=1,
         d_conv=4,
         chunk_size=CHUNK,
+        negative_eigenvalues=False,
         norm_eps=1e-5,
         kernel="auto",
         residual_init="scaled",

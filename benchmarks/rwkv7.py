@@ -47,6 +47,7 @@ def rwkv7(kernel: str = "auto") -> LanguageModel:
         rate_rank=32,
         value_rank=32,
         gate_rank=96,
+        negative_eigenvalues=False,
         chunk=32,
         kernel=kernel,
     )

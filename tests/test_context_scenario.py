@@ -35,7 +35,7 @@ def cell(model: Any, tmp_path: Path, **changes: Any) -> Context:
 
 
 @pytest.mark.parametrize(
-    "name", ["transformer", "moe", "mamba", "mamba2", "mamba3", "rwkv", "resnet"]
+    "name", ["transformer", "moe", "mamba", "mamba2", "mamba3", "rwkv", "rwkv4", "resnet"]
 )
 def test_states_are_what_the_formula_says(name: str, tmp_path: Path) -> None:
     found = scenario.run(cell(build(name, "language"), tmp_path, lengths=[40, 64, 160]))

@@ -11,6 +11,9 @@ Glossary (ours -> paper): g -> log alpha, the decay; beta -> beta, how much of w
 at k is replaced; q, k, v, S -> q, k, v, S; num_v_heads -> heads, of which as many as num_v_heads /
 num_k_heads share q and k; head_k_dim -> d_k, head_v_dim -> d_v; z -> the gate's branch.
 
+Option: with `negative_eigenvalues` beta is twice a sigmoid, so that the state's component at k may
+change its sign (arXiv:2411.12537, `allow_neg_eigval` of flash-linear-attention).
+
 Chunked form (section 3.3, after arXiv:2406.06484): within a chunk, with s the cumulative sum of g
 and Gamma_ij = exp(s_i - s_j), the values that are written are rows of U - W S, where
 
@@ -168,6 +171,7 @@ class GatedDeltaMixer(ConvMixer):
         head_v_dim: int,
         conv_kernel_size: int,
         chunk_size: int,
+        negative_eigenvalues: bool,
         norm_eps: float,
         kernel: str,
         residual_init: str,
@@ -189,6 +193,7 @@ class GatedDeltaMixer(ConvMixer):
             )
         self.num_k_heads, self.num_v_heads, self.kernel = num_k_heads, num_v_heads, kernel
         self.head_k_dim, self.head_v_dim, self.chunk_size = head_k_dim, head_v_dim, chunk_size
+        self.negative_eigenvalues = negative_eigenvalues
         self.key_dim, self.value_dim = num_k_heads * head_k_dim, num_v_heads * head_v_dim
         self.in_proj_qkvz = Linear(d_model, 2 * self.key_dim + 2 * self.value_dim, bias=False)
         self.in_proj_ba = Linear(d_model, 2 * num_v_heads, bias=False)
@@ -280,7 +285,10 @@ class GatedDeltaMixer(ConvMixer):
             a.to(wide) + self.dt_bias.to(wide), self.kernel
         )
         v = parts[2].unflatten(-1, (self.num_v_heads, -1))
-        return q * self.head_k_dim**-0.5, k, v, g, torch.sigmoid(b.to(wide))
+        beta = torch.sigmoid(b.to(wide))
+        if self.negative_eigenvalues:
+            beta = 2 * beta
+        return q * self.head_k_dim**-0.5, k, v, g, beta
 
     def _out(self, o: Tensor, z: Tensor) -> Tensor:
         """Norm over every head by itself, then the gate: (..., H, V) -> (..., D)."""

@@ -8,6 +8,9 @@ transformers).
 Glossary (ours -> paper): nheads -> H, headdim -> P, d_inner = H P, ngroups -> G (heads that share B
 and C), d_state -> N, chunk_size -> Q, delta -> Δ, A = -exp(A_log) -> A, z -> the gate's branch.
 
+Option: with `negative_eigenvalues` a decay is 2 exp(delta A) - 1, in (-1, 1) instead of (0, 1)
+(arXiv:2411.12537).
+
 Deviations: heads times headdim is free instead of twice the model's width, and no part of the
 width is an MLP (`d_ssm` of the reference). The scan stands in ssd.py, and fused for a CPU in
 models/kernels/ssd.py; `kernel` chooses.
@@ -72,6 +75,7 @@ class Mamba2Mixer(StepMixer):
         ngroups: int,
         d_conv: int,
         chunk_size: int,
+        negative_eigenvalues: bool,
         norm_eps: float,
         kernel: str,
         residual_init: str,
@@ -85,6 +89,7 @@ class Mamba2Mixer(StepMixer):
         check_kernel(kernel)
         self.nheads, self.headdim, self.kernel = nheads, headdim, kernel
         self.d_state, self.ngroups, self.chunk_size = d_state, ngroups, chunk_size
+        self.negative_eigenvalues = negative_eigenvalues
         d_inner = nheads * headdim
         self.d_inner, self.d_shared = d_inner, ngroups * d_state
         self.in_proj = Linear(d_model, 2 * d_inner + 2 * self.d_shared + nheads, bias=False)
@@ -119,14 +124,17 @@ class Mamba2Mixer(StepMixer):
         wide = state.ssm.dtype
         u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
         with without_autocast(x.device):
-            h, y = ssd_step(u, delta, A, B, C, D, state.ssm, self.nheads // self.ngroups)
+            h, y = ssd_step(
+                u, delta, A, B, C, D, state.ssm, self.nheads // self.ngroups,
+                self.negative_eigenvalues,
+            )  # fmt: skip
         return self.out_proj(self.norm(y.flatten(-2).to(x.dtype), z)), MixerState(window, h)
 
     def run_kernel(self, weights: tuple[Any, ...], x: Array, *written: Array) -> None:
         """x (D) in; the window, the scan's state and the output (D) are written."""
         from models.kernels.mamba_step import mamba2_step
 
-        mamba2_step(weights, self.norm.eps, x, *written)
+        mamba2_step(weights, self.norm.eps, self.negative_eigenvalues, x, *written)
 
     def _weights_of_step(self) -> tuple[Any, ...]:
         tensors = (self.in_proj.weight, self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias,
@@ -163,12 +171,13 @@ class Mamba2Mixer(StepMixer):
         """(B, T, E + 2GN), (B, T, H) -> (B, T, H, P) and the last state (B, H, P, N)."""
         wide = scan_dtype(xBC.dtype)
         u, B, C, delta, A, D = self._select(xBC.to(wide), dt.to(wide))
+        negative = self.negative_eigenvalues
         with without_autocast(xBC.device):
             if self.kernel_on(xBC.device, xBC.dtype) == "numba":
                 from models.kernels.ssd import ssd_fused
 
-                return ssd_fused(u, delta, A, B, C, D, state)
-            return ssd_chunked(u, delta, A, B, C, D, state, self.chunk_size)
+                return ssd_fused(u, delta, A, B, C, D, state, negative=negative)
+            return ssd_chunked(u, delta, A, B, C, D, state, self.chunk_size, negative)
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (..., H, P), B and C (..., G, N)."""

@@ -9,6 +9,9 @@ networks of decay, in-context learning rate, value residual and gate; k_k -> xi,
 scale; k_a -> alpha, how far the learning rate scales the replacement key; r_k -> rho, the bonus of
 the present token; ln_x -> the group norm over heads.
 
+Option: with `negative_eigenvalues` the removal's learning rate a becomes (1 + w) a, which gives the
+transitions eigenvalues in [-1, 1] (`TimeMix`); without it none is below -0.455.
+
 Deviations: block 0 has no v0, v1, v2, since it makes the value that the others mix with (a
 checkpoint's are dropped on loading); ranks and the hidden width of the channel mix are free.
 
@@ -85,6 +88,7 @@ class RWKV7(nn.Module):
         rate_rank: int,
         value_rank: int,
         gate_rank: int,
+        negative_eigenvalues: bool,
         chunk: int,
         kernel: str,
     ) -> None:
@@ -107,6 +111,7 @@ class RWKV7(nn.Module):
                     rate_rank=rate_rank,
                     value_rank=value_rank,
                     gate_rank=gate_rank,
+                    negative_eigenvalues=negative_eigenvalues,
                     chunk=chunk,
                     kernel=kernel,
                 ),
@@ -221,6 +226,7 @@ class RWKV7(nn.Module):
             weights_of(
                 dict(block.named_parameters()),
                 eps=self.ln_out.eps, eps_x=LN_X_EPS, log_decay=LOG_DECAY,
+                reach=self._first.att.reach,
             )
             for block in self.blocks
         ]  # fmt: skip
@@ -228,7 +234,7 @@ class RWKV7(nn.Module):
     @torch.no_grad()
     def _pack(self) -> list[PackedBlock]:
         return [
-            pack({name: p.detach() for name, p in block.named_parameters()})
+            pack({name: p.detach() for name, p in block.named_parameters()}, self._first.att.reach)
             for block in self.blocks
         ]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.backbones.elementwise import squared_relu
 from models.backbones.linear import Linear
-from models.backbones.rwkv7_token_shift import token_shift
+from models.backbones.token_shift import token_shift
 
 
 class ChannelMix(nn.Module):

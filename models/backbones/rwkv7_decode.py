@@ -37,9 +37,10 @@ class PackedBlock(NamedTuple):
     ffn_mu: Tensor  # (1, D)
     ffn_key: Tensor  # (F, D), as F.linear wants it
     ffn_value: Tensor  # (F, D)
+    reach: float  # of `TimeMix`
 
 
-def pack(weights: dict[str, Tensor]) -> PackedBlock:
+def pack(weights: dict[str, Tensor], reach: float) -> PackedBlock:
     """Stack one block's weights, by their official names."""
     names = [n for n in "vwag" if f"att.{n}1" in weights]
     first = [weights[f"att.{n}1"] for n in names]
@@ -65,6 +66,7 @@ def pack(weights: dict[str, Tensor]) -> PackedBlock:
         ffn_mu=weights["ffn.x_k"][0],
         ffn_key=weights["ffn.key.weight"],
         ffn_value=weights["ffn.value.weight"].t(),
+        reach=reach,
     )
 
 
@@ -99,6 +101,8 @@ def block_step(
     # S_t = S_{t-1} (diag(w_t) - kappa-hat (kappa-hat a)^T) + v_t k_t^T
     removed = torch.bmm(S.view(B * H, N, N), kk.to(S.dtype)).view(B, H, N, 1)
     written = (kk.view(B, D) * a).view(B, H, 1, N)
+    if p.reach:
+        written = written * (1 + p.reach * w)
     v_heads = v.view(B, H, N, 1)
     S = torch.addcmul(S * w, removed, written.to(S.dtype), value=-1)
     S.addcmul_(v_heads.to(S.dtype), k.view(B, H, 1, N).to(S.dtype))  # (B, H, N, N)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
 from models.backbones.linear import Linear, linear
-from models.backbones.rwkv7_token_shift import token_shift
+from models.backbones.token_shift import token_shift
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 from models.kernels.available import MAX_HEAD, choose_kernel, fallback
 
@@ -28,7 +28,16 @@ def orthogonal(rows: int, columns: int) -> nn.Parameter:
 
 
 class TimeMix(nn.Module):
-    """The recurrent half of a block (paper, section 4.1)."""
+    """The recurrent half of a block (paper, section 4.1).
+
+    A transition is diag(w) - c kappa-hat (a kappa-hat)^T. The paper has c = 1, and shows
+    eigenvalues in (-1, 1) for every c below 1 + u where no w is below u (appendix C, theorem 1).
+    With `negative_eigenvalues` c is 1 + w, channel by channel and step by step: the transition plus
+    one is then (1 - kappa-hat (a kappa-hat)^T) diag(1 + w), which has the eigenvalues of a
+    symmetric matrix between 0 and 2, so that the transition's lie in [-1, 1], as those of
+    arXiv:2411.12537. Where w = 1 it is that paper's 1 - 2 a k k^T. A fixed c = 2 would let states
+    grow where w < 1. `reach` is 1 then, else 0: c = 1 + reach w.
+    """
 
     v0: nn.Parameter
     v1: nn.Parameter
@@ -45,6 +54,7 @@ class TimeMix(nn.Module):
         rate_rank: int,
         value_rank: int,
         gate_rank: int,
+        negative_eigenvalues: bool,
         chunk: int,
         kernel: str,
     ) -> None:
@@ -53,6 +63,7 @@ class TimeMix(nn.Module):
             raise ValueError(f"chunk is {chunk}; allowed are 1 to {MAX_CHUNK}")
         D, N = d_model, head_size
         self.n_heads, self.head_size, self.chunk, self.kernel = D // N, N, chunk, kernel
+        self.negative_eigenvalues, self.reach = negative_eigenvalues, float(negative_eigenvalues)
         # The authors' initial values: decay and mixing run from slow to fast over the channels, and
         # over the N channels of a head (zigzag), steeper in later layers.
         depth = layer / max(n_layers - 1, 1)
@@ -135,6 +146,8 @@ class TimeMix(nn.Module):
         k = torch.addcmul(k, k, (a - 1) * self.k_a.view(1, D)).view(heads)
         v, a, log_w = v.view(heads), a.view(heads), log_w.view(heads)  # (B, T, H, N)
 
+        if self.reach:
+            a = a * (1 + self.reach * torch.exp(log_w))
         o, state = self._recur(r, log_w, k, v, kk, a, state)
         o = self.ln_x(o.to(x.dtype).reshape(B * T, D)).view(heads)
         # p_t = LayerNorm(S r) + (r (rho k)^T) v: what the present token says of itself

@@ -27,6 +27,7 @@ from models.backbones.mamba import MambaMixer
 from models.backbones.mamba2 import Mamba2Mixer
 from models.backbones.mamba3 import Mamba3Mixer, Mamba3State
 from models.backbones.mamba_stack import MixerState
+from models.backbones.options import refuse_departures
 from models.backends.cuda import cuda_problem, function
 
 SCAN = "mamba_ssm.ops.selective_scan_interface"
@@ -208,6 +209,8 @@ class MambaSsm:
         """
         found = False
         for module in model.modules():
+            if isinstance(module, MambaMixer | Mamba2Mixer):
+                refuse_departures(module, "the kernels of mamba_ssm")
             if isinstance(module, MambaMixer):
                 _check_convolution(module.conv1d)
                 if module.d_state > 256:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.backbones.options import refuse_departures
 from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7
 from models.checkpoints.checkpoint import START, Checkpoint, floats, tensors, writable
 from models.objectives.autoregressive import LanguageModel
@@ -56,7 +57,7 @@ def read(path: Path, family: str) -> Checkpoint:
         "gate_rank": rank(0, "g"),
         "value_rank": rank(1, "v") if layers > 1 else 1,
     }
-    ours = {_our_name(name): value for name, value in weights.items()}
+    ours = {our_name(name): value for name, value in weights.items()}
     for unused in ("v0", "v1", "v2"):
         ours.pop(f"backbone.blocks.0.att.{unused}", None)
     return Checkpoint(
@@ -80,7 +81,11 @@ def layers_of(path: Path, names: Iterable[str]) -> int:
 
 def write(model: LanguageModel, path: Path) -> None:
     """Write `model` into a .pth file."""
-    weights = named(model)
+    save(named(model), path)
+
+
+def save(weights: dict[str, Tensor], path: Path) -> None:
+    """Write tensors by name into a file."""
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:  # Python says why a disk takes no more, torch does not
@@ -94,21 +99,28 @@ def named(model: LanguageModel) -> dict[str, Tensor]:
     """
     if not isinstance(model.backbone, RWKV7):
         raise ValueError(f"a .pth of RWKV-7 cannot hold our {type(model.backbone).__name__}")
-    weights: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
-        for mine, official in CHECKPOINT_NAMES.items():
-            if name.startswith(mine):
-                weights[official + name.removeprefix(mine)] = value.clone()
+    refuse_departures(model, "BlinkDL's .pth files")
+    weights = official(model)
     width, rank = model.backbone.d_model, 1
     if "blocks.1.att.v1" in weights:
         rank = weights["blocks.1.att.v1"].shape[1]
     for name, shape in {"v0": (1, 1, width), "v1": (width, rank), "v2": (rank, width)}.items():
         weights.setdefault(f"blocks.0.att.{name}", torch.zeros(shape))
-    weights[START] = model.start.weight.detach().clone()
     return weights
 
 
-def _our_name(name: str) -> str:
+def official(model: LanguageModel) -> dict[str, Tensor]:
+    """Copies of the tensors that `model` has, under BlinkDL's names, and `START`."""
+    weights = {START: model.start.weight.detach().clone()}
+    for name, value in model.state_dict().items():
+        for mine, theirs in CHECKPOINT_NAMES.items():
+            if name.startswith(mine):
+                weights[theirs + name.removeprefix(mine)] = value.clone()
+    return weights
+
+
+def our_name(name: str) -> str:
+    """What we call BlinkDL's tensor of that name."""
     if name == START:
         return name
     for mine in ("embedding.", "lm_head."):

@@ -25,6 +25,7 @@ from transformers import (
 from models.backbones.mamba import Mamba, MambaMixer
 from models.backbones.mamba2 import Mamba2, Mamba2Mixer
 from models.backbones.moe import MoE, SparseMLP
+from models.backbones.options import refuse_departures
 from models.backbones.transformer import Block, Decoder, Transformer
 
 # Types of the library by family of ours.
@@ -46,6 +47,7 @@ def config_of(backbone: nn.Module, *, vocab_size: int) -> PretrainedConfig:
 
     `ValueError` where the library has none.
     """
+    refuse_departures(backbone, "transformers")
     shared = {**NO_SYMBOLS, "vocab_size": vocab_size, "tie_word_embeddings": False}
     if isinstance(backbone, MoE):
         return _of_moe(backbone, shared)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.checkpoints import blinkdl, huggingface, state_spaces
+from models.checkpoints import blinkdl, huggingface, rwkv4, state_spaces
 from models.checkpoints.checkpoint import Checkpoint
 from models.objectives.autoregressive import LanguageModel
 
@@ -11,7 +11,9 @@ FORMATS = ("huggingface", "state_spaces", "blinkdl")
 
 
 class Formats:
-    """The checkpoints of one family of ours: "transformer", "moe", "mamba", "mamba2", "rwkv", "hf".
+    """The checkpoints of one family of ours.
+
+    These are "transformer", "moe", "mamba", "mamba2", "rwkv", "rwkv4" and "hf".
 
     `default` is the family's own format, in which `write` writes.
     """
@@ -20,16 +22,17 @@ class Formats:
         if default not in FORMATS:
             raise ValueError(f"default is {default!r}; allowed are {', '.join(FORMATS)}")
         self.family, self.default = family, default
+        self._pth = rwkv4 if family == "rwkv4" else blinkdl
 
     def read(self, name: str) -> Checkpoint:
         """The checkpoint at a path or of that name on the hub; `ValueError` where there is none."""
         path = located(name)
         if path.is_file():
-            return blinkdl.read(path, self.family)
+            return self._pth.read(path, self.family)
         files = sorted([*path.glob("*.pth")])
         if not (path / "config.json").is_file():
             if len(files) == 1:
-                return blinkdl.read(files[0], self.family)
+                return self._pth.read(files[0], self.family)
             raise ValueError(
                 f"{path} holds no config.json and "
                 + (f"{len(files)} .pth files; name one of them" if files else "no .pth file")
@@ -45,7 +48,7 @@ class Formats:
             raise ValueError(f"form is {form!r}; allowed are {', '.join(FORMATS)}")
         if form == "blinkdl":  # a file
             path = path if path.suffix == ".pth" else path / "rwkv.pth"
-            blinkdl.write(model, path)
+            self._pth.write(model, path)
         else:
             {"huggingface": huggingface, "state_spaces": state_spaces}[form].write(model, path)
         return path

@@ -15,6 +15,7 @@ from torch import Tensor
 from models.backbones.mamba import Mamba, MambaMixer
 from models.backbones.mamba2 import Mamba2, Mamba2Mixer
 from models.backbones.mamba_stack import CHECKPOINT_NAMES
+from models.backbones.options import refuse_departures
 from models.checkpoints.checkpoint import (
     START,
     START_FILE,
@@ -87,6 +88,7 @@ def write(model: LanguageModel, folder: Path) -> None:
     backbone = model.backbone
     if not isinstance(backbone, Mamba | Mamba2):
         raise ValueError(f"mamba_ssm has no class that computes our {type(backbone).__name__}")
+    refuse_departures(backbone, "mamba_ssm")
     mixer = next(iter(backbone.layers)).mixer
     assert isinstance(mixer, MambaMixer | Mamba2Mixer)
     ssm: dict[str, Any] = {"d_conv": mixer.conv1d.width, "d_state": mixer.d_state}

@@ -30,13 +30,17 @@ def convolve(x, taps, bias, window):  # type: ignore[no-untyped-def]
 
 
 @jit
-def mamba_step(weights, x, window, h, out):  # type: ignore[no-untyped-def]
-    """x (D) -> `out` (D); window (K - 1, E) and h (E, N) are written over."""
+def mamba_step(weights, negative, x, window, h, out):  # type: ignore[no-untyped-def]
+    """x (D) -> `out` (D); window (K - 1, E) and h (E, N) are written over.
+
+    Where decays may be `negative` they are 2 exp(delta A) - 1.
+    """
     in_proj, taps, bias, x_proj, dt_proj, dt_bias, A_log, skip, out_proj = weights
     E, N = A_log.shape
     R = dt_proj.shape[1]
     kind = x.dtype.type
     log2e = kind(LOG2E)
+    stretch, shift = (kind(2), kind(1)) if negative else (kind(1), kind(0))
     uz, y = np.empty(2 * E, x.dtype), np.empty(E, x.dtype)
     matvec(in_proj, x, uz)
     u, z = uz[:E], uz[E:]
@@ -52,9 +56,9 @@ def mamba_step(weights, x, window, h, out):  # type: ignore[no-untyped-def]
         delta = softplus(total)
         state, rate, given, read = h[e], A_log[e], delta * u[e], kind(0)
         for n in range(N):
-            decay[n] = exp2(-delta * log2e * exp2(rate[n] * log2e))
+            decay[n] = stretch * exp2(-delta * log2e * exp2(rate[n] * log2e)) - shift
         for n in range(N):
-            # Equations 2a, 2b: h = exp(delta A) h + delta B u, y = C h.
+            # Equations 2a, 2b: h = decay h + delta B u, y = C h.
             value = decay[n] * state[n] + given * B[n]
             state[n] = value
             read += value * C[n]
@@ -63,7 +67,7 @@ def mamba_step(weights, x, window, h, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def mamba2_step(weights, eps, x, window, h, out):  # type: ignore[no-untyped-def]
+def mamba2_step(weights, eps, negative, x, window, h, out):  # type: ignore[no-untyped-def]
     """x (D) -> `out` (D); window (K - 1, E + 2GN) and h (H, P, N) are written over."""
     in_proj, taps, bias, dt_bias, A_log, skip, gain, out_proj = weights
     H, P, N = h.shape
@@ -80,6 +84,8 @@ def mamba2_step(weights, eps, x, window, h, out):  # type: ignore[no-untyped-def
         C = xBC[E + shared + group * N : E + shared + (group + 1) * N]
         delta = softplus(dt[head] + dt_bias[head])
         decay = np.exp(-delta * np.exp(A_log[head]))
+        if negative:
+            decay = decay + (decay - kind(1))
         for p in range(P):
             e = head * P + p
             state, given, read = h[head, p], delta * xBC[e], kind(0)

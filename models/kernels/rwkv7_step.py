@@ -105,7 +105,7 @@ def mix(weights, r, k, v, mixed, v_first, S, out):  # type: ignore[no-untyped-de
     block 0, whose values `v_first` becomes. S (H, N, N) is written over, `out` (D) is the result.
     """
     (w0, w1, w2, a0, a1, a2, v0, v1, v2, g1, g2, k_k, k_a, r_k, gain, bias, eps,
-     log_decay) = weights  # fmt: skip
+     log_decay, reach) = weights  # fmt: skip
     D = r.shape[0]
     H, N = S.shape[0], S.shape[1]
     kind = r.dtype.type
@@ -139,7 +139,7 @@ def mix(weights, r, k, v, mixed, v_first, S, out):  # type: ignore[no-untyped-de
         scale = one / max(np.sqrt(square), tiny)
         for j in range(lo, hi):
             kk[j] *= scale
-            removal[j] = kk[j] * a[j]
+            removal[j] = kk[j] * a[j] * (one + reach * w[j])
         w_, kk_, removal_, key_, r_ = w[lo:hi], kk[lo:hi], removal[lo:hi], key[lo:hi], r[lo:hi]
         mean, square = zero, zero
         for i in range(N):
@@ -189,9 +189,12 @@ def block_kernel(  # type: ignore[no-untyped-def]
 
 
 def weights_of(
-    named: Mapping[str, Tensor], *, eps: float, eps_x: float, log_decay: float
+    named: Mapping[str, Tensor], *, eps: float, eps_x: float, log_decay: float, reach: float
 ) -> Weights:
-    """One block's, by their official names, contiguous as they are kept."""
+    """One block's, by their official names, contiguous as they are kept.
+
+    `reach` is 1 where transitions have eigenvalues of -1 too (`TimeMix`), else 0.
+    """
     kind = named["att.a0"].detach().numpy().dtype.type
 
     def array(name: str) -> Any:
@@ -211,7 +214,14 @@ def weights_of(
     return Weights(
         (*matrices("ln1"), array("ln1.bias"), kind(eps), *shares),
         matrices("att.receptance", "att.key", "att.value", "att.output"),
-        (*parts, *matrices("att.ln_x"), array("att.ln_x.bias"), kind(eps_x), kind(log_decay)),
+        (
+            *parts,
+            *matrices("att.ln_x"),
+            array("att.ln_x.bias"),
+            kind(eps_x),
+            kind(log_decay),
+            kind(reach),
+        ),
         (*matrices("ln2"), array("ln2.bias"), kind(eps), array("ffn.x_k")),
         matrices("ffn.key", "ffn.value"),
     )

@@ -4,7 +4,8 @@ SPAN vectors of channels take 4 states each through a chunk before the next 4 be
 adjoints and their rates stay in registers, and what a step adds to its sums is one load and one
 store for all 4. The backward runs through the chunk and back again with them.
 
-Of Mamba-1 every state decays by exp(delta A) of its own; of Mamba-2 a step has one decay for all.
+Of Mamba-1 every state decays by exp(delta A) of its own, or where decays may be negative by twice
+that less one (arXiv:2411.12537); of Mamba-2 a step has one decay for all.
 
 Shapes: N states, a multiple of STATES; Q steps; R channels. Arrays have one dimension: A2, h, g
 and dA are (N, R), what a step has of every channel is (Q, R), and B and C are (Q, N).
@@ -115,12 +116,13 @@ class _Stream:
 def _advance(
     walk: _Walk, count: Any, now: Sequence[Any], rates: Sequence[Any], delta_or_decay: Any,
     inputs: Any, sums: Any | None, B: Any, C: Any, decays: _Stream | None = None,
-    states: _Stream | None = None,
+    states: _Stream | None = None, negative: bool = False,
 ) -> None:  # fmt: skip
     """h = a h + input B and sum += h C, equations 2a and 2b of arXiv:2312.00752.
 
-    With rates A2 it is a = 2^(delta A2), and `delta_or_decay` (Q, R) has the step sizes; without,
-    it is (Q) and has a itself, which Mamba-2 shares among the states (arXiv:2405.21060).
+    With rates A2 it is a = 2^(delta A2), twice that less one where it may be `negative`, and
+    `delta_or_decay` (Q, R) has the step sizes; without, it is (Q) and has a itself, which Mamba-2
+    shares among the states (arXiv:2405.21060).
     """
     own, build = walk.own, walk.own.builder
     if states is not None:
@@ -135,6 +137,8 @@ def _advance(
         for n, place in enumerate(now):
             v, i = divmod(n, STATES)
             decay = own.exp2(build.fmul(steps[v], rates[n])) if rates else steps[v]
+            if negative:
+                decay = own.fused(own.constant(2.0), decay, own.constant(-1.0))
             value = build.fmul(decay, build.load(place))
             value = own.fused(given[v], Bs[i], own.flushed(value) if rates else value)
             build.store(value, place)
@@ -152,6 +156,7 @@ def _retreat(
     walk: _Walk, count: Any, later: Sequence[Any], rates: Sequence[Any], drates: Sequence[Any],
     delta_or_decay: Any, inputs: Any, douts: Any, dinputs: Any, ddecays: Any,
     B: Any, C: Any, dB: Any, dC: Any, decays: _Stream | None, states: _Stream,
+    negative: bool = False,
 ) -> None:  # fmt: skip
     """The adjoint of `_advance`: g_t = C_t dout_t + a_{t+1} g_{t+1}; what it gives is added."""
     own, build = walk.own, walk.own.builder
@@ -172,9 +177,11 @@ def _retreat(
             to_B[i] = own.added(value, given[v], to_B[i])
             dinput[v] = own.fused(value, Bs[i], dinput[v])
             if rates and decays is not None:
-                # With a = exp2(delta A2) both of these have a times a's gradient as a factor.
-                value = own.flushed(build.fmul(value, own.load(decays.at(k), n)))
-                build.store(value, place)
+                # With a = exp2(delta A2) both of these have a times a's gradient as a factor, and
+                # a + 1 in its place with a = 2 exp2(delta A2) - 1.
+                through = own.flushed(build.fmul(value, own.load(decays.at(k), n)))
+                build.store(through, place)
+                value = build.fadd(through, value) if negative else through
                 value = build.fmul(value, own.load(before, n))
                 ddecay[v] = own.fused(value, rates[n], ddecay[v])
                 build.store(own.fused(value, steps[v], build.load(drates[n])), drates[n])
@@ -204,8 +211,12 @@ def _call(emit: Any, arrays: int, channels: int, size: int) -> Any:
     return generate
 
 
-def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
+def own_decays(
+    chunk: int, channels: int, size: int = BYTES, *, negative: bool = False
+) -> tuple[Any, Any]:
     """Mamba-1's chunk of up to `chunk` steps of `channels` channels, forward and backward.
+
+    Decays are exp(delta A), or where they may be `negative` 2 exp(delta A) - 1.
 
     Inputs are finite or NaN: an infinite one makes NaN of the states that N is padded with.
 
@@ -214,9 +225,11 @@ def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
     and adds to dA, `dinputs`, `ddecays` (summed over states, times A2), dB and dC.
     """
 
-    def advance(walk: _Walk, count: Any, A2: Any, h: Any, *given: Any) -> None:
-        now = walk.registers(walk.states(h))
-        _advance(walk, count, now, walk.loaded(walk.states(A2)), *given)
+    def advance(
+        walk: _Walk, count: Any, A2: Any, h: Any, delta: Any, inputs: Any, sums: Any, B: Any, C: Any
+    ) -> None:
+        now, rates = walk.registers(walk.states(h)), walk.loaded(walk.states(A2))
+        _advance(walk, count, now, rates, delta, inputs, sums, B, C, negative=negative)
         walk.write_back(now, walk.states(h))
 
     def retreat(
@@ -225,11 +238,11 @@ def own_decays(chunk: int, channels: int, size: int = BYTES) -> tuple[Any, Any]:
     ) -> None:  # fmt: skip
         kept = _Stream(walk.own, chunk), _Stream(walk.own, chunk + 1)
         rates, now = walk.loaded(walk.states(A2)), walk.registers(walk.states(h))
-        _advance(walk, count, now, rates, delta, inputs, sums, B, C, *kept)
+        _advance(walk, count, now, rates, delta, inputs, sums, B, C, *kept, negative)
         later, drates = walk.registers(walk.states(g)), walk.registers(walk.states(dA))
         _retreat(
             walk, count, later, rates, drates, delta, inputs, douts, dinputs, ddecays,
-            B, C, dB, dC, *kept,
+            B, C, dB, dC, *kept, negative,
         )  # fmt: skip
         walk.write_back(later, walk.states(g))
         walk.write_back(drates, walk.states(dA))

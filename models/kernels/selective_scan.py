@@ -24,6 +24,7 @@ from models.kernels.scan_tile import STATES, own_decays
 CHUNK = 32
 BLOCK = 128  # channels of one work item: rows of 512 bytes
 scan_forward, scan_backward = own_decays(CHUNK, BLOCK)
+signed_forward, signed_backward = own_decays(CHUNK, BLOCK, negative=True)
 
 
 @jit
@@ -40,7 +41,7 @@ def load_chunk(u, delta, D, deltas, us, sums, inputs):  # type: ignore[no-untype
 
 @jit
 def block_forward(  # type: ignore[no-untyped-def]
-    u, delta, A2, B, C, D, z, h, bounds, y, b, lo, hi
+    u, delta, A2, B, C, D, z, h, bounds, y, negative, b, lo, hi
 ):
     """Channels lo..hi of item b. `h` (B, N, E) is the first state and becomes the last."""
     length, N = u.shape[1], A2.shape[0]
@@ -61,7 +62,10 @@ def block_forward(  # type: ignore[no-untyped-def]
         )
         lay_out(B[b, first:stop], Bs, M)
         lay_out(C[b, first:stop], Cs, M)
-        scan_forward(rates, state, deltas, inputs, sums, Bs, Cs, stop - first, M)
+        if negative:
+            signed_forward(rates, state, deltas, inputs, sums, Bs, Cs, stop - first, M)
+        else:
+            scan_forward(rates, state, deltas, inputs, sums, Bs, Cs, stop - first, M)
         for t in range(first, stop):
             zt, yt, sum_ = z[b, t, lo:hi], y[b, t, lo:hi], sums[(t - first) * BLOCK :]
             for e in range(hi - lo):
@@ -70,18 +74,23 @@ def block_forward(  # type: ignore[no-untyped-def]
 
 
 @jit(parallel=True)
-def forward(u, delta, A2, B, C, D, z, h, bounds, y, blocks):  # type: ignore[no-untyped-def]
+def forward(  # type: ignore[no-untyped-def]
+    u, delta, A2, B, C, D, z, h, bounds, y, blocks, negative
+):
     """Every item and block of channels (S, 2)."""
     count = blocks.shape[0]
     for item in numba.prange(u.shape[0] * count):
         b, s = item // count, item % count
-        block_forward(u, delta, A2, B, C, D, z, h, bounds, y, b, blocks[s, 0], blocks[s, 1])
+        block_forward(
+            u, delta, A2, B, C, D, z, h, bounds, y, negative, b, blocks[s, 0], blocks[s, 1]
+        )
 
 
 @jit
 def block_backward(  # type: ignore[no-untyped-def]
-    u, delta, A2, B, C, D, z, bounds, dy, g, du, ddelta, dA, dB, dC, dD, dz, b, s, lo, hi
-):
+    u, delta, A2, B, C, D, z, bounds, dy, g, du, ddelta, dA, dB, dC, dD, dz, negative,
+    b, s, lo, hi,
+):  # fmt: skip
     """Adjoint of `block_forward`; `g` (B, N, E) is that of the last state, then of the first."""
     length, N = u.shape[1], A2.shape[0]
     one, zero, log2e = u.dtype.type(1), u.dtype.type(0), u.dtype.type(LOG2E)
@@ -116,10 +125,16 @@ def block_backward(  # type: ignore[no-untyped-def]
         dinputs[:] = zero
         ddecays[:] = zero
         dBs[: 2 * CHUNK * M] = zero  # and dCs
-        scan_backward(
-            rates, state, adjoint, drates, deltas, inputs, sums, douts, dinputs, ddecays,
-            Bs, Cs, dBs, dCs, stop - first, M,
-        )  # fmt: skip
+        if negative:
+            signed_backward(
+                rates, state, adjoint, drates, deltas, inputs, sums, douts, dinputs, ddecays,
+                Bs, Cs, dBs, dCs, stop - first, M,
+            )  # fmt: skip
+        else:
+            scan_backward(
+                rates, state, adjoint, drates, deltas, inputs, sums, douts, dinputs, ddecays,
+                Bs, Cs, dBs, dCs, stop - first, M,
+            )  # fmt: skip
         for t in range(first, stop):
             zt, dyt, at = z[b, t, lo:hi], dy[b, t, lo:hi], (t - first) * BLOCK
             dut, ddt, dzt = du[b, t, lo:hi], ddelta[b, t, lo:hi], dz[b, t, lo:hi]
@@ -140,14 +155,14 @@ def block_backward(  # type: ignore[no-untyped-def]
 
 @jit(parallel=True)
 def backward(  # type: ignore[no-untyped-def]
-    u, delta, A2, B, C, D, z, bounds, dy, g, du, ddelta, dA, dB, dC, dD, dz, blocks
+    u, delta, A2, B, C, D, z, bounds, dy, g, du, ddelta, dA, dB, dC, dD, dz, blocks, negative
 ):
     """Every item and block of channels (S, 2)."""
     count = blocks.shape[0]
     for item in numba.prange(u.shape[0] * count):
         b, s = item // count, item % count
         block_backward(
-            u, delta, A2, B, C, D, z, bounds, dy, g, du, ddelta, dA, dB, dC, dD, dz,
+            u, delta, A2, B, C, D, z, bounds, dy, g, du, ddelta, dA, dB, dC, dD, dz, negative,
             b, s, blocks[s, 0], blocks[s, 1],
         )  # fmt: skip
 
@@ -155,11 +170,11 @@ def backward(  # type: ignore[no-untyped-def]
 library = torch.library.Library("archbench", "FRAGMENT")
 library.define(
     "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D, Tensor z,"
-    " Tensor? state, bool save) -> (Tensor, Tensor, Tensor)"
+    " Tensor? state, bool negative, bool save) -> (Tensor, Tensor, Tensor)"
 )
 library.define(
     "selective_scan_backward(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D,"
-    " Tensor z, Tensor bounds, Tensor dy, Tensor dlast)"
+    " Tensor z, Tensor bounds, Tensor dy, Tensor dlast, bool negative)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -173,21 +188,21 @@ def _bounds(u: Tensor, states: int, save: bool) -> Tensor:
 @torch.library.impl(library, "selective_scan", "CPU")
 def _selective_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
-    state: Tensor | None, save: bool,
+    state: Tensor | None, negative: bool, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     batch, _, channels = u.shape
     states = A.shape[1]
     inputs = tuple(x.contiguous() for x in (u, delta, A.T * LOG2E, B, C, D, z))
     h = u.new_zeros(batch, states, channels) if state is None else channels_last(state)
     y, bounds = torch.empty_like(inputs[0]), _bounds(u, states, save)
-    run(forward, *inputs, h, bounds, y, blocks_of(channels, BLOCK))
+    run(forward, *inputs, h, bounds, y, blocks_of(channels, BLOCK), numbers=(negative,))
     return y, h.transpose(1, 2).contiguous(), bounds  # (B, T, E), (B, E, N), (B, K, N, E)
 
 
 @torch.library.register_fake("archbench::selective_scan", lib=library)
 def _selective_scan_fake(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
-    state: Tensor | None, save: bool,
+    state: Tensor | None, negative: bool, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     states = A.shape[1]
     last = u.new_empty(u.shape[0], u.shape[2], states)
@@ -197,7 +212,7 @@ def _selective_scan_fake(
 @torch.library.impl(library, "selective_scan_backward", "CPU")
 def _selective_scan_backward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
-    bounds: Tensor, dy: Tensor, dlast: Tensor,
+    bounds: Tensor, dy: Tensor, dlast: Tensor, negative: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     batch, length, channels = u.shape
     states = A.shape[1]
@@ -208,7 +223,7 @@ def _selective_scan_backward(
     dA = u.new_empty(batch, states, channels)
     dD = u.new_empty(batch, channels)
     dB, dC = (u.new_empty(len(blocks), batch, length, states) for _ in range(2))  # (S, B, T, N)
-    run(backward, *inputs, g, du, ddelta, dA, dB, dC, dD, dz, blocks)
+    run(backward, *inputs, g, du, ddelta, dA, dB, dC, dD, dz, blocks, numbers=(negative,))
     dstate = g.transpose(1, 2).contiguous()  # (B, E, N)
     dA = dA.sum(0).T.contiguous()  # (E, N)
     return du, ddelta, dA, dB.sum(0), dC.sum(0), dD.sum(0), dz, dstate
@@ -217,12 +232,12 @@ def _selective_scan_backward(
 @torch.library.register_fake("archbench::selective_scan_backward", lib=library)
 def _selective_scan_backward_fake(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor,
-    bounds: Tensor, dy: Tensor, dlast: Tensor,
+    bounds: Tensor, dy: Tensor, dlast: Tensor, negative: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     return tuple(x.new_empty(x.shape) for x in (u, delta, A, B, C, D, z, dlast))
 
 
-differentiate(library, "selective_scan")
+differentiate(library, "selective_scan", options=1)
 
 
 def selective_scan_fused(
@@ -234,9 +249,11 @@ def selective_scan_fused(
     D: Tensor,
     z: Tensor,
     state: Tensor | None,
+    negative: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """As `selective_scan_reference`, on fp32 or fp64 CPU tensors."""
-    return recur(torch.ops.archbench.selective_scan.default, (u, delta, A, B, C, D, z), state)
+    operator = torch.ops.archbench.selective_scan.default
+    return recur(operator, (u, delta, A, B, C, D, z), state, negative)
 
 
 def warm() -> None:

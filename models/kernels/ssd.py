@@ -28,10 +28,16 @@ scan_forward, scan_backward = one_decay(CHUNK, WIDTH)
 
 
 @jit
-def load_chunk(x, steps, delta, A, decay, inputs):  # type: ignore[no-untyped-def]
-    """Of a chunk and a block of a head's channels: exp(delta A) and step x."""
+def load_chunk(x, steps, delta, A, decay, inputs, negative):  # type: ignore[no-untyped-def]
+    """Of a chunk and a block of a head's channels: the decay and step x.
+
+    A decay is exp(delta A), or where it may be `negative` 2 exp(delta A) - 1 (arXiv:2411.12537).
+    """
+    one = x.dtype.type(1)
     for k in range(x.shape[0]):
         decay[k] = np.exp(delta[k] * A)
+        if negative:
+            decay[k] = decay[k] + (decay[k] - one)
         for p in range(x.shape[1]):
             inputs[k * WIDTH + p] = steps[k] * x[k, p]
 
@@ -49,7 +55,7 @@ def flush(state):  # type: ignore[no-untyped-def]
 
 @jit
 def item_forward(  # type: ignore[no-untyped-def]
-    x, steps, delta, A, B, C, D, h, bounds, y, b, head, lo, hi
+    x, steps, delta, A, B, C, D, h, bounds, y, negative, b, head, lo, hi
 ):
     """Channels lo..hi of a head of item b. `h` is the first state and becomes the last."""
     length, N = x.shape[1], B.shape[3]
@@ -67,8 +73,9 @@ def item_forward(  # type: ignore[no-untyped-def]
             gather(state, WIDTH, bounds[b, head, first // CHUNK, :, lo:hi])
         own = x[b, first:stop, head, lo:hi]
         load_chunk(
-            own, steps[b, first:stop, head], delta[b, first:stop, head], A[head], decay, inputs
-        )
+            own, steps[b, first:stop, head], delta[b, first:stop, head], A[head], decay, inputs,
+            negative,
+        )  # fmt: skip
         lay_out(own * D[head], sums, WIDTH)
         lay_out(B[b, first:stop, group], Bs, M)
         lay_out(C[b, first:stop, group], Cs, M)
@@ -78,19 +85,21 @@ def item_forward(  # type: ignore[no-untyped-def]
 
 
 @jit(parallel=True)
-def forward(x, steps, delta, A, B, C, D, h, bounds, y, blocks):  # type: ignore[no-untyped-def]
+def forward(  # type: ignore[no-untyped-def]
+    x, steps, delta, A, B, C, D, h, bounds, y, blocks, negative
+):
     """Every item, head and block of channels (S, 2)."""
     count = blocks.shape[0]
     items = x.shape[2] * count
     for item in numba.prange(x.shape[0] * items):
         b, q = item // items, item % items
         lo, hi = blocks[q % count, 0], blocks[q % count, 1]
-        item_forward(x, steps, delta, A, B, C, D, h, bounds, y, b, q // count, lo, hi)
+        item_forward(x, steps, delta, A, B, C, D, h, bounds, y, negative, b, q // count, lo, hi)
 
 
 @jit
 def item_backward(  # type: ignore[no-untyped-def]
-    x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD,
+    x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD, negative,
     b, q, head, lo, hi,
 ):  # fmt: skip
     """Adjoint of `item_forward`; `g` is dL/d(last state) and becomes dL/d(first state).
@@ -99,7 +108,7 @@ def item_backward(  # type: ignore[no-untyped-def]
     """
     length, N, width = x.shape[1], B.shape[3], hi - lo
     group = head // (x.shape[2] // B.shape[2])
-    zero = x.dtype.type(0)
+    zero, one = x.dtype.type(0), x.dtype.type(1)
     sum_A, sum_D = zero, zero
     M, size = round_up(N, STATES), CHUNK * WIDTH
     space = np.zeros(2 * M * WIDTH + 4 * size + 4 * CHUNK * M, x.dtype)
@@ -117,8 +126,9 @@ def item_backward(  # type: ignore[no-untyped-def]
         lay_out(bounds[b, head, chunk, :, lo:hi], state, WIDTH)
         own, own_dy = x[b, first:stop, head, lo:hi], dy[b, first:stop, head, lo:hi]
         load_chunk(
-            own, steps[b, first:stop, head], delta[b, first:stop, head], A[head], decay, inputs
-        )
+            own, steps[b, first:stop, head], delta[b, first:stop, head], A[head], decay, inputs,
+            negative,
+        )  # fmt: skip
         lay_out(B[b, first:stop, group], Bs, M)
         lay_out(C[b, first:stop, group], Cs, M)
         lay_out(own_dy, douts, WIDTH)
@@ -139,8 +149,11 @@ def item_backward(  # type: ignore[no-untyped-def]
                 direct += own[k, p] * own_dy[k, p]
                 dxt[p] = dinput[p] * step + D[head] * own_dy[k, p]
             dsteps[b, t, q] = dstep
-            ddelta[b, t, q] = ddecay * decay[k] * A[head]
-            sum_A += ddecay * decay[k] * delta[b, t, head]
+            slope = decay[k]  # of the decay, by delta A
+            if negative:
+                slope += one
+            ddelta[b, t, q] = ddecay * slope * A[head]
+            sum_A += ddecay * slope * delta[b, t, head]
             sum_D += direct
         gather(dBs, M, dB[b, first:stop, q])
         gather(dCs, M, dC[b, first:stop, q])
@@ -150,8 +163,9 @@ def item_backward(  # type: ignore[no-untyped-def]
 
 @jit(parallel=True)
 def backward(  # type: ignore[no-untyped-def]
-    x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD, blocks
-):
+    x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD, blocks,
+    negative,
+):  # fmt: skip
     """Every item, head and block of channels (S, 2)."""
     count = blocks.shape[0]
     items = x.shape[2] * count
@@ -159,18 +173,18 @@ def backward(  # type: ignore[no-untyped-def]
         b, q = item // items, item % items
         item_backward(
             x, steps, delta, A, B, C, D, bounds, dy, g, dx, dsteps, ddelta, dA, dB, dC, dD,
-            b, q, q // count, blocks[q % count, 0], blocks[q % count, 1],
+            negative, b, q, q // count, blocks[q % count, 0], blocks[q % count, 1],
         )  # fmt: skip
 
 
 library = torch.library.Library("archbench", "FRAGMENT")
 library.define(
     "ssd(Tensor x, Tensor steps, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D,"
-    " Tensor? state, bool save) -> (Tensor, Tensor, Tensor)"
+    " Tensor? state, bool negative, bool save) -> (Tensor, Tensor, Tensor)"
 )
 library.define(
     "ssd_backward(Tensor x, Tensor steps, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor D,"
-    " Tensor bounds, Tensor dy, Tensor dlast)"
+    " Tensor bounds, Tensor dy, Tensor dlast, bool negative)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -184,21 +198,21 @@ def _bounds(x: Tensor, states: int, save: bool) -> Tensor:
 @torch.library.impl(library, "ssd", "CPU")
 def _ssd(
     x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    state: Tensor | None, save: bool,
+    state: Tensor | None, negative: bool, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     batch, _, heads, width = x.shape
     states = B.shape[3]
     inputs = [t.contiguous() for t in (x, steps, delta, A, B, C, D)]
     h = x.new_zeros(batch, heads, states, width) if state is None else channels_last(state)
     y, bounds = torch.empty_like(inputs[0]), _bounds(x, states, save)
-    run(forward, *inputs, h, bounds, y, blocks_of(width, WIDTH))
+    run(forward, *inputs, h, bounds, y, blocks_of(width, WIDTH), numbers=(negative,))
     return y, h.transpose(2, 3).contiguous(), bounds  # (B, T, H, P), (B, H, P, N)
 
 
 @torch.library.register_fake("archbench::ssd", lib=library)
 def _ssd_fake(
     x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    state: Tensor | None, save: bool,
+    state: Tensor | None, negative: bool, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     last = x.new_empty(x.shape[0], *x.shape[2:], B.shape[3])
     return x.new_empty(x.shape), last, _bounds(x, B.shape[3], save)
@@ -207,7 +221,7 @@ def _ssd_fake(
 @torch.library.impl(library, "ssd_backward", "CPU")
 def _ssd_backward(
     x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    bounds: Tensor, dy: Tensor, dlast: Tensor,
+    bounds: Tensor, dy: Tensor, dlast: Tensor, negative: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     batch, length, heads, width = x.shape
     groups, states = B.shape[2:]
@@ -218,7 +232,7 @@ def _ssd_backward(
     dsteps, ddelta = (x.new_empty(batch, length, items) for _ in range(2))
     dA, dD = x.new_empty(batch, items), x.new_empty(batch, items)
     dB, dC = (x.new_empty(batch, length, items, states) for _ in range(2))
-    run(backward, *inputs, g, dx, dsteps, ddelta, dA, dB, dC, dD, blocks)
+    run(backward, *inputs, g, dx, dsteps, ddelta, dA, dB, dC, dD, blocks, numbers=(negative,))
     dB, dC = (t.unflatten(2, (groups, -1)).sum(3) for t in (dB, dC))  # (B, T, G, N)
     dsteps, ddelta = (t.unflatten(2, (heads, -1)).sum(3) for t in (dsteps, ddelta))  # (B, T, H)
     dA, dD = (t.unflatten(1, (heads, -1)).sum((0, 2)) for t in (dA, dD))  # (H)
@@ -228,24 +242,25 @@ def _ssd_backward(
 @torch.library.register_fake("archbench::ssd_backward", lib=library)
 def _ssd_backward_fake(
     x: Tensor, steps: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor,
-    bounds: Tensor, dy: Tensor, dlast: Tensor,
+    bounds: Tensor, dy: Tensor, dlast: Tensor, negative: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     return tuple(t.new_empty(t.shape) for t in (x, steps, delta, A, B, C, D, dlast))
 
 
-differentiate(library, "ssd")
+differentiate(library, "ssd", options=1)
 
 
 def ssd_fused(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None,
-    steps: Tensor | None = None,
+    steps: Tensor | None = None, negative: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `ssd_reference`, on fp32 or fp64 CPU tensors.
 
     With `steps` (B, T, H) these multiply x instead of delta, which then is the decay's alone.
     """
     steps = delta if steps is None else steps
-    return recur(torch.ops.archbench.ssd.default, (x, steps, delta, A, B, C, D), state)
+    operator = torch.ops.archbench.ssd.default
+    return recur(operator, (x, steps, delta, A, B, C, D), state, negative)
 
 
 def warm() -> None:

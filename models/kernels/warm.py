@@ -19,6 +19,7 @@ from models.kernels.available import numba_problem
 
 MODULES = (
     "wkv7",
+    "wkv4",
     "selective_scan",
     "ssd",
     "causal_attention",
@@ -41,10 +42,10 @@ def mambas() -> list[nn.Module]:
 
     shared: dict[str, Any] = {
         "d_model": 4, "n_layers": 1, "d_state": 2, "d_conv": 2, "norm_eps": 1e-5,
-        "kernel": "numba", "residual_init": "zero",
+        "negative_eigenvalues": False, "kernel": "numba", "residual_init": "zero",
     }  # fmt: skip
     return [
-        Mamba(**shared, d_inner=4, dt_rank=1),
+        Mamba(**shared, d_inner=4, dt_rank=1, selective=True),
         Mamba2(**shared, nheads=2, headdim=2, ngroups=1, chunk_size=2),
     ]
 
@@ -54,7 +55,8 @@ def rwkv7() -> list[nn.Module]:
     from models.backbones.rwkv7 import RWKV7
 
     model = RWKV7(d_model=4, n_layers=2, head_size=2, d_ff=4, decay_rank=1, rate_rank=1,
-                  value_rank=1, gate_rank=1, chunk=1, kernel="numba")  # fmt: skip
+                  value_rank=1, gate_rank=1, negative_eigenvalues=False, chunk=1,
+                  kernel="numba")  # fmt: skip
     return [model]
 
 

@@ -112,7 +112,8 @@ def test_counter_and_formula_are_settled(
 TOLERANCE = 0.01
 # The share of the formula that the counter does not see: what is elementwise, the scans of Mamba
 # and the recurrence of RWKV, which fused kernels compute.
-ELEMENTWISE = {"mamba": 0.17, "mamba2": 0.23, "mamba3": 0.22, "rwkv": 0.15, "hybrid": 0.16}
+ELEMENTWISE = {"mamba": 0.17, "mamba2": 0.23, "mamba3": 0.22, "rwkv": 0.15, "rwkv4": 0.01,
+               "hybrid": 0.16}  # fmt: skip
 
 
 def agree(name: str, counted: int, stated: int) -> bool:

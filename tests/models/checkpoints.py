@@ -113,7 +113,8 @@ def greedy(model: LanguageModel, prompt: Tensor, count: int) -> Tensor:
 def rwkv(folder: Path, layers: int = 2) -> tuple[LanguageModel, Path]:
     torch.manual_seed(0)
     backbone = RWKV7(d_model=32, n_layers=layers, head_size=16, d_ff=80, decay_rank=4, rate_rank=5,
-                     value_rank=3, gate_rank=6, chunk=16, kernel="auto")  # fmt: skip
+                     value_rank=3, gate_rank=6, negative_eigenvalues=False, chunk=16,
+                     kernel="auto")  # fmt: skip
     model = LanguageModel(backbone=backbone, vocab_size=VOCAB, init="backbone").eval()
     scattered(model)
     formats("rwkv").write(model, folder / "rwkv.pth")
@@ -134,7 +135,8 @@ def llama(folder: Path, **changes: Any) -> Path:
 
 def small_mamba(layers: int = 2) -> LanguageModel:
     backbone = Mamba(d_model=32, n_layers=layers, d_state=8, d_conv=4, norm_eps=1e-5, d_inner=64,
-                     dt_rank=2, kernel="auto", residual_init="scaled")  # fmt: skip
+                     dt_rank=2, selective=True, negative_eigenvalues=False, kernel="auto",
+                     residual_init="scaled")  # fmt: skip
     return LanguageModel(backbone=backbone, vocab_size=VOCAB, init="backbone")
 
 

@@ -84,6 +84,27 @@ def conv_reference(*inputs: Tensor) -> tuple[Tensor, Tensor]:
     return causal_conv_reference(*inputs), inputs[0]
 
 
+def wkv4_inputs(length: int, channels: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """k, v, w, u and state for two items, the state as if something had been seen."""
+    g = torch.Generator().manual_seed(length)
+    normal = partial(torch.randn, generator=g, dtype=dtype)
+    state = normal(2, 3, channels)
+    state[:, 1] = 1 + state[:, 1].abs()
+    return [
+        3 * normal(2, length, channels),
+        normal(2, length, channels),
+        -torch.exp(2 * normal(channels) - 1),
+        normal(channels),
+        state,
+    ]
+
+
+def wkv4() -> Form:
+    from models.kernels.wkv4 import wkv4_fused
+
+    return wkv4_fused
+
+
 def scan() -> Form:
     from models.kernels.selective_scan import selective_scan_fused
 

@@ -17,23 +17,29 @@ from models.backbones.transformer import Transformer
 Build = Callable[..., nn.Module]
 
 
-def rwkv(kernel: str, heads: int = 3, width: int = 5, scale: int = 1, **_: Any) -> nn.Module:
+def rwkv(
+    kernel: str, heads: int = 3, width: int = 5, scale: int = 1, negative: bool = False, **_: Any
+) -> nn.Module:
     return RWKV7(d_model=heads * width, n_layers=3, head_size=width, d_ff=7 * scale, decay_rank=3,
-                 rate_rank=5, value_rank=1, gate_rank=6, chunk=8, kernel=kernel)  # fmt: skip
+                 rate_rank=5, value_rank=1, gate_rank=6, negative_eigenvalues=negative, chunk=8,
+                 kernel=kernel)  # fmt: skip
 
 
-def mamba(kernel: str, heads: int = 3, width: int = 5, scale: int = 1, **_: Any) -> nn.Module:
+def mamba(
+    kernel: str, heads: int = 3, width: int = 5, scale: int = 1, negative: bool = False, **_: Any
+) -> nn.Module:
     return Mamba(d_model=9 * scale, n_layers=2, d_inner=heads * width, d_state=width,
-                 d_conv=2 + heads, dt_rank=None, norm_eps=1e-5, kernel=kernel,
-                 residual_init="scaled")  # fmt: skip
+                 d_conv=2 + heads, dt_rank=None, selective=True, negative_eigenvalues=negative,
+                 norm_eps=1e-5, kernel=kernel, residual_init="scaled")  # fmt: skip
 
 
 def mamba2(
-    kernel: str, heads: int = 3, width: int = 5, groups: int = 1, scale: int = 1
-) -> nn.Module:
+    kernel: str, heads: int = 3, width: int = 5, groups: int = 1, scale: int = 1,
+    negative: bool = False,
+) -> nn.Module:  # fmt: skip
     return Mamba2(d_model=9 * scale, n_layers=2, nheads=heads * groups, headdim=width, d_state=7,
-                  ngroups=groups, d_conv=3, chunk_size=8, norm_eps=1e-5, kernel=kernel,
-                  residual_init="scaled")  # fmt: skip
+                  ngroups=groups, d_conv=3, chunk_size=8, negative_eigenvalues=negative,
+                  norm_eps=1e-5, kernel=kernel, residual_init="scaled")  # fmt: skip
 
 
 def decoder(
@@ -64,7 +70,14 @@ def hybrid(
     """Of attention and Mamba-1."""
     attention = {"n_heads": heads * groups, "n_kv_heads": groups, "qk_norm": False,
                  "rope_theta": 1e4, "kernel": "eager" if kernel == "torch" else "sdpa"}  # fmt: skip
-    mamba = {"expand": 2, "d_state": 4, "d_conv": 3, "kernel": kernel}
+    mamba = {
+        "expand": 2,
+        "d_state": 4,
+        "d_conv": 3,
+        "selective": True,
+        "negative_eigenvalues": False,
+        "kernel": kernel,
+    }
     return Hybrid(pattern=["attention", "mamba"], d_model=2 * width * heads * groups, n_layers=2,
                   d_ff=11 * scale, mlp="swiglu", attention=attention, mamba=mamba, mamba2={},
                   mamba3={}, rwkv={}, gated_delta={}, norm_eps=1e-6)  # fmt: skip
@@ -75,12 +88,18 @@ FAMILIES: dict[str, Build] = {
     "squared": partial(decoder, mlp="relu2"), "unshared": partial(mixture, d_shared=0),
     "hybrid": hybrid,
 }  # fmt: skip
+# With eigenvalues in [-1, 1].
+SIGNED: dict[str, Build] = {
+    f"signed {build.__name__}": partial(build, negative=True) for build in (rwkv, mamba, mamba2)
+}
 
 
 def pair(family: str, dtype: torch.dtype = torch.float32, **sizes: int) -> list[nn.Module]:
     """The fused model and torch's with the same weights, none of them special."""
     torch.manual_seed(0)
-    fused, plain = (FAMILIES[family](k, **sizes).to(dtype).eval() for k in ("auto", "torch"))
+    fused, plain = (
+        (FAMILIES | SIGNED)[family](k, **sizes).to(dtype).eval() for k in ("auto", "torch")
+    )
     with torch.no_grad():
         for parameter in fused.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

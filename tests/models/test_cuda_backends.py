@@ -144,6 +144,14 @@ def test_a_state_is_carried_without_loss(libraries: Counter[str], dtype: torch.d
     [
         ("mamba_ssm", "rwkv", {}, "it computes mamba, mamba2 and mamba3"),
         ("mamba_ssm", "mamba", {"d_state": 300}, "d_state is 300; its scan holds at most 256"),
+        (
+            "mamba_ssm",
+            "mamba",
+            {"negative_eigenvalues": True},
+            "negative_eigenvalues=true is unknown to the kernels of mamba_ssm",
+        ),
+        ("mamba_ssm", "mamba", {"selective": False}, "selective=false is unknown"),
+        ("mamba_ssm", "mamba2", {"negative_eigenvalues": True}, "negative_eigenvalues=true is"),
         ("mamba_ssm", "mamba", {"d_conv": 5}, "d_conv is 5; causal-conv1d holds at most 4"),
         ("mamba_ssm", "mamba3", {"headdim": 37}, r"headdim is 37; .*model.backbone.headdim=64"),
         ("mamba_ssm", "mamba3", {"headdim": 32, "mimo_rank": 2}, "mimo_rank is 2"),

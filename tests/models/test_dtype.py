@@ -41,7 +41,7 @@ def test_training_steps(name: str, kind: str) -> None:
 
 
 @needs_numba
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba3", "rwkv"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "mamba3", "rwkv", "rwkv4"])
 def test_recurrences_in_torch_keep_their_precision_under_autocast(name: str) -> None:
     """Where no fused kernel runs, as on a GPU, they differ from it by less than bfloat16 costs."""
 

@@ -121,6 +121,7 @@ def small(kernel: str = "torch", **changes: Any) -> GatedDeltaMixer:
         "head_v_dim": 6,
         "conv_kernel_size": 4,
         "chunk_size": 8,
+        "negative_eigenvalues": False,
         "norm_eps": 1e-6,
         "kernel": kernel,
         "residual_init": "scaled",

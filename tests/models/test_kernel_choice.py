@@ -14,20 +14,25 @@ from models.backbones.gated_delta import GatedDeltaMixer
 from models.backbones.mamba import Mamba
 from models.backbones.mamba2 import Mamba2
 from models.backbones.mamba3 import Mamba3
+from models.backbones.rwkv4 import RWKV4
 from models.backbones.rwkv7 import RWKV7
 from models.kernels import warm
 from models.kernels.available import MAX_HEAD, numba_problem
 from tests.models.kernels import needs_numba
 
 MAMBA = {"d_model": 16, "n_layers": 2, "d_inner": 24, "d_conv": 4, "dt_rank": None,
-         "norm_eps": 1e-5, "residual_init": "scaled"}  # fmt: skip
+         "selective": True, "negative_eigenvalues": False, "norm_eps": 1e-5,
+         "residual_init": "scaled"}  # fmt: skip
 MAMBA2 = {"d_model": 16, "n_layers": 2, "nheads": 4, "headdim": 6, "d_state": 5, "ngroups": 1,
-          "d_conv": 4, "chunk_size": 8, "norm_eps": 1e-5, "residual_init": "scaled"}  # fmt: skip
+          "d_conv": 4, "chunk_size": 8, "negative_eigenvalues": False, "norm_eps": 1e-5,
+          "residual_init": "scaled"}  # fmt: skip
 MAMBA3 = {"d_model": 16, "n_layers": 2, "nheads": 4, "headdim": 6, "d_state": 8, "ngroups": 1,
           "rope_fraction": 0.5, "mimo_rank": 1, "chunk_size": 8, "norm_eps": 1e-5,
           "residual_init": "scaled"}  # fmt: skip
 RWKV = {"n_layers": 2, "d_ff": 40, "decay_rank": 4, "rate_rank": 5, "value_rank": 3,
-        "gate_rank": 6, "chunk": 16}  # fmt: skip
+        "gate_rank": 6, "negative_eigenvalues": False, "chunk": 16}  # fmt: skip
+
+OLDER = {"d_model": 32, "n_layers": 2, "d_ff": 40, "chunk": 16}
 
 
 @needs_numba
@@ -39,6 +44,9 @@ RWKV = {"n_layers": 2, "d_ff": 40, "decay_rank": 4, "rate_rank": 5, "value_rank"
         (Mamba2, MAMBA2, True),
         (Mamba2, MAMBA2 | {"d_state": 301}, True),
         (Mamba3, MAMBA3, True),
+        (Mamba, MAMBA | {"d_state": 4, "negative_eigenvalues": True}, True),
+        (Mamba2, MAMBA2 | {"negative_eigenvalues": True}, True),
+        (RWKV4, OLDER, True),
         (RWKV7, RWKV | {"d_model": 32, "head_size": 16}, True),
         (RWKV7, RWKV | {"d_model": MAX_HEAD + 2, "head_size": MAX_HEAD + 2}, False),
     ],
@@ -68,6 +76,7 @@ def test_a_model_runs_the_kernel_that_holds_it(family: type, sizes: dict, fits: 
         (Mamba, MAMBA | {"d_state": 4}),
         (Mamba2, MAMBA2),
         (Mamba3, MAMBA3),
+        (RWKV4, OLDER),
         (RWKV7, RWKV | {"d_model": 32, "head_size": 16}),
     ],
 )
@@ -104,8 +113,8 @@ def test_the_slower_form_is_told(make: Callable[[], nn.Module], why: str | None)
 def delta(head_v_dim: int) -> GatedDeltaMixer:
     return GatedDeltaMixer(
         d_model=16, num_k_heads=2, num_v_heads=4, head_k_dim=8, head_v_dim=head_v_dim,
-        conv_kernel_size=4, chunk_size=8, norm_eps=1e-5, kernel="auto", residual_init="zero",
-        n_layers=2,
+        conv_kernel_size=4, chunk_size=8, negative_eigenvalues=False, norm_eps=1e-5, kernel="auto",
+        residual_init="zero", n_layers=2,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.backbones.selective_scan import selective_scan_reference
 from models.backbones.ssd import ssd_reference
+from models.backbones.wkv4 import wkv4_reference
 from models.backbones.wkv7 import wkv7_reference
 from models.kernels.available import MAX_HEAD
 from tests.models.forms import (
@@ -23,6 +24,8 @@ from tests.models.forms import (
     ssd,
     ssd_inputs,
     wkv,
+    wkv4,
+    wkv4_inputs,
     wkv_inputs,
 )
 from tests.models.kernels import needs_numba
@@ -61,13 +64,15 @@ def two_threads() -> Iterator[None]:
     channels=st.sampled_from([1, 16, 130, 150]),
     states=st.integers(1, 17),
     dtype=st.sampled_from([torch.float32, torch.float64]),
+    negative=st.booleans(),
 )
 def test_the_scan_equals_the_recurrence(
-    length: int, channels: int, states: int, dtype: torch.dtype
+    length: int, channels: int, states: int, dtype: torch.dtype, negative: bool
 ) -> None:
     inputs = scan_inputs(length, channels, states, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-    assert_equals(scan(), selective_scan_reference, inputs, tolerance)
+    forms = (partial(form, negative=negative) for form in (scan(), selective_scan_reference))
+    assert_equals(*forms, inputs, tolerance)
 
 
 @needs_numba
@@ -91,13 +96,35 @@ def test_wkv7_equals_the_recurrence(length: int, head_size: int, dtype: torch.dt
     states=st.sampled_from([1, 2, 7, 16]),
     groups=st.sampled_from([1, 2, 4]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
+    negative=st.booleans(),
 )
 def test_ssd_equals_the_recurrence(
-    length: int, headdim: int, states: int, groups: int, dtype: torch.dtype
+    length: int, headdim: int, states: int, groups: int, dtype: torch.dtype, negative: bool
 ) -> None:
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     inputs = ssd_inputs(length, headdim, states, groups, dtype)
-    assert_equals(ssd(), ssd_reference, inputs, tolerance)
+    forms = (partial(form, negative=negative) for form in (ssd(), ssd_reference))
+    assert_equals(*forms, inputs, tolerance)
+
+
+@needs_numba
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(1, 100),
+    channels=st.sampled_from([1, 5, 16, 64, 65, 150]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    threads=st.integers(1, 2),
+)
+def test_wkv4_equals_the_recurrence(
+    length: int, channels: int, dtype: torch.dtype, threads: int
+) -> None:
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_equals(wkv4(), wkv4_reference, wkv4_inputs(length, channels, dtype), tolerance)
+    finally:
+        torch.set_num_threads(before)
 
 
 @needs_numba
@@ -119,10 +146,21 @@ def test_the_convolution_equals_that_of_torch(
 def test_gradcheck() -> None:
     inputs = [x.requires_grad_() for x in conv_inputs(5, 3, 4, torch.float64)]
     assert torch.autograd.gradcheck(lambda *x: conv()(*x)[0], inputs)
-    inputs = [x.requires_grad_() for x in scan_inputs(5, 3, 2, torch.float64)]
-    assert torch.autograd.gradcheck(scan(), inputs)
-    inputs = [x.requires_grad_() for x in ssd_inputs(5, 3, 2, 2, torch.float64)]
-    assert torch.autograd.gradcheck(ssd(), inputs)
+    for negative in (False, True):
+        inputs = [x.requires_grad_() for x in scan_inputs(5, 3, 2, torch.float64)]
+        assert torch.autograd.gradcheck(partial(scan(), negative=negative), inputs)
+        inputs = [x.requires_grad_() for x in ssd_inputs(5, 3, 2, 2, torch.float64)]
+        assert torch.autograd.gradcheck(partial(ssd(), negative=negative), inputs)
+    *inputs, state = wkv4_inputs(5, 3, torch.float64)
+    p = state[:, 2:]
+
+    def sums(*given: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and the sums themselves, which do not depend on the scale p that they have."""
+        out, last = wkv4()(*given[:-1], torch.cat([given[-1], p], 1))
+        return out, last[:, :2] * torch.exp(last[:, 2:].detach())
+
+    given_ = [x.requires_grad_() for x in (*inputs, state[:, :2].clone())]
+    assert torch.autograd.gradcheck(sums, given_)
     inputs = [x.requires_grad_() for x in wkv_inputs(5, 3, torch.float64)]
     assert torch.autograd.gradcheck(wkv(), inputs)
 
@@ -159,17 +197,19 @@ def test_steps_of_their_own_multiply_the_inputs() -> None:
 @pytest.mark.parametrize("save", [True, False])
 def test_torch_finds_no_fault_with_the_operators(save: bool) -> None:
     """torch.library.opcheck: schema, fake tensors, autograd registration, tracing."""
-    scan(), wkv(), ssd()
+    scan(), wkv(), ssd(), wkv4()
     tests = ["test_schema", "test_faketensor"]
     if save:
         tests += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
-    for inputs, operator in (
-        (scan_inputs(20, 3, 2), torch.ops.archbench.selective_scan.default),
-        (wkv_inputs(20, 4), torch.ops.archbench.wkv7.default),
-        (with_steps(ssd_inputs(20, 5, 4, 2)), torch.ops.archbench.ssd.default),
+    for inputs, operator, options in (
+        (scan_inputs(20, 3, 2), torch.ops.archbench.selective_scan.default, (False,)),
+        (scan_inputs(20, 3, 2), torch.ops.archbench.selective_scan.default, (True,)),
+        (wkv_inputs(20, 4), torch.ops.archbench.wkv7.default, ()),
+        (with_steps(ssd_inputs(20, 5, 4, 2)), torch.ops.archbench.ssd.default, (True,)),
+        (wkv4_inputs(20, 4), torch.ops.archbench.wkv4.default, ()),
     ):
         given = [x.requires_grad_(save) for x in inputs]
-        torch.library.opcheck(operator, (*given, save), test_utils=tests)
+        torch.library.opcheck(operator, (*given, *options, save), test_utils=tests)
     conv()
     x, weight, bias, window = (x.requires_grad_(save) for x in conv_inputs(5, 3, 4))
     taps = weight[:, 0].T.contiguous().detach().requires_grad_(save)
@@ -187,6 +227,7 @@ def test_any_strides_are_taken() -> None:
     for form, inputs in (
         (scan(), scan_inputs(21, 20, 3)), (wkv(), wkv_inputs(21, 5)),
         (conv(), conv_inputs(9, 5, 3)), (ssd(), ssd_inputs(21, 5, 3, 2)),
+        (wkv4(), wkv4_inputs(21, 5)),
     ):  # fmt: skip
         changed = [strided(x) for x in inputs]
         assert not any(x.is_contiguous() for x in changed)
@@ -203,6 +244,7 @@ def test_threads_change_nothing() -> None:
     for form, inputs in (
         (scan(), scan_inputs(40, 300, 16)), (wkv(), wkv_inputs(40, 16)),
         (conv(), conv_inputs(20, 300, 4)), (ssd(), ssd_inputs(40, 70, 16, 2)),
+        (wkv4(), wkv4_inputs(40, 300)),
     ):  # fmt: skip
         torch.set_num_threads(2)
         here = values_and_gradients(form, inputs)
@@ -257,6 +299,7 @@ def test_what_is_not_a_number_stays_so() -> None:
         (scan(), selective_scan_reference, scan_inputs(40, 5, 3), (0, 1, 7)),
         (ssd(), ssd_reference, ssd_inputs(40, 6, 5), (0, 1, 6)),
         (wkv(), wkv7_reference, wkv_inputs(40, 8), (1, 3, 6)),
+        (wkv4(), wkv4_reference, wkv4_inputs(40, 8), (0, 1, 2, 3)),
     )
     for fused, reference, inputs, places in forms:
         for place in places:  # inputs of the first step, a decay among them; the state before it
@@ -269,11 +312,12 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 @needs_numba
 def test_nothing_is_kept_without_a_gradient() -> None:
-    scan(), wkv(), ssd()
-    assert torch.ops.archbench.ssd(*with_steps(ssd_inputs(40, 5, 3)), False)[2].numel() == 0
+    scan(), wkv(), ssd(), wkv4()
+    assert torch.ops.archbench.ssd(*with_steps(ssd_inputs(40, 5, 3)), False, False)[2].numel() == 0
     inputs = scan_inputs(40, 20, 3)
-    assert torch.ops.archbench.selective_scan(*inputs, False)[2].numel() == 0
+    assert torch.ops.archbench.selective_scan(*inputs, False, False)[2].numel() == 0
+    assert torch.ops.archbench.wkv4(*wkv4_inputs(40, 4), False)[2].numel() == 0
     assert torch.ops.archbench.wkv7(*wkv_inputs(40, 4), False)[2].numel() == 0
     leaf = inputs[0].requires_grad_()
     with pytest.raises(RuntimeError, match="save=True"):
-        torch.ops.archbench.selective_scan(leaf, *inputs[1:], False)
+        torch.ops.archbench.selective_scan(leaf, *inputs[1:], False, False)

@@ -55,8 +55,9 @@ def assert_equal(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> 
 
 
 def small(kernel: str = "torch", **changes: int) -> Mamba:
-    sizes = {"d_model": 16, "n_layers": 2, "d_inner": 24, "d_state": 4, "d_conv": 4, **changes}
-    return Mamba(**sizes, dt_rank=None, norm_eps=1e-5, kernel=kernel, residual_init="scaled")
+    sizes = {"d_model": 16, "n_layers": 2, "d_inner": 24, "d_state": 4, "d_conv": 4}
+    options = {"selective": True, "negative_eigenvalues": False, "dt_rank": None, "norm_eps": 1e-5}
+    return Mamba(**sizes | options | changes, kernel=kernel, residual_init="scaled")
 
 
 @pytest.mark.parametrize("recurrence", [recurrence_loop, recurrence_chunked])

@@ -42,6 +42,7 @@ def small(kernel: str = "torch", **changes: object) -> Mamba2:
         "ngroups": 1,
         "d_conv": 4,
         "chunk_size": 8,
+        "negative_eigenvalues": False,
         "norm_eps": 1e-5,
         "kernel": kernel,
         "residual_init": "scaled",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.backbones.rwkv7 import CHECKPOINT_NAMES, RWKV7, LayerState
-from models.backbones.rwkv7_token_shift import token_shift
+from models.backbones.token_shift import token_shift
 from models.backbones.wkv7 import MAX_CHUNK, wkv7_chunked, wkv7_reference
 from models.objectives.autoregressive import LanguageModel
 from tests.models.kernels import KERNELS
@@ -29,6 +29,7 @@ SIZES = {
     "rate_rank": 5,
     "value_rank": 3,
     "gate_rank": 6,
+    "negative_eigenvalues": False,
     "chunk": 16,
     "kernel": "torch",
 }

@@ -60,7 +60,8 @@ def test_a_tuned_first_state_is_used(tmp_path: Path) -> None:
 def test_our_own_files_bring_their_start_symbol(tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = RWKV7(d_model=WIDTH, n_layers=2, head_size=SIZE, d_ff=48, decay_rank=4, rate_rank=5,
-                     value_rank=3, gate_rank=6, chunk=16, kernel="torch")  # fmt: skip
+                     value_rank=3, gate_rank=6, negative_eigenvalues=False, chunk=16,
+                     kernel="torch")  # fmt: skip
     ours = LanguageModel(backbone=backbone, vocab_size=VOCAB, init="backbone")
     for parameter in ours.parameters():
         parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -176,7 +177,7 @@ def test_odd_tensors_are_told_by_both_readers(name: str, tmp_path: Path) -> None
 
     def ours() -> None:
         read = Formats(family="rwkv", default="blinkdl").read(str(path))
-        backbone = RWKV7(**read.arguments, chunk=16, kernel="torch")
+        backbone = RWKV7(**read.arguments, negative_eigenvalues=False, chunk=16, kernel="torch")
         read.load(LanguageModel(backbone=backbone, vocab_size=VOCAB, init="backbone"))
 
     with pytest.raises(ValueError, match=words) as caught:

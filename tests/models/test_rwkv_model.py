@@ -61,8 +61,10 @@ class Reference:
         elif version == "7":
             read = Formats(family="rwkv", default="blinkdl").read(str(folder / "rwkv.pth"))
             ours = LanguageModel(
-                backbone=RWKV7(**read.arguments, chunk=16, kernel="torch"), vocab_size=VOCAB,
-                init="backbone",
+                backbone=RWKV7(
+                    **read.arguments, negative_eigenvalues=False, chunk=16, kernel="torch"
+                ),
+                vocab_size=VOCAB, init="backbone",
             )  # fmt: skip
             read.load(ours)
             ours = ours.double()

@@ -19,7 +19,7 @@ from models.backbones.rwkv7 import RWKV7
 from models.kernels.available import numba_problem
 from models.kernels.rms_norm import rms_norm_fused
 from tests.models.kernels import needs_numba
-from tests.models.steps import FAMILIES, inputs, pair, written
+from tests.models.steps import FAMILIES, SIGNED, inputs, pair, written
 
 pytestmark = needs_numba
 if numba_problem() is None:
@@ -27,7 +27,7 @@ if numba_problem() is None:
     from models.kernels.matvec import FEW, add_matvec, add_vecmat, matvec
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *SIGNED])
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     heads=st.integers(1, 4), width=st.integers(2, 9), groups=st.integers(1, 2),

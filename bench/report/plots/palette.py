@@ -23,7 +23,7 @@ FAMILIES = {
     "hybrid": ("#E69F00", "h"),  # orange
 }
 # Further models of a family have markers of their own.
-MODELS = {"mamba2": "v", "mamba3": "<", "dit": "*"}
+MODELS = {"mamba2": "v", "mamba3": "<", "rwkv4": "d", "dit": "*"}
 FURTHER = ("#882255", "#332288")  # wine, indigo
 # As many as have no divisor in common with the colours, so that pairs repeat as late as they can.
 FURTHER_MARKERS = ("<", ">", "d", "p", "8", "H", "*")

@@ -35,6 +35,7 @@ class RWKVMixer(Mixer):
         decay_rank: int,
         rate_rank: int,
         gate_rank: int,
+        negative_eigenvalues: bool,
         chunk: int,
         kernel: str,
     ) -> None:
@@ -51,6 +52,7 @@ class RWKVMixer(Mixer):
             rate_rank=rate_rank,
             value_rank=1,  # of no use in a first layer
             gate_rank=gate_rank,
+            negative_eigenvalues=negative_eigenvalues,
             chunk=chunk,
             kernel=kernel,
         )

@@ -1,6 +1,7 @@
-"""The token shift of RWKV-7: each input mixed with the one before it, by channel.
+"""The token shift of RWKV: each input mixed with the one before it, by channel.
 
-Both mixes begin with it (arXiv:2503.14456).
+Both mixes of a block begin with it, in RWKV-4 (arXiv:2305.13048, section 3.1.1) as in RWKV-7
+(arXiv:2503.14456).
 
 Shapes: B batch, T time, D width.
 """
