@@ -202,9 +202,10 @@ def _interpolations(node: Any) -> Iterator[str]:
 def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
     """The resolved plain configuration of one cell, checked.
 
-    The kind of the task picks the one form of the model that is kept; the shapes of the size are
-    set, except where the user gave a value (`overridden`, dotted below `model`), which also stops
-    the size from being solved for when it is the solved key.
+    The kind of the task picks the one form of the model that is kept, whose objective gives way to
+    that of the task where it has a `form` of its own; the shapes of the size are set, except where
+    the user gave a value (`overridden`, dotted below `model`), which also stops the size from being
+    solved for when it is the solved key.
     """
     tree = OmegaConf.to_container(config, resolve=False)
     assert isinstance(tree, dict)
@@ -212,6 +213,8 @@ def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) 
     where = f"model={model.get('name')}"
     kind = _kind(task)
     own = model["kinds"][kind]
+    if asked := task.get("form"):  # the task's own objective around the model's backbone
+        own |= {**asked, "model": {**asked["model"], "backbone": own["model"]["backbone"]}}
     model["kinds"] = {kind: own}
     holder = own if own.get("shapes") else model
     if holder.get("shapes"):

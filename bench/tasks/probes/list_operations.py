@@ -1,8 +1,12 @@
 """List operations: ListOps (Nangia and Bowman 2018, arXiv:1804.06028), as small as LRA's is large.
 
-Nested lists of digits under MAX, MIN, MED (the lower median) and SUM modulo ten; the value of the
-outermost is asked. A sequence has more than half of `length` symbols and at most all of it, with
-padding in front.
+Nested lists of digits under MAX, MIN, MED (the median, whole numbers of it) and SUM modulo ten; the
+value of the outermost is asked. A sequence has more than half of `length` symbols and at most all
+of it, with padding in front.
+
+Deviations from LRA (arXiv:2011.04006; reference: google-research/long-range-arena,
+`data/listops.py`): lists are shorter, less deep and nested more often, and brackets are symbols of
+their own, with no parentheses around pairs.
 
 Vocabulary: digits 0 .. 9, then MAX, MIN, MED, SUM, a closing bracket and padding. Shapes: N
 sequences, L length, S nodes of a full tree.
@@ -141,9 +145,12 @@ def _applied(symbol: np.ndarray, values: np.ndarray, sizes: np.ndarray) -> np.nd
     there = sizes > 0
     count = there.sum(2)
     ordered = np.sort(np.where(there, values, 10), 2)
-    middle = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0)[:, :, None], 2)[:, :, 0]
+    around = np.stack(
+        [np.maximum(count - 1, 0) // 2, count // 2], 2
+    )  # of an odd count both the same
+    median = np.take_along_axis(ordered, around, 2).sum(2) // 2
     return np.select(
         [symbol == MAX, symbol == MIN, symbol == MED],
-        [np.where(there, values, -1).max(2), ordered[:, :, 0], middle],
+        [np.where(there, values, -1).max(2), ordered[:, :, 0], median],
         (values * there).sum(2) % 10,
     )
