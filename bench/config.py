@@ -72,6 +72,7 @@ class Suite:
     validation_items: int | None = MISSING  # None: the whole split
     test_items: int | None = MISSING
     weight_decay: dict[str, float] = field(default_factory=dict)  # by task, where not the usual
+    sizes: dict[str, list[str]] = field(default_factory=dict)  # by task, where not `size` alone
     measure: Measure = field(default_factory=Measure)
 
 

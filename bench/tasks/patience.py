@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from bench.errors import OUT_OF_MEMORY, describe
 from bench.tasks.answers import grows
 
@@ -23,29 +25,29 @@ class Patience:
             (m.longest for m in modules if getattr(m, "longest", None)), default=None
         )
 
-    def timed(self, length: int, symbols: int, test: Callable[[], T]) -> T:
-        """What a test of so many symbols in sequences of a length gives; begun at once."""
+    def timed(self, tokens: np.ndarray, test: Callable[[], T]) -> T:
+        """What a test on tokens (N, T) gives; begun at once."""
         begin = time.perf_counter()
         found = test()
-        self.took = (time.perf_counter() - begin, symbols, length)
+        self.took = (time.perf_counter() - begin, tokens.size, tokens.shape[1])
         return found
 
-    def within(self, length: int, symbols: int, test: Callable[[], T]) -> T | str:
+    def within(self, tokens: np.ndarray, test: Callable[[], T]) -> T | str:
         """The same, or why it cannot be tested here.
 
         How long it takes is predicted from the test before.
         """
         # A start symbol is read as well.
-        if self.longest is not None and length >= self.longest:
+        if self.longest is not None and tokens.shape[1] >= self.longest:
             return f"the model has positions for {self.longest:,} symbols"
-        expected = self._expected(length, symbols)
+        expected = self._expected(tokens)
         if expected > self.left:
             return (
                 f"it would take about {expected:,.0f} s here, and of the {SECONDS:g} s for longer "
                 f"tests {self.left:.0f} s are left"
             )
         try:
-            found = self.timed(length, symbols, test)
+            found = self.timed(tokens, test)
         except (MemoryError, RuntimeError) as error:
             if not (said := describe(error)).startswith(OUT_OF_MEMORY):
                 raise
@@ -53,6 +55,6 @@ class Patience:
         self.left -= self.took[0]
         return found
 
-    def _expected(self, length: int, symbols: int) -> float:
-        seconds, before, shorter = self.took
-        return seconds * symbols / before * (length / shorter if self.grows else 1)
+    def _expected(self, tokens: np.ndarray) -> float:
+        seconds, symbols, length = self.took
+        return seconds * tokens.size / symbols * (tokens.shape[1] / length if self.grows else 1)

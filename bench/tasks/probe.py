@@ -10,7 +10,7 @@ Shapes: N sequences, T time, V vocabulary.
 
 import abc
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,6 +60,11 @@ class Samples:
     def asked(self) -> np.ndarray:
         """Where something is, (N, T)."""
         return self.labels != IGNORED
+
+    def picked(self, most: int | None) -> "Samples":
+        """At most so many of them."""
+        chosen = pick(len(self.tokens), most)
+        return Samples(self.tokens[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -199,15 +204,18 @@ class Probe(abc.ABC):
         how many sequences a score is where it is of fewer.
         """
         check_split(split)
-        samples = self.samples(split)
+        samples = self.samples(split).picked(max_items)
         patience = Patience(model)
         with scoring(model, device) as device:
-            score = functools.partial(self._scores, model, device=device, max_items=max_items)
-            items = patience.timed(
-                self.length, samples.tokens.size, functools.partial(score, samples)
-            )
-            secondary, notes = self._longer(split, score, patience) if full else ({}, {})
-        best, guessed = max(self._guesses(samples), key=lambda guess: guess[1].mean())
+            score = functools.partial(self._scores, model, device)
+            items = patience.timed(samples.tokens, functools.partial(score, samples))
+            longer = {
+                length: patience.within(others.tokens, functools.partial(score, others))
+                for length in (sorted(self.longer) if full else ())
+                for others in (self.samples(split, length).picked(max_items),)
+            }
+        secondary, notes = _of_lengths(longer, len(items))
+        best, guessed = max(self._guesses(self.samples(split)), key=lambda guess: guess[1].mean())
         secondary["guess"] = guess = float(guessed.mean())
         reads = "from both sides" if isinstance(model, Filling) else "the past"
         notes |= {"guess": best.description, "reads": reads}
@@ -219,30 +227,9 @@ class Probe(abc.ABC):
         notes["learned"] = "learned" if learned else "not learned in the budget"
         return found
 
-    def _scores(
-        self, model: Any, samples: Samples, *, device: torch.device, max_items: int | None
-    ) -> np.ndarray:
-        chosen = pick(len(samples.tokens), max_items)
-        tokens, labels = samples.tokens[chosen], samples.labels[chosen]
-        asked = labels != IGNORED
-        return self.score(answers(model, tokens, asked, device) == labels, asked)
-
-    def _longer(
-        self, split: str, score: Callable[[Samples], np.ndarray], patience: Patience
-    ) -> tuple[dict[str, float], dict[str, str]]:
-        """The scores at longer lengths, and what is to be said of them."""
-        scores: dict[str, float] = {}
-        notes: dict[str, str] = {}
-        for length in sorted(self.longer):
-            name, samples = f"at_{length}", self.samples(split, length)
-            found = patience.within(length, samples.tokens.size, functools.partial(score, samples))
-            if isinstance(found, str):
-                notes[name] = f"left out: {found}"
-                continue
-            scores[name] = float(found.mean())
-            if len(found) < (self.sequences[split] or 0) and len(found) == len(samples.tokens):
-                notes[name] = f"of {len(found)} sequences"
-        return scores, notes
+    def _scores(self, model: Any, device: torch.device, samples: Samples) -> np.ndarray:
+        given = answers(model, samples.tokens, samples.asked, device)
+        return self.score(given == samples.labels, samples.asked)
 
     def _guesses(self, samples: Samples) -> list[tuple[Guesser, np.ndarray]]:
         """Every guesser with its expected score of each sequence."""
@@ -264,6 +251,23 @@ class Probe(abc.ABC):
             )
             for guesser, scores in self._guesses(self.samples("test"))
         ]
+
+
+def _of_lengths(
+    found: Mapping[int, np.ndarray | str], usual: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The scores at longer lengths, and what is to be said where sequences were fewer or none."""
+    scores: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    for length, items in found.items():
+        name = f"at_{length}"
+        if isinstance(items, str):
+            notes[name] = f"left out: {items}"
+            continue
+        scores[name] = float(items.mean())
+        if len(items) < usual:
+            notes[name] = f"of {len(items)} sequences"
+    return scores, notes
 
 
 def _batch(drawn: Samples, rows: np.ndarray) -> Batch:
