@@ -22,7 +22,7 @@ from models.backbones.linear import Linear
 from models.backbones.norm import RMSNorm
 from models.output import Output, scored
 
-EPS = 1e-6  # of the decoder's norms
+EPS = 1e-5  # of the decoder's norms
 PERIOD = 10_000.0  # of the slowest wave, in units of 2 pi
 
 
