@@ -39,7 +39,8 @@ from bench.tasks.patience import Patience
 
 IGNORED = -100  # a label where nothing is asked, which torch's cross-entropy leaves out
 DRAWN = 1 << 16  # symbols that are drawn at a time for training
-TESTED = 1 << 22  # symbols of a longer test at most
+# A longer test has as many sequences as make this number of symbols, but not fewer than that.
+TESTED, FEWEST = 1 << 20, 8
 # A model has learned something where it is better than the best guesser by this share of what is
 # left to 1, beyond its standard error.
 LEARNED = 0.1
@@ -155,7 +156,7 @@ class Probe(abc.ABC):
         count = self.sequences[split]
         assert count is not None  # but for train, which is none of these
         if length > self.length:
-            count = min(count, max(1, TESTED // length))
+            count = min(count, max(FEWEST, TESTED // length))
         return self.draw(stream_of(split, length), count, length, training=False)
 
     def batches(self, split: str, batch_size: int, seed: int) -> Iterator[Batch]:

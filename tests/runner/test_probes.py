@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner.conftest import Command, python, records
+from bench.cli import main
+from tests.runner.conftest import arguments, python, records
 
 # What is given, and what the one sentence must name.
 MISTAKES = [
@@ -35,11 +36,12 @@ def test_a_probe_that_cannot_be_ends_in_one_sentence(
     assert records(tmp_path) == []  # nothing was measured
 
 
-def test_a_suite_names_sizes_by_task(bench: Command) -> None:
+def test_a_suite_names_sizes_by_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["scenario=train", "plan=true", "output=json", "task=fake,pictures", "model=fake"]
 
     def planned(*more: str) -> set[tuple[str, str]]:
-        cells = bench(*words, *more).document["plan"]
+        assert main(arguments(tmp_path, *words, *more)) == 0
+        cells = json.loads(capsys.readouterr().out.splitlines()[-1])["plan"]
         return {(cell["task"], cell["size"]) for cell in cells}
 
     both = "+suite.sizes.pictures=[nano,tiny]"
@@ -50,15 +52,15 @@ def test_a_suite_names_sizes_by_task(bench: Command) -> None:
         ("+suite.sizes.pictures=[nanoo]", "size=nanoo"),
         ("+suite.sizes.picture=[nano]", "suite.sizes: task=picture is not known"),
     ):
-        refused = bench(*words, more)
-        assert refused.code == 2
-        assert sentence in refused.err
+        assert main(arguments(tmp_path, *words, more)) == 2
+        assert sentence in capsys.readouterr().err
 
 
 def test_two_runs_of_a_seed_learn_the_same_to_the_last_digit(tmp_path: Path) -> None:
     """On the same machine and threads: every point of the curve and every score."""
     words = ["suite=probes-quick", "task=recall", "model=transformer,mamba,rwkv"]
-    words += ["suite.baselines=false", "suite.items.recall=1600", "suite.test_items=200"]
+    words += ["suite.baselines=false", "suite.items.recall=896", "suite.test_items=100"]
+    words += ["suite.validation_items=32"]
     seen = []
     for run in ("first", "second"):
         done = python("-m", "bench", f"results={tmp_path / run}", *words)

@@ -118,7 +118,7 @@ def test_what_was_left_out_or_is_of_few_sequences_is_said() -> None:
                  sequences={"train": None, "validation": 4, "test": 16})  # fmt: skip
     model = Running(grows=False, vocab_size=16)
     with (
-        mock.patch.object(probe_module, "TESTED", 64),
+        mock.patch.multiple(probe_module, TESTED=64, FEWEST=2),
         mock.patch.object(Patience, "_expected", lambda self, t: 1e3 * (t.shape[1] > 40)),
     ):
         found = probe.evaluate(model, "test", "cpu", full=True)
