@@ -255,6 +255,9 @@ def _refusal(
         )
     if form is None:
         return f"model={model} has no form for tasks of kind '{config.task.kind}' (task={task})"
+    brought = config.task.get("form")
+    if brought is not None and (reason := _refusal_of_objective(form, config, model, task)):
+        return reason
     if config.task.get("causal") and form.get("causal") is False:
         return (
             f"model={model} reads from both sides, without the symbols at which it is asked, and "
@@ -263,10 +266,25 @@ def _refusal(
     reasons = form.get("reasons") or {}
     if scenario in reasons:  # also of what it could by what the scenario needs
         return str(reasons[scenario])
-    if (config.scenario.get("needs") or scenario) in form.scenarios:
+    scenarios = form.scenarios if brought is None else brought.scenarios
+    if (config.scenario.get("needs") or scenario) in scenarios:
         return None
-    can = ", ".join(form.scenarios)
+    can = ", ".join(scenarios)
     return f"model={model} on task={task} cannot {scenario}; it can: {can}"
+
+
+def _refusal_of_objective(
+    form: "DictConfig", config: "DictConfig", model: str, task: str
+) -> str | None:
+    """Why a model cannot be under the objective that the task brings along, or None."""
+    if config.model.get("pretrained"):
+        return f"model.pretrained is a language model, and task={task} trains another objective"
+    if form.get("causal") is False:
+        return (
+            f"model={model} fills in what is hidden from both sides, and task={task} asks for a "
+            "backbone that reads a sequence into its last position"
+        )
+    return None
 
 
 def _key(override: str, prefix: str) -> str:

@@ -72,6 +72,7 @@ class Suite:
     validation_items: int | None = MISSING  # None: the whole split
     test_items: int | None = MISSING
     weight_decay: dict[str, float] = field(default_factory=dict)  # by task, where not the usual
+    sizes: dict[str, list[str]] = field(default_factory=dict)  # by task, where not `size` alone
     measure: Measure = field(default_factory=Measure)
 
 
@@ -202,9 +203,10 @@ def _interpolations(node: Any) -> Iterator[str]:
 def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
     """The resolved plain configuration of one cell, checked.
 
-    The kind of the task picks the one form of the model that is kept; the shapes of the size are
-    set, except where the user gave a value (`overridden`, dotted below `model`), which also stops
-    the size from being solved for when it is the solved key.
+    The kind of the task picks the one form of the model that is kept, whose objective gives way to
+    that of the task where it has a `form` of its own; the shapes of the size are set, except where
+    the user gave a value (`overridden`, dotted below `model`), which also stops the size from being
+    solved for when it is the solved key.
     """
     tree = OmegaConf.to_container(config, resolve=False)
     assert isinstance(tree, dict)
@@ -212,6 +214,8 @@ def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) 
     where = f"model={model.get('name')}"
     kind = _kind(task)
     own = model["kinds"][kind]
+    if asked := task.get("form"):  # the task's own objective around the model's backbone
+        own |= {**asked, "model": {**asked["model"], "backbone": own["model"]["backbone"]}}
     model["kinds"] = {kind: own}
     holder = own if own.get("shapes") else model
     if holder.get("shapes"):

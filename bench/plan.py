@@ -26,7 +26,9 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
     suite = base.suite
     axes.setdefault("model", list(suite.models))
     axes.setdefault("task", list(suite.tasks))
-    axes.setdefault("size", [suite.size])
+    sizes = axes.get("size")
+    by_task = {task: sizes or list(suite.sizes.get(task, [suite.size])) for task in axes["task"]}
+    axes["size"] = list(dict.fromkeys(itertools.chain(*by_task.values())))
     axes.setdefault("seed", list(suite.seeds))
     axes.setdefault("backend", list(suite.backends) if base.backend == AUTO else [base.backend])
     asked = axes.get("scenario")
@@ -39,9 +41,10 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
         _check_names(
             group, names, composer.options(group), given=group in request.axes, suite=suite
         )
-    for name in suite.weight_decay:
-        if name not in composer.options("task"):
-            raise unknown("suite.weight_decay: task", name, composer.options("task"))
+    for key in ("weight_decay", "sizes"):
+        for name in suite[key]:
+            if name not in composer.options("task"):
+                raise unknown(f"suite.{key}: task", name, composer.options("task"))
 
     builder = CellBuilder(request, composer)
     cells: list[Cell] = []
@@ -57,6 +60,8 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
             "dtype": dtype, "threads": threads or request.cores, "compile": compiled
         }  # fmt: skip
         for size, task, model in itertools.product(axes["size"], axes["task"], axes["model"]):
+            if size not in by_task[task]:
+                continue
             found = builder.of_model(
                 variant, device, str(dtype), size, task, model,
                 scenarios, axes["backend"], bool(asked),

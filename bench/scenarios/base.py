@@ -14,7 +14,8 @@ from bench.protocol import Costed, TrainCosted
 from bench.tasks.base import Quality, Task
 from bench.training import Recipe, autocast
 
-# What a model is asked for when a task of this kind scores it; see `bench.protocol`.
+# What a model is asked for when a task of this kind scores it, unless the task has a `scored_by` of
+# its own; see `bench.protocol`.
 SCORED_BY = {
     "language": ("log_prob",),
     "classify": ("classify", "readout", "view", "forwards_per_image"),
@@ -89,7 +90,8 @@ class Context:
 
     def require_scorable(self, model: nn.Module) -> None:
         """Refuse a model that could be trained but not scored, before it is trained."""
-        lacking = [name for name in SCORED_BY.get(self.kind, ()) if not hasattr(model, name)]
+        names = getattr(self.task, "scored_by", SCORED_BY.get(self.kind, ()))
+        lacking = [name for name in names if not hasattr(model, name)]
         if lacking:
             raise Unsupported(
                 f"the model has no {', '.join(lacking)}, by which tasks of kind '{self.kind}' "

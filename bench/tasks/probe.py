@@ -9,6 +9,7 @@ Shapes: N sequences, T time, V vocabulary.
 """
 
 import abc
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from bench.protocol import Filling, LanguageModel, Recurrent
+from bench.protocol import Filling
+from bench.tasks.answers import answers
 from bench.tasks.base import (
     SPLITS,
     Baseline,
@@ -33,10 +35,12 @@ from bench.tasks.base import (
     shuffled,
     stream_of,
 )
+from bench.tasks.patience import Patience
 
 IGNORED = -100  # a label where nothing is asked, which torch's cross-entropy leaves out
 DRAWN = 1 << 16  # symbols that are drawn at a time for training
-SCORED = 1 << 15  # symbols that a model reads at a time
+# A longer test has as many sequences as make this number of symbols, but not fewer than that.
+TESTED, FEWEST = 1 << 20, 8
 # A model has learned something where it is better than the best guesser by this share of what is
 # left to 1, beyond its standard error.
 LEARNED = 0.1
@@ -46,7 +50,8 @@ LEARNED = 0.1
 class Samples:
     """Sequences and what is asked of them, both (N, T) int64.
 
-    labels[:, t] is the symbol that follows from tokens[:, :t], or IGNORED.
+    labels[:, t] is the symbol that follows from tokens[:, :t], or IGNORED; a probe that brings an
+    objective of its own along says what it follows from.
     """
 
     tokens: np.ndarray
@@ -56,6 +61,11 @@ class Samples:
     def asked(self) -> np.ndarray:
         """Where something is, (N, T)."""
         return self.labels != IGNORED
+
+    def picked(self, most: int | None) -> "Samples":
+        """At most so many of them."""
+        chosen = pick(len(self.tokens), most)
+        return Samples(self.tokens[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class Probe(abc.ABC):
 
     kind = "language"
     unit = "tokens"
+    scored_by = ("forward",)  # answers are compared, not likelihoods
     metric: ClassVar[str] = "accuracy"
 
     def __init__(
@@ -140,10 +151,12 @@ class Probe(abc.ABC):
         return hits
 
     def samples(self, split: str, length: int | None = None) -> Samples:
-        """Validation or test, at training's length or another."""
+        """Validation or test, at training's length or another; of very long ones there are few."""
         length = self.length if length is None else length
         count = self.sequences[split]
         assert count is not None  # but for train, which is none of these
+        if length > self.length:
+            count = min(count, max(FEWEST, TESTED // length))
         return self.draw(stream_of(split, length), count, length, training=False)
 
     def batches(self, split: str, batch_size: int, seed: int) -> Iterator[Batch]:
@@ -186,21 +199,27 @@ class Probe(abc.ABC):
         max_items: int | None = None,
         full: bool = False,
     ) -> Quality:
-        """The score at training's length; `full` adds those at longer ones, as `at_LENGTH`."""
+        """The score at training's length; `full` adds those at longer ones, as `at_LENGTH`.
+
+        A longer one that cannot be tested here is left out, and the notes say why; they also say of
+        how many sequences a score is where it is of fewer.
+        """
         check_split(split)
-        samples = self.samples(split)
+        samples = self.samples(split).picked(max_items)
+        patience = Patience(model)
         with scoring(model, device) as device:
-            items = self._scores(model, samples, device, max_items)
-            secondary = {
-                f"at_{length}": float(
-                    self._scores(model, self.samples(split, length), device, max_items).mean()
-                )
-                for length in (self.longer if full else ())
+            score = functools.partial(self._scores, model, device)
+            items = patience.timed(samples.tokens, functools.partial(score, samples))
+            longer = {
+                length: patience.within(others.tokens, functools.partial(score, others))
+                for length in (sorted(self.longer) if full else ())
+                for others in (self.samples(split, length).picked(max_items),)
             }
-        best, guessed = max(self._guesses(samples), key=lambda guess: guess[1].mean())
+        secondary, notes = _of_lengths(longer, len(items))
+        best, guessed = max(self._guesses(self.samples(split)), key=lambda guess: guess[1].mean())
         secondary["guess"] = guess = float(guessed.mean())
         reads = "from both sides" if isinstance(model, Filling) else "the past"
-        notes = {"guess": best.description, "reads": reads}
+        notes |= {"guess": best.description, "reads": reads}
         found = quality(
             self.metric, items, better="higher", bound=False, secondary=secondary, notes=notes
         )
@@ -209,20 +228,9 @@ class Probe(abc.ABC):
         notes["learned"] = "learned" if learned else "not learned in the budget"
         return found
 
-    def _scores(
-        self, model: Any, samples: Samples, device: torch.device, max_items: int | None
-    ) -> np.ndarray:
-        chosen = pick(len(samples.tokens), max_items)
-        tokens, labels = samples.tokens[chosen], samples.labels[chosen]
-        asked = labels != IGNORED
-        size = max(1, SCORED // tokens.shape[1])
-        answers = [
-            _answers(
-                model, *(torch.from_numpy(x[n : n + size]).to(device) for x in (tokens, asked))
-            )
-            for n in range(0, len(tokens), size)
-        ]
-        return self.score(np.concatenate(answers) == labels, asked)
+    def _scores(self, model: Any, device: torch.device, samples: Samples) -> np.ndarray:
+        given = answers(model, samples.tokens, samples.asked, device)
+        return self.score(given == samples.labels, samples.asked)
 
     def _guesses(self, samples: Samples) -> list[tuple[Guesser, np.ndarray]]:
         """Every guesser with its expected score of each sequence."""
@@ -246,28 +254,25 @@ class Probe(abc.ABC):
         ]
 
 
+def _of_lengths(
+    found: Mapping[int, np.ndarray | str], usual: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The scores at longer lengths, and what is to be said where sequences were fewer or none."""
+    scores: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    for length, items in found.items():
+        name = f"at_{length}"
+        if isinstance(items, str):
+            notes[name] = f"left out: {items}"
+            continue
+        scores[name] = float(items.mean())
+        if len(items) < usual:
+            notes[name] = f"of {len(items)} sequences"
+    return scores, notes
+
+
 def _batch(drawn: Samples, rows: np.ndarray) -> Batch:
     return {
         "tokens": torch.from_numpy(drawn.tokens[rows]),
         "labels": torch.from_numpy(drawn.labels[rows]),
     }
-
-
-def _answers(model: LanguageModel, tokens: torch.Tensor, asked: torch.Tensor) -> np.ndarray:
-    """The most probable symbol at each position of (N, T) given those before it, (N, T).
-
-    Of a model that reads from both sides, given all that are not asked.
-    """
-    if isinstance(model, Filling):
-        return model.fill(tokens, asked).argmax(-1).cpu().numpy()
-    if tokens.numel() <= SCORED or not isinstance(model, Recurrent):
-        logits = model(tokens=tokens).logits
-        assert logits is not None  # no labels were given
-        return logits.argmax(-1).cpu().numpy()
-    # A sequence too long to be read at once: in parts, from the state that the last one left. What
-    # comes first of all is asked by no probe.
-    found, state = [tokens[:, :1]], None
-    for part in tokens[:, :-1].split(SCORED // len(tokens), dim=1):
-        logits, state = model.prefill(part, state)
-        found.append(logits.argmax(-1))
-    return torch.cat(found, 1).cpu().numpy()

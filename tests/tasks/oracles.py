@@ -4,6 +4,7 @@ An oracle is told row[:t] and says the answer at position t.
 """
 
 import itertools
+import statistics
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from bench.tasks.probe import IGNORED, Probe
 
@@ -26,6 +28,13 @@ def selective_copying(row: Row, probe: Any) -> int:
     mark = probe.vocab_size - 1
     data = [x for x in row if x not in (0, mark)]
     return data[row.count(mark) - 1]
+
+
+def mad_selective_copying(row: Row, probe: Any) -> int:
+    """By how many empty symbols stand behind the one mark."""
+    mark = row.index(probe.vocab_size - 1)
+    assert row[mark - 1] != 0  # the last of the symbols stands before the mark
+    return [x for x in row[:mark] if x][len(row[mark + 1 :]) - 1]
 
 
 def induction(row: Row, probe: Any) -> int:
@@ -72,7 +81,7 @@ def passkey(row: Row, probe: Any) -> int:
 
 def list_operations(row: Row, probe: Any) -> int:
     def median(x: Row) -> int:
-        return sorted(x)[(len(x) - 1) // 2]
+        return int(statistics.median(x))
 
     functions: list[Callable[[Row], int]] = [max, min, median, lambda x: sum(x) % 10]
     stack: list[Any] = []
@@ -113,7 +122,7 @@ ORACLES: dict[str, Callable[[Row, Any], int]] = {
     "copying": copying, "parity": parity, "modular_arithmetic": modular_arithmetic,
     "group_words": group_words, "passkey": passkey, "list_operations": list_operations,
     "mad_recall": mad_recall, "mad_noisy_recall": mad_recall,
-    "mad_fuzzy_recall": mad_fuzzy_recall, "mad_selective_copying": selective_copying,
+    "mad_fuzzy_recall": mad_fuzzy_recall, "mad_selective_copying": mad_selective_copying,
 }  # fmt: skip
 
 
@@ -135,6 +144,17 @@ class Knowing:
         return SimpleNamespace(logits=logits)
 
 
+class Whole(Knowing):
+    """Answers from whole sequences: what an autoencoder says that loses nothing."""
+
+    def __init__(self, probe: Probe) -> None:
+        super().__init__(lambda row, _: row[-1], probe)
+
+    def __call__(self, *, tokens: Tensor, labels: Tensor | None = None) -> Any:
+        assert labels is None
+        return SimpleNamespace(logits=one_hot(tokens, self.probe.vocab_size))
+
+
 class Facts(Knowing):
     """What a model of `memorization` has to learn by heart, counted from training."""
 
@@ -147,4 +167,5 @@ class Facts(Knowing):
 
 
 def oracle(probe: Probe, name: str) -> Knowing:
-    return Facts(probe) if name == "mad_memorization" else Knowing(ORACLES[name], probe)
+    special: dict[str, type[Knowing]] = {"mad_memorization": Facts, "mad_compression": Whole}  # type: ignore[dict-item]
+    return special[name](probe) if name in special else Knowing(ORACLES[name], probe)

@@ -1,8 +1,12 @@
 """List operations: ListOps (Nangia and Bowman 2018, arXiv:1804.06028), as small as LRA's is large.
 
-Nested lists of digits under MAX, MIN, MED (the lower median) and SUM modulo ten; the value of the
-outermost is asked. A sequence has more than half of `length` symbols and at most all of it, with
-padding in front.
+Nested lists of digits under MAX, MIN, MED (the median, whole numbers of it) and SUM modulo ten; the
+value of the outermost is asked. A sequence has more than half of `length` symbols and at most all
+of it, with padding in front.
+
+Deviations from LRA (arXiv:2011.04006; reference: google-research/long-range-arena,
+`data/listops.py`): lists are shorter, less deep and nested more often, and brackets are symbols of
+their own, with no parentheses around pairs.
 
 Vocabulary: digits 0 .. 9, then MAX, MIN, MED, SUM, a closing bracket and padding. Shapes: N
 sequences, L length, S nodes of a full tree.
@@ -20,11 +24,15 @@ NESTED = 0.4  # of an argument, to be a list
 
 
 class Level(NamedTuple):
-    """The nodes of all trees at one depth, each (N, S): whether there is one, whether it is a list,
-    and its symbol."""
+    """The nodes of all trees at one depth, tree by tree from left to right, each (S,).
 
-    there: np.ndarray
+    `of` is the place of the list at the depth before that a node is an argument of, at the depth of
+    the roots the tree's own. A node is a list where `lists`, which has `arity` arguments.
+    """
+
+    of: np.ndarray
     lists: np.ndarray
+    arity: np.ndarray
     symbol: np.ndarray
 
 
@@ -74,58 +82,25 @@ class ListOperations(Probe):
     def _fitting(self, rng: np.random.Generator, count: int, length: int) -> Samples:
         """Of `count` random trees those that are as long as asked."""
         levels = self._grown(rng, count)
-        values, sizes = self._read(levels)
-        fits = (sizes[0][:, 0] <= length) & (sizes[0][:, 0] > length // 2)
-        levels = [Level(*(part[fits] for part in level)) for level in levels]
-        tokens = self._written(levels, [size[fits] for size in sizes], length)
+        size = _sizes(levels)[0]
+        levels = _kept(levels, (size <= length) & (size > length // 2))
+        tokens = _written(levels, length)
         labels = np.full(tokens.shape, IGNORED)
-        labels[:, length] = values[0][fits, 0]
+        labels[:, length] = _values(levels)
         return Samples(tokens, labels)
 
     def _grown(self, rng: np.random.Generator, count: int) -> list[Level]:
         """Random trees, from their roots on."""
         levels: list[Level] = []
-        there = np.ones((count, 1), bool)
-        for level in range(self.depth + 1):
-            nested = (rng.random(there.shape) < NESTED) | (level == 0)
-            lists = there & nested & (level < self.depth)
-            function, digit = (rng.integers(*r, size=there.shape) for r in ((MAX, CLOSE), (0, 10)))
-            levels.append(Level(there, lists, np.where(lists, function, digit)))
-            arity = rng.integers(2, self.arguments + 1, size=(*there.shape, 1))
-            there = (lists[:, :, None] & (np.arange(self.arguments) < arity)).reshape(count, -1)
+        of = np.arange(count)
+        for depth in range(self.depth + 1):
+            nested = (rng.random(len(of), np.float32) < NESTED) | (depth == 0)
+            lists = nested & (depth < self.depth)
+            arity = np.where(lists, rng.integers(2, self.arguments + 1, size=len(of)), 0)
+            function, digit = (rng.integers(*r, size=len(of)) for r in ((MAX, CLOSE), (0, 10)))
+            levels.append(Level(of, lists, arity, np.where(lists, function, digit)))
+            of = np.repeat(np.arange(len(of)), arity)
         return levels
-
-    def _read(self, levels: Sequence[Level]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Value of each node, and how many symbols it takes."""
-        values = [level.symbol for level in levels]
-        sizes = [level.there.astype(np.int64) for level in levels]
-        for n in reversed(range(self.depth)):
-            _, lists, symbol = levels[n]
-            inner, inner_sizes = (self._by_list(x[n + 1]) for x in (values, sizes))
-            values[n] = np.where(lists, _applied(symbol, inner, inner_sizes), symbol)
-            sizes[n] = np.where(lists, 2 + inner_sizes.sum(2), sizes[n])
-        return values, sizes
-
-    def _written(
-        self, levels: Sequence[Level], sizes: Sequence[np.ndarray], length: int
-    ) -> np.ndarray:
-        """The symbols of each tree behind padding, and one place more."""
-        count = len(sizes[0])
-        tokens = np.full((count, length + 1), PADDING)
-        begin = length - sizes[0]  # of each node's symbols
-        for n, (there, lists, symbol) in enumerate(levels):
-            rows = np.broadcast_to(np.arange(count)[:, None], there.shape)
-            tokens[rows[there], begin[there]] = symbol[there]
-            if n < self.depth:
-                tokens[rows[lists], (begin + sizes[n] - 1)[lists]] = CLOSE
-                inner = self._by_list(sizes[n + 1])
-                before = inner.cumsum(2) - inner
-                begin = (begin[:, :, None] + 1 + before).reshape(count, -1)
-        return tokens
-
-    def _by_list(self, nodes: np.ndarray) -> np.ndarray:
-        """(N, S k) -> (N, S, k)."""
-        return nodes.reshape(len(nodes), nodes.shape[1] // self.arguments, self.arguments)
 
     def guessers(self, samples: Samples) -> list[Guesser]:
         answers = samples.labels[:, -1]
@@ -136,14 +111,65 @@ class ListOperations(Probe):
         ]
 
 
-def _applied(symbol: np.ndarray, values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The value of each list of arguments (N, S, k), of which those of no size are not there."""
-    there = sizes > 0
-    count = there.sum(2)
-    ordered = np.sort(np.where(there, values, 10), 2)
-    middle = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0)[:, :, None], 2)[:, :, 0]
+def _sizes(levels: Sequence[Level]) -> list[np.ndarray]:
+    """How many symbols each node takes, by depth."""
+    sizes = [np.ones(len(level.of), np.int64) for level in levels]
+    for n in reversed(range(len(levels) - 1)):
+        inner = np.bincount(levels[n + 1].of, sizes[n + 1], minlength=len(sizes[n]))
+        sizes[n] += np.where(levels[n].lists, 1 + inner.astype(np.int64), 0)
+    return sizes
+
+
+def _kept(levels: Sequence[Level], chosen: np.ndarray) -> list[Level]:
+    """The trees that are chosen (N), numbered anew."""
+    found: list[Level] = []
+    numbers = np.arange(len(chosen))
+    for level in levels:
+        there = chosen[level.of]
+        found.append(Level(numbers[level.of[there]], *(part[there] for part in level[1:])))
+        chosen, numbers = there, np.cumsum(there) - 1
+    return found
+
+
+def _values(levels: Sequence[Level]) -> np.ndarray:
+    """What each tree comes to, (N)."""
+    value = levels[-1].symbol
+    for level, inner in zip(levels[-2::-1], levels[:0:-1], strict=True):
+        found = level.symbol.copy()
+        found[level.lists] = _applied(level, inner, value)
+        value = found
+    return value
+
+
+def _applied(level: Level, inner: Level, value: np.ndarray) -> np.ndarray:
+    """What the lists of a depth come to, from the values of their arguments."""
+    symbol, count = level.symbol[level.lists], level.arity[level.lists]
+    if not len(count):
+        return symbol
+    first = np.cumsum(count) - count
+    ordered = value[np.lexsort((value, inner.of))]
+    last = first + count - 1
+    # Of an odd number of arguments the two in the middle are one.
+    median = (ordered[first + (count - 1) // 2] + ordered[first + count // 2]) // 2
     return np.select(
         [symbol == MAX, symbol == MIN, symbol == MED],
-        [np.where(there, values, -1).max(2), ordered[:, :, 0], middle],
-        (values * there).sum(2) % 10,
+        [ordered[last], ordered[first], median],
+        np.add.reduceat(value, first) % 10,
     )
+
+
+def _written(levels: Sequence[Level], length: int) -> np.ndarray:
+    """The symbols of each tree behind padding, and one place more."""
+    sizes = _sizes(levels)
+    row, begin = np.arange(len(sizes[0])), length - sizes[0]  # of each node's symbols
+    tokens = np.full((len(row), length + 1), PADDING)
+    for n, (level, size) in enumerate(zip(levels, sizes, strict=True)):
+        if n:
+            before = np.cumsum(size) - size  # of all nodes, then of arguments of the same list
+            own = levels[n - 1].arity > 0
+            first = np.zeros(len(own), np.int64)
+            first[own] = before[np.cumsum(levels[n - 1].arity)[own] - levels[n - 1].arity[own]]
+            row, begin = row[level.of], begin[level.of] + 1 + before - first[level.of]
+        tokens[row, begin] = level.symbol
+        tokens[row[level.lists], (begin + size - 1)[level.lists]] = CLOSE
+    return tokens

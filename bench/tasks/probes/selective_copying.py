@@ -1,8 +1,12 @@
-"""Selective copying (Mamba, arXiv:2312.00752, section 3.1 and 4.1.1).
+"""Selective copying (Mamba, arXiv:2312.00752, section 3.1 and 4.1.1), and MAD's form of it.
 
 `copied` symbols stand in random places among noise; after them come as many marks, and after each
 mark the next of the symbols is asked, in their order. A model that treats all positions alike
-cannot skip the noise.
+cannot skip the noise. The definition is that of S4's `torch_copying_data(variable=True)`.
+
+Mechanistic Architecture Design (Poli et al. 2024, arXiv:2403.17844; reference:
+github.com/athms/mad-lab) has one mark and noise behind it, and no noise between the last symbol and
+the mark: see `MadCopying`.
 
 Vocabulary: 0 noise, V - 1 the mark, symbols between. Shapes: N sequences, L length before the
 marks, M copied symbols.
@@ -64,3 +68,22 @@ class SelectiveCopying(Probe):
             ]
         )
         return [Guesser("most frequent", "the most frequent symbol of those copied", hits)]
+
+
+class MadCopying(SelectiveCopying):
+    """As `generate_copying_instance` of mad-lab draws it; symbols are numbered otherwise.
+
+    Noise falls before each of the symbols as likely as before another, so that the last one stands
+    before the mark. The answers are asked from the first noise behind the mark on.
+    """
+
+    def draw(self, rng: np.random.Generator, count: int, length: int, *, training: bool) -> Samples:
+        M, mark = self.copied, self.vocab_size - 1
+        data = rng.integers(1, mark, size=(count, M))
+        noise = rng.multinomial(length - M, np.full(M, 1 / M), size=count)  # before each, (N, M)
+        tokens = np.zeros((count, length + M + 2), np.int64)
+        np.put_along_axis(tokens, noise.cumsum(1) + np.arange(M), data, 1)
+        tokens[:, length] = mark
+        labels = np.full(tokens.shape, IGNORED)
+        labels[:, length + 2 :] = data
+        return Samples(tokens, labels)

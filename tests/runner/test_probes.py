@@ -1,0 +1,76 @@
+"""Probes through the command line: bad input, sizes by task, and the same loss twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from tests.runner.conftest import arguments, python, records
+
+# What is given, and what the one sentence must name.
+MISTAKES = [
+    (
+        ["task=recall", "task.pairs=17"],
+        "task.length=64 does not hold task.pairs=17: they and their",
+    ),
+    (["task=recall", "task.vocab_size=8"], "task.vocab_size=8 has 3 keys, and task.pairs=4 are"),
+    (
+        ["task=parity", "task.longer=[20]"],
+        "task.longer=[20] holds 20, and training has task.length=",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES)
+def test_a_probe_that_cannot_be_ends_in_one_sentence(
+    tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    given = ["model=transformer", "suite=probes-quick", "suite.baselines=false", *words]
+    done = python("-m", "bench", f"results={tmp_path}", "isolation=fresh", *given)
+    assert done.code == 2
+    assert "Traceback" not in done.err + done.out
+    [line] = [line for line in done.err.splitlines() if sentence in line]
+    assert line.startswith("error: task.")
+    assert "allowed" in line
+    assert records(tmp_path) == []  # nothing was measured
+
+
+def test_a_suite_names_sizes_by_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["scenario=train", "plan=true", "output=json", "task=fake,pictures", "model=fake"]
+
+    def planned(*more: str) -> set[tuple[str, str]]:
+        assert main(arguments(tmp_path, *words, *more)) == 0
+        cells = json.loads(capsys.readouterr().out.splitlines()[-1])["plan"]
+        return {(cell["task"], cell["size"]) for cell in cells}
+
+    both = "+suite.sizes.pictures=[nano,tiny]"
+    assert planned() == {("fake", "nano"), ("pictures", "nano")}
+    assert planned(both) == {("fake", "nano"), ("pictures", "nano"), ("pictures", "tiny")}
+    assert planned(both, "size=tiny") == {("fake", "tiny"), ("pictures", "tiny")}
+    for more, sentence in (
+        ("+suite.sizes.pictures=[nanoo]", "size=nanoo"),
+        ("+suite.sizes.picture=[nano]", "suite.sizes: task=picture is not known"),
+    ):
+        assert main(arguments(tmp_path, *words, more)) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_two_runs_of_a_seed_learn_the_same_to_the_last_digit(tmp_path: Path) -> None:
+    """On the same machine and threads: every point of the curve and every score."""
+    words = ["suite=probes-quick", "task=recall", "model=transformer,mamba,rwkv"]
+    words += ["suite.baselines=false", "suite.items.recall=896", "suite.test_items=100"]
+    words += ["suite.validation_items=32"]
+    seen = []
+    for run in ("first", "second"):
+        done = python("-m", "bench", f"results={tmp_path / run}", *words)
+        assert done.code == 0, done.err[-2000:]
+        made = {r["cell"]["model"]: r for r in records(tmp_path / run)}
+        assert set(made) == {"transformer", "mamba", "rwkv"}
+        losses = {name: r["curve"]["loss"] for name, r in made.items()}
+        assert all(len(loss) == 2 and loss[0] != loss[1] for loss in losses.values())
+        scores = {name: (r["quality"]["value"], r["quality"]["stderr"]) for name, r in made.items()}
+        items = sorted((tmp_path / run).rglob("items.npy"))
+        seen.append((json.dumps(losses), scores, [path.read_bytes() for path in items]))
+    assert seen[0][:2] == seen[1][:2]
+    assert sorted(seen[0][2]) == sorted(seen[1][2])
