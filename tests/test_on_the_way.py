@@ -44,7 +44,7 @@ def test_checks_are_equal_shares_but_for_the_end(
     steps: int, checks: int, expected: list[int]
 ) -> None:
     done = train(
-        nn_of(), itertools.repeat(example("language")), budget=Budget(steps), batch_size=1,
+        tiny(), itertools.repeat(example("language")), budget=Budget(steps), batch_size=1,
         recipe=RECIPE, device=CPU, checks=checks, check=lambda: 0.0,
     )  # fmt: skip
     assert done.curve.validation.items == expected

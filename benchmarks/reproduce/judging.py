@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.report.intervals import FEWEST, half_width, mean_of
-
 from benchmarks.reproduce.studies import VALUE, Above, Rival, Statement
 
 HOLDS, NOT, UNTOLD = "holds here", "does not hold here", "cannot be told"
