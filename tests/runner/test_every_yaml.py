@@ -195,7 +195,7 @@ def test_every_suite_and_size_plans(suite: str, tmp_path: Path) -> None:
 
 
 def test_optional_tasks_say_what_they_need(tmp_path: Path) -> None:
-    tasks = ("enwik8", "wikitext", "cifar10", "mnist")
+    tasks = ("enwik8", "wikitext", "stream", "cifar10", "mnist")
     words = ("model=transformer", "suite=smoke", "scenario=prefill", "suite.baselines=false")
     done = run(tmp_path, f"task={','.join(tasks)}", *words)
     assert done.returncode == 2, done.stdout + done.stderr
