@@ -33,7 +33,7 @@ SHARD_MB = 64
 # What is shared with tasks names their keys.
 KEYS = {
     "task.hub_config=": "--config ", "task.hub=": "--hub ", "task.shares=": "--shares ",
-    "task.tokenizer=null": "no --tokenizer", "task.tokenizer=": "--tokenizer ",
+    "task.tokenizer=": "--tokenizer ", "or null for bytes": "or no --tokenizer, for bytes",
 }  # fmt: skip
 
 

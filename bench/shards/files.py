@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,12 +31,7 @@ class Files:
         if not self.files:
             what = "holds no files" if found else "does not exist"
             raise ValueError(f"--path {path} {what}; allowed is {ALLOWED}")
-        try:
-            stats = [file.stat() for file in self.files]
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        self.sizes = [stat.st_size for stat in stats]
-        self._times = [stat.st_mtime_ns for stat in stats]
+        self.sizes = [stat.st_size for stat in self._stats()]
         if not sum(self.sizes):
             raise ValueError(f"--path {path} is empty; allowed is {ALLOWED} with bytes in it")
         self.name = f"path-{Path(path).name or 'root'}"
@@ -47,8 +43,9 @@ class Files:
 
     def facts(self) -> dict[str, Any]:
         total = hashlib.sha256()
-        for file, size, time in zip(self.files, self.sizes, self._times, strict=True):
-            total.update(f"{file}\0{size}\0{time}\0".encode("utf-8", "surrogateescape"))
+        for file, stat in zip(self.files, self._stats(), strict=True):
+            line = f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+            total.update(line.encode("utf-8", "surrogateescape"))
         return {
             "path": str(Path(self.path).expanduser().resolve()),
             "bytes": sum(self.sizes),
@@ -74,11 +71,17 @@ class Files:
             except OSError as error:
                 raise _unreadable(self.path, error) from error
 
+    def _stats(self) -> list[os.stat_result]:
+        try:
+            return [file.stat() for file in self.files]
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
     def _whole_files(self) -> dict[str, str] | None:
         """The split of each file, or None where whole files do not make the shares."""
         sizes = dict(zip(map(str, self.files), self.sizes, strict=True))
-        root = Path(self.path).expanduser()
-        short = {name: _relative(Path(name), root) for name in sizes}  # wherever the folder lies
+        root = os.path.commonpath([file.parent for file in self.files])
+        short = {name: os.path.relpath(name, root) for name in sizes}  # wherever the folder lies
         found = assign({short[name]: size for name, size in sizes.items()}, self.shares)
         have = dict.fromkeys(SPLITS, 0)
         for name, size in sizes.items():
@@ -142,10 +145,6 @@ def _packed(spans: Iterator[Span], shard_bytes: int) -> Iterator[tuple[Span, ...
 def _above(at: int) -> int:
     """The next multiple of a piece."""
     return (at // PIECE + 1) * PIECE
-
-
-def _relative(file: Path, root: Path) -> str:
-    return str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
 
 
 def _unreadable(path: str, error: OSError) -> ValueError:
