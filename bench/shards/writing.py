@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.shards.jobs import Job, Source
 from bench.store.files import put
+from bench.tasks.tokenizer import load_tokenizer
 
 # Letters, digits, spaces, signs of several scripts: another tokenizer makes something else of it.
 PROBE = "The  quick brown fox, über 1,234.5 jumps:\n\tdef f(x): return x**2  # Ελλάδα 東京 мир 🙂\n"
@@ -76,8 +77,6 @@ class Writer:
 
 def load(tokenizer: str) -> Any:
     """A tokenizer by its name; ValueError where there is none."""
-    from bench.tasks.tokenizer import load_tokenizer  # it loads torch
-
     return load_tokenizer(tokenizer)
 
 

@@ -8,11 +8,13 @@ import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # processes that encode alone load no torch
+    import torch
+    from torch import Tensor
 
 WORLD = "rwkv_vocab_v20230424"  # the name under which the rwkv package brings its vocabulary
 LOGITS = 2**26  # at once, 256 MB of fp32
@@ -164,7 +166,7 @@ class Scored:
 
 
 def window_nats(
-    model: Any, tokenizer: Tokenizer, texts: Sequence[str], device: torch.device
+    model: Any, tokenizer: Tokenizer, texts: Sequence[str], device: "torch.device"
 ) -> Scored:
     """Score every window.
 
@@ -192,8 +194,10 @@ def window_nats(
     return Scored(nats, np.array([len(ids) for ids in symbols]), lost)
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[Sequence[int]], device: "torch.device") -> "tuple[Tensor, Tensor]":
     """Rows of different lengths as (B, T), zeros behind them, and which symbols are real."""
+    import torch
+
     length = max(map(len, rows))
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     counted = torch.zeros(len(rows), length, dtype=torch.bool)

@@ -254,6 +254,9 @@ def test_what_may_not_be_read_or_written_is_told(tmp_path: Path, text: Path) -> 
     assert "train-00001.bin cannot be read (Permission denied)" in told(
         tmp_path / "out", "--verify"
     )
+    (tmp_path / "out" / "index.json").chmod(0)
+    said = told(tmp_path / "out", "--verify")
+    assert "cannot be read (index.json: Permission denied)" in said
     text.chmod(0)
     assert f"--path {text} is unreadable (Permission denied" in told(
         tmp_path / "new", "--path", text
