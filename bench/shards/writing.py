@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import parent_process
@@ -95,6 +96,7 @@ def start(writer: Writer) -> None:
     _writer = writer
     parent = parent_process()
     if parent is not None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what there is to say
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -40,7 +40,9 @@ class Windows:
         return len(self.part) // self.context
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        numbers = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index)
+        if isinstance(index, slice):
+            index = np.arange(*index.indices(len(self)))
+        numbers = np.asarray(index)
         return self.part.take(numbers.astype(np.int64) * self.context, self.context)
 
 

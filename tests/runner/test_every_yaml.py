@@ -202,8 +202,9 @@ def test_optional_tasks_say_what_they_need(tmp_path: Path) -> None:
     for task in tasks:
         [line] = [line for line in done.stdout.splitlines() if f" · {task} · " in line]
         assert "bad input" in line
-    texts, images = done.stderr.splitlines()  # the same sentence is said once
+    texts, shards, images = done.stderr.splitlines()  # the same sentence is said once
     assert texts.startswith("error: task.path=null: this task brings no data of its own")
+    assert "python -m bench.prepare FOLDER" in shards
     assert images.startswith("error: task.path=null: this task brings no images of its own")
 
 

@@ -23,8 +23,8 @@ from tests.shards.texts import command, parts, prepared, write_lines
 
 MIB_LINES = PIECE // 16
 
-# Ends itself without a word when two shards are in the journal, and tells its children's numbers.
-KILLED = """
+# Ends when two shards are in the journal, and tells its children's numbers.
+UNTIL_TWO = """
 import os, psutil, signal, sys
 from bench import prepare
 from bench.shards import preparing
@@ -33,7 +33,7 @@ def until(*arguments):
     for number, entry in enumerate(written(*arguments)):
         if number == 2:
             print(*[c.pid for c in psutil.Process().children(recursive=True)], flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
+            END
         yield entry
 preparing._written = until
 sys.exit(prepare.main(sys.argv[1:]))
@@ -58,7 +58,8 @@ def test_a_killed_preparation_goes_on(tmp_path: Path, text: Path, workers: int) 
     words = [str(folder), "--path", str(text), "--shard-mb", "1", "--shares", "0.8", "0.1", "0.1"]
     words += ["--workers", str(workers)]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *words],
+        [sys.executable, "-c", UNTIL_TWO.replace("END", "os.kill(os.getpid(), signal.SIGKILL)"),
+         *words],
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -176,9 +177,8 @@ def test_another_request_is_refused(
     refused([tmp_path / "new", "--path", tmp_path / "no"], f"--path {tmp_path / 'no'} does not")
     refused([tmp_path, "--path", text], "is not empty (it holds ", "and was not prepared")
     refused([text, "--path", text], f"{text} cannot be written (File exists)")
-    none = tmp_path / "no"
-    said = (f"--tokenizer {none} cannot be read", "or no --tokenizer, for bytes")
-    refused([tmp_path / "new", "--path", text, "--tokenizer", none], *said)
+    said = (f"--tokenizer {text} cannot be read", "or no --tokenizer, for bytes")
+    refused([tmp_path / "new", "--path", text, "--tokenizer", text], *said)
     refused([tmp_path / "none", "--verify"], "has no index.json", "python -m bench.prepare")
     (tmp_path / "tiny").write_bytes(b"a\nb\n")
     refused([tmp_path / "new", "--path", tmp_path / "tiny"], "too short", "validation part")
@@ -288,12 +288,20 @@ def test_memory_of_a_process_does_not_grow_with_the_text(tmp_path: Path) -> None
     assert large < small + 4096, f"{small} KiB and {large} KiB"
 
 
-def test_an_interrupt_ends_it(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(preparing, "_written", interrupted)
-    assert command(tmp_path / "out", "--path", text) == 130
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_ends_it(tmp_path: Path, text: Path, workers: int) -> None:
+    """As a terminal sends it, to all of its processes."""
+    words = [str(tmp_path / "out"), "--path", str(text), "--shard-mb", "1"]
+    words += ["--workers", str(workers)]
+    done = subprocess.run(
+        [sys.executable, "-c", UNTIL_TWO.replace("END", "os.killpg(0, signal.SIGINT)"), *words],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60,
+        start_new_session=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "interrupted; the same command goes on\n")
+    assert command(*words) == 0
+    assert b"".join(parts(tmp_path / "out").values()) == text.read_bytes()
 
 
 def test_a_process_that_dies_is_told(tmp_path: Path, text: Path) -> None:
