@@ -61,6 +61,7 @@ def prepare(
         "shard_bytes": shard_bytes,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(folder)
     with locked(folder):
         _agree(folder, request)
         dtype = "uint8" if vocab_size <= 1 << 8 else "uint16" if vocab_size <= 1 << 16 else "uint32"
@@ -118,6 +119,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _refuse_foreign(folder: Path) -> None:
+    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    if others and PLAN not in others:
+        raise ValueError(
+            f"{folder} is not empty (it holds {others[0]}) and was not prepared; give a new folder"
+        )
+
+
 def _agree(folder: Path, request: dict[str, Any]) -> None:
     """Note what was asked for, or refuse where the folder was begun for something else."""
     for left in folder.glob(".*.tmp"):  # of a process that was killed
@@ -125,12 +134,6 @@ def _agree(folder: Path, request: dict[str, Any]) -> None:
     try:
         begun = json.loads((folder / PLAN).read_text())
     except FileNotFoundError:
-        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-        if others:
-            raise ValueError(
-                f"{folder} is not empty (it holds {others[0]}) and was not prepared; "
-                "give a new folder"
-            ) from None
         put(folder / PLAN, [json.dumps(request, indent=1).encode()])
         return
     except ValueError as error:

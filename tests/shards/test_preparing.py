@@ -176,6 +176,7 @@ def test_another_request_is_refused(
     refused([*same, "--shard-mb", 1], "another source")
     refused([tmp_path / "new", "--path", tmp_path / "no"], f"--path {tmp_path / 'no'} does not")
     refused([tmp_path, "--path", text], "is not empty (it holds ", "and was not prepared")
+    assert not list(tmp_path.glob(".*"))
     refused([text, "--path", text], f"{text} cannot be written (File exists)")
     said = (f"--tokenizer {text} cannot be read", "or no --tokenizer, for bytes")
     refused([tmp_path / "new", "--path", text, "--tokenizer", text], *said)
