@@ -21,6 +21,7 @@ PARSED = {
     "bench.selftest": "bench.selftest.__main__",
     "bench.records.command": "bench.records.command",
     "bench.eval": "bench.eval",
+    "bench.prepare": "bench.prepare",
     "bench.save": "bench.save",
 }
 PROGRAMS = ("python -m bench", "archbench", "make bench")

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-SPLITS = ("train", "validation", "test")
+from bench.tasks.splits import SPLITS as SPLITS
+
 Batch = dict[str, Tensor]
 
 

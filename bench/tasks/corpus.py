@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.tasks.base import SPLITS, digest
+from bench.tasks.splits import assign
 
 SPAN = 256  # bytes; no string of this length stands in two parts
 # Trees of the standard library that are not code one would want to predict: tests, vendored or
@@ -36,23 +37,6 @@ class Corpus:
     sha256: str
     parts: dict[str, bytes]
     notes: dict[str, str] = field(default_factory=dict)
-
-
-def assign(sizes: Mapping[str, int], shares: Sequence[float]) -> dict[str, str]:
-    """Give whole documents to splits, walking them in the order of the hash of their names.
-
-    Each goes to the split that is furthest below its share of the bytes walked so far. A plain
-    hash of the names would do if documents were of one size; the manual's differ 100-fold.
-    """
-    have = dict.fromkeys(SPLITS, 0)
-    walked = 0
-    result = {}
-    for name in sorted(sizes, key=lambda n: hashlib.sha256(n.encode()).digest()):
-        walked += sizes[name]
-        below = {s: share * walked - have[s] for s, share in zip(SPLITS, shares, strict=True)}
-        result[name] = max(SPLITS, key=below.__getitem__)
-        have[result[name]] += sizes[name]
-    return result
 
 
 def span_hashes(data: bytes | np.ndarray) -> np.ndarray:

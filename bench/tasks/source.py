@@ -37,7 +37,7 @@ from bench.tasks.base import (
     stream_of,
 )
 from bench.tasks.baselines import text_baselines
-from bench.tasks.text import as_batch, nats_of
+from bench.tasks.language import as_batch, nats_of
 
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
 SPACE, STOP = ord(" "), ord(".")

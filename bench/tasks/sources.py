@@ -1,14 +1,14 @@
 """Bytes that the user names: a file, a folder, a glob, or a data set of the Hugging Face hub."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.paths import files_of, matches
 from bench.tasks.base import SPLITS, digest
 from bench.tasks.corpus import SPAN, Corpus, overlap
+from bench.tasks.splits import cuts
 
 OVERLAP_BYTES = 1 << 24  # of test: hashes of all of a large text would not fit into memory
 ALLOWED = "a readable file, a folder with files, or a glob that matches files"
@@ -41,8 +41,8 @@ def read_files(path: str) -> tuple[bytes, int]:
 
 def contiguous(data: bytes, shares: Sequence[float]) -> dict[str, bytes]:
     """Cut in three at the cumulative shares, in order."""
-    cuts = [round(len(data) * total) for total in np.cumsum([0.0, *shares])]
-    return {s: data[a:b] for s, a, b in zip(SPLITS, cuts[:-1], cuts[1:], strict=True)}
+    ends = cuts(len(data), shares)
+    return {s: data[a:b] for s, (a, b) in zip(SPLITS, itertools.pairwise(ends), strict=True)}
 
 
 def overlap_note(parts: dict[str, bytes]) -> str:

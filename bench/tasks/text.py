@@ -9,39 +9,20 @@ tokenizer the symbols are its own and the score stays bits per byte (bench/tasks
 """
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from bench.tasks.base import (
-    SPLITS,
-    Baseline,
-    Batch,
-    DataId,
-    Quality,
-    check_positive,
-    check_split,
-    pick,
-    quality,
-    scoring,
-)
+from bench.tasks.base import SPLITS, Batch, DataId, check_positive, check_split
 from bench.tasks.corpus import CORPORA, Corpus
+from bench.tasks.language import LanguageTask, as_batch
 from bench.tasks.sources import from_hub, from_path
-from bench.tasks.tokenizer import Tokenizer, characters, load_tokenizer, window_nats
-
-EVAL_BATCH = 32
-STREAM_WINDOWS = 256  # longer splits are carried in several streams side by side
+from bench.tasks.splits import check_shares
+from bench.tasks.tokenizer import characters, load_tokenizer
 
 
-class TextTask:
+class TextTask(LanguageTask):
     """Windows of `context` bytes of a built-in corpus, of files (`path`) or of a `hub` data set."""
-
-    kind = "language"
-    unit = "tokens"
 
     def __init__(
         self,
@@ -97,7 +78,7 @@ class TextTask:
         part = self.parts[split]
         if self.tokenizer is None:
             return part
-        [text] = characters(part.tobytes(), len(part))
+        [text] = characters(part, len(part))
         found = np.array(self.tokenizer.encode(text), dtype=np.int32)
         if len(found) < self.context:
             raise ValueError(
@@ -105,6 +86,10 @@ class TextTask:
                 "symbols of this tokenizer; allowed is a longer text or a shorter task.context"
             )
         return found
+
+    def beginning(self, split: str, count: int) -> np.ndarray:
+        """The first `count` symbols of a split, or all where it has fewer."""
+        return self.symbols(split)[:count]
 
     def batches(self, split: str, batch_size: int, seed: int) -> Iterator[Batch]:
         """Shuffled windows without end; each epoch cuts them at another random offset."""
@@ -125,74 +110,6 @@ class TextTask:
             starts, pending = pending[:batch_size], pending[batch_size:]
             yield as_batch(part[starts[:, None] + span])  # (B, T)
 
-    def example(self, batch_size: int, length: int | None = None) -> Batch:
-        """The first symbols of train, (batch_size, length), repeated where they do not suffice."""
-        length = self.context if length is None else length
-        check_positive("batch_size", batch_size)
-        check_positive("length", length)
-        return as_batch(np.resize(self.symbols("train"), (batch_size, length)))
-
-    def evaluate(
-        self,
-        model: Any,
-        split: str,
-        device: torch.device | str,
-        max_items: int | None = None,
-        full: bool = False,
-    ) -> Quality:
-        """Bits per byte over the windows of `split`; `full` adds the score with carried state."""
-        if self.tokenizer is not None:
-            return self._evaluate_symbols(model, self.tokenizer, split, device, max_items)
-        windows = self.windows(split)
-        windows = windows[pick(len(windows), max_items)]
-        secondary: dict[str, float] = {}
-        notes = {"windows": f"{len(windows)} of {self.context} bytes, last partial one dropped"}
-        with scoring(model, device) as device:
-            nats, bound = nats_of(model, windows, device)
-            if full and hasattr(model, "prefill") and hasattr(model, "crop"):
-                # Carried state needs windows that follow one another: the first ones, not a spread.
-                value, note = carried_bits(model, self.windows(split)[: len(windows)], device)
-                secondary["carried_bits_per_byte"] = value
-                notes["carried"] = note
-        items = nats / (math.log(2) * self.context)
-        return quality(
-            "bits_per_byte", items, better="lower", bound=bound, secondary=secondary, notes=notes
-        )
-
-    def _evaluate_symbols(
-        self,
-        model: Any,
-        tokenizer: Tokenizer,
-        split: str,
-        device: torch.device | str,
-        max_items: int | None,
-    ) -> Quality:
-        """As `evaluate`, of the tokenizer's symbols; the state is not carried."""
-        check_split(split)
-        texts = characters(self.parts[split].tobytes(), self.context)
-        texts = [texts[n] for n in pick(len(texts), max_items)]
-        with scoring(model, device) as device:
-            scored = window_nats(model, tokenizer, texts, device)
-        # Of the mean length, so that their mean is all bits over all bytes.
-        length = sum(len(text.encode()) for text in texts) / len(texts)
-        notes = {
-            "windows": f"{len(texts)} of {length:.1f} bytes on average, at whole characters",
-            "symbols": f"{length / scored.counts.mean():.2f} bytes each",
-        }
-        if scored.lost:
-            notes["tokenizer"] = (
-                f"{scored.lost} of {len(texts)} windows are not what their symbols stand for"
-            )
-        items = scored.nats / (math.log(2) * length)
-        return quality("bits_per_byte", items, better="lower", bound=False, notes=notes)
-
-    def baselines(self) -> list[Baseline]:
-        """Uniform, order-0, bigram, 5-gram and lzma, fitted on train and scored on test."""
-        from bench.tasks.baselines import text_baselines
-
-        test = self.windows("test")
-        return text_baselines(self.parts["train"], test)
-
 
 def load(
     corpus: str | None,
@@ -203,12 +120,7 @@ def load(
     hub_column: str,
 ) -> Corpus:
     """The corpus that the configuration means; `path` and `hub` go before the built-in one."""
-    shares = [float(share) for share in shares]
-    if len(shares) != 3 or min(shares) <= 0 or not math.isclose(sum(shares), 1.0, abs_tol=1e-9):
-        raise ValueError(
-            f"task.shares={shares} must be three positive numbers that sum to one, "
-            f"for train, validation and test"
-        )
+    shares = check_shares(shares)
     if path and hub:
         raise ValueError(f"task.path={path} and task.hub={hub} exclude each other; give one")
     if path:
@@ -225,76 +137,3 @@ def load(
             f"task.corpus={corpus} is unknown; allowed are {', '.join(CORPORA)}, or task.path=FILE"
         )
     return CORPORA[corpus](shares)
-
-
-def to_tokens(windows: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 windows as int64 symbols on the device."""
-    return torch.from_numpy(windows.astype(np.int64)).to(device)
-
-
-def as_batch(windows: np.ndarray) -> Batch:
-    """Windows as keyword arguments of a language model's forward: it predicts its own input."""
-    tokens = torch.from_numpy(windows.astype(np.int64))  # (B, T)
-    return {"tokens": tokens, "labels": tokens}
-
-
-def nats_of(model: Any, windows: np.ndarray, device: torch.device) -> tuple[np.ndarray, bool]:
-    """-log p of each window (N, T), nats (N,), and whether it is a bound; within `scoring`."""
-    found: list[np.ndarray] = []
-    bound = False
-    for start in range(0, len(windows), EVAL_BATCH):
-        score = model.log_prob(to_tokens(windows[start : start + EVAL_BATCH], device))
-        bound = score.bound
-        found.append(-score.nats.double().cpu().numpy())
-    return np.concatenate(found), bound
-
-
-def carried_bits(model: Any, windows: np.ndarray, device: torch.device) -> tuple[float, str]:
-    """Bits per byte when the state goes on from window to window, and how it was done.
-
-    A state that grows (a key-value cache) is advanced in half windows and cropped, so that no
-    byte sees more than `context` bytes: beyond them a model was never trained.
-    """
-    count, context = windows.shape
-    grows = model.state_bytes(1, 2 * context, torch.float32) > model.state_bytes(
-        1, context, torch.float32
-    )
-    text, real = in_streams(windows, -(-count // STREAM_WINDOWS))  # (S, bytes)
-    piece = max(context // 2, 1) if grows else context
-    state: Any = None
-    last: Tensor | None = None
-    total = 0.0
-    for start in range(0, text.shape[1], piece):
-        tokens = to_tokens(text[:, start : start + piece], device)  # (S, P)
-        counts = torch.from_numpy(real[:, start : start + piece]).to(device)  # (S, P)
-        if state is not None and grows:
-            state = model.crop(state, context - piece)
-        logits, state = model.prefill(tokens, state)  # (S, P, V)
-        if last is None:
-            total -= float(model.log_prob(tokens[:, :1]).nats.double().sum())
-            ahead, target, counts = logits[:, :-1], tokens[:, 1:], counts[:, 1:]
-        else:
-            ahead, target = torch.cat([last, logits[:, :-1]], dim=1), tokens
-        last = logits[:, -1:]
-        log_p = ahead.float().log_softmax(-1).gather(-1, target[..., None])[..., 0]
-        total -= float(log_p.double()[counts].sum())
-    seen = f"at most {context} bytes seen (cache cropped)" if grows else "state of fixed size"
-    streams = f"{len(text)} stream{'s' * (len(text) > 1)}"
-    note = f"the first {windows.size} bytes in order, {streams}, {seen}"
-    return total / (math.log(2) * windows.size), note
-
-
-def in_streams(windows: np.ndarray, streams: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows (N, T) cut into streams of neighbours (S, bytes), and which bytes are real.
-
-    Where N is no multiple of S the last streams are a window shorter and end in zeros, which no
-    byte that counts comes after.
-    """
-    context = windows.shape[1]
-    parts = [part.ravel() for part in np.array_split(windows, streams)]
-    text = np.zeros((streams, -(-len(windows) // streams) * context), dtype=windows.dtype)
-    real = np.zeros(text.shape, dtype=bool)
-    for row, part in enumerate(parts):
-        text[row, : len(part)] = part
-        real[row, : len(part)] = True
-    return text, real

@@ -5,15 +5,16 @@ characters that hold their ends, and their nats are divided by their bytes.
 """
 
 import importlib.util
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # processes that encode alone load no torch
+    import torch
+    from torch import Tensor
 
 WORLD = "rwkv_vocab_v20230424"  # the name under which the rwkv package brings its vocabulary
 LOGITS = 2**26  # at once, 256 MB of fp32
@@ -114,21 +115,27 @@ def load_tokenizer(name: str) -> Tokenizer:
         ) from error
 
 
-def characters(part: bytes, context: int) -> list[str]:
-    """Windows of `context` bytes as text, each end moved back to where its character begins."""
+def characters(part: Any, context: int, chosen: Iterable[int] | None = None) -> list[str]:
+    """Windows of `context` bytes as text, each end moved back to where its character begins.
+
+    `part` are bytes, or an array of them; only the windows `chosen` are read, by default all.
+    """
     count = len(part) // context
-    # Of bytes that are all inside a character, cut off, nothing is left: never backwards.
-    ends = list(itertools.accumulate((_begin(part, n * context) for n in range(count + 1)), max))
-    try:
-        return [part[a:b].decode() for a, b in itertools.pairwise(ends)]
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"task.tokenizer needs text in UTF-8, and byte {error.start} of a window is none; "
-            "allowed here is task.tokenizer=null"
-        ) from error
+    first = _begin(part, 0)  # of bytes before it, inside a character that is cut, nothing is left
+    texts = []
+    for n in range(count) if chosen is None else map(int, chosen):
+        begin, end = (max(first, _begin(part, at * context)) for at in (n, n + 1))
+        try:
+            texts.append(bytes(part[begin:end]).decode())
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"task.tokenizer needs text in UTF-8, and byte {error.start} of a window is none; "
+                "allowed here is task.tokenizer=null"
+            ) from error
+    return texts
 
 
-def _begin(part: bytes, at: int) -> int:
+def _begin(part: Any, at: int) -> int:
     """Where the character begins that byte `at` belongs to; of cut ones at both ends, past them."""
     if at == 0:
         while at < len(part) and _inside(part[at]):
@@ -139,14 +146,14 @@ def _begin(part: bytes, at: int) -> int:
         first -= 1
     if at < len(part):
         return first
-    lead = part[first]
+    lead = int(part[first])
     length = 1 + (lead >= 0xC0) + (lead >= 0xE0) + (lead >= 0xF0)
     return at if first + length <= at else first
 
 
 def _inside(byte: int) -> bool:
     """Whether a byte is none that a character of UTF-8 begins with."""
-    return byte & 0xC0 == 0x80
+    return int(byte) & 0xC0 == 0x80
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ class Scored:
 
 
 def window_nats(
-    model: Any, tokenizer: Tokenizer, texts: Sequence[str], device: torch.device
+    model: Any, tokenizer: Tokenizer, texts: Sequence[str], device: "torch.device"
 ) -> Scored:
     """Score every window.
 
@@ -187,8 +194,10 @@ def window_nats(
     return Scored(nats, np.array([len(ids) for ids in symbols]), lost)
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[Sequence[int]], device: "torch.device") -> "tuple[Tensor, Tensor]":
     """Rows of different lengths as (B, T), zeros behind them, and which symbols are real."""
+    import torch
+
     length = max(map(len, rows))
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     counted = torch.zeros(len(rows), length, dtype=torch.bool)

@@ -200,15 +200,16 @@ def test_every_suite_and_size_plans(suite: str, tmp_path: Path) -> None:
 
 
 def test_optional_tasks_say_what_they_need(tmp_path: Path) -> None:
-    tasks = ("enwik8", "wikitext", "cifar10", "mnist")
+    tasks = ("enwik8", "wikitext", "stream", "cifar10", "mnist")
     words = ("model=transformer", "suite=smoke", "scenario=prefill", "suite.baselines=false")
     done = run(tmp_path, f"task={','.join(tasks)}", *words)
     assert done.returncode == 2, done.stdout + done.stderr
     for task in tasks:
         [line] = [line for line in done.stdout.splitlines() if f" · {task} · " in line]
         assert "bad input" in line
-    texts, images = done.stderr.splitlines()  # the same sentence is said once
+    texts, shards, images = done.stderr.splitlines()  # the same sentence is said once
     assert texts.startswith("error: task.path=null: this task brings no data of its own")
+    assert "python -m bench.prepare FOLDER" in shards
     assert images.startswith("error: task.path=null: this task brings no images of its own")
 
 

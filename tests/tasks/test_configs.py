@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "task"
-NEEDS_DATA = {"enwik8", "wikitext", "cifar10", "mnist"}
+NEEDS_DATA = {"enwik8", "wikitext", "stream", "cifar10", "mnist"}
 
 
 def resolved(name: str) -> dict[str, Any]:

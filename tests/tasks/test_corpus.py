@@ -11,7 +11,6 @@ from bench.tasks.corpus import (
     CORPORA,
     SPAN,
     Corpus,
-    assign,
     overlap,
     paragraphs,
     shared_spans,
@@ -20,6 +19,7 @@ from bench.tasks.corpus import (
     stdlib_files,
     without_shared,
 )
+from bench.tasks.splits import assign
 
 SHARES = {"manual": (0.8, 0.1, 0.1), "code": (0.9, 0.05, 0.05)}
 

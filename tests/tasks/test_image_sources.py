@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.tasks import image_sources
 from bench.tasks.image_sources import to_grey
 from bench.tasks.images import ImageFilesTask
 
@@ -84,6 +85,51 @@ def test_mnist_files_are_read(tmp_path: Path) -> None:
         files_task(path=str(tmp_path))
 
 
+def write_mnist(folder: Path, packed: bool = False) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 50), ("t10k", 9)):
+        images = idx(rng.integers(256, size=(count, 4, 4)))
+        labels = idx(np.arange(count) % 2)
+        for kind, data in (("images-idx3", images), ("labels-idx1", labels)):
+            file = folder / f"{name}-{kind}-ubyte"
+            if packed:
+                file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(data))
+            else:
+                file.write_bytes(data)
+
+
+def test_the_hash_is_that_of_pixels_and_labels(tmp_path: Path) -> None:
+    for name in ("plain", "packed"):
+        (tmp_path / name).mkdir()
+        write_mnist(tmp_path / name, packed=name == "packed")
+    plain, packed = (files_task(path=str(tmp_path / name)).data for name in ("plain", "packed"))
+    assert plain.sha256 == packed.sha256
+    assert plain.id == f"path-plain-{plain.sha256[:8]}"
+    for kind in ("images-idx3", "labels-idx1"):
+        file = tmp_path / "plain" / f"t10k-{kind}-ubyte"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        assert files_task(path=str(tmp_path / "plain")).data.sha256 != plain.sha256
+        data[-1] ^= 1
+        file.write_bytes(data)
+    assert files_task(path=str(tmp_path / "plain")).data.sha256 == plain.sha256
+
+
+def test_damaged_mnist_files_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path, packed=True)
+    images = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = images.read_bytes()
+    for spoilt in (whole[:-20], whole[:60] + b"x" * 40 + whole[100:], b"no gzip"):
+        images.write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz is damaged.*allowed is"):
+            files_task(path=str(tmp_path))
+    images.write_bytes(whole)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(49))))
+    with pytest.raises(ValueError, match=r"\(50, 4, 4\) and train-labels of shape \(49,\)"):
+        files_task(path=str(tmp_path))
+
+
 def test_cifar_binary_is_read_and_pickles_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.integers(256, size=(60, 3073), dtype=np.uint8)
@@ -100,6 +146,16 @@ def test_cifar_binary_is_read_and_pickles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data_batch_1").touch()
     with pytest.raises(ValueError, match="pickled files, which are refused"):
         files_task(path=str(tmp_path))
+
+
+def test_grey_is_made_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    planes = np.random.default_rng(0).integers(256, size=(23, 3, 5, 4), dtype=np.uint8)
+    whole = to_grey(planes)
+    monkeypatch.setattr(image_sources, "GREY_IMAGES", 4)
+    assert np.array_equal(to_grey(planes), whole)
+    for image, grey in zip(planes, whole, strict=True):
+        pillow = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).convert("L")
+        assert np.array_equal(grey, np.asarray(pillow))
 
 
 def test_grey_of_grey_is_itself() -> None:

@@ -69,7 +69,7 @@ def test_carried_state_scores_every_byte_of_the_stream_once(
     streams_of = -(-len(windows) // wanted)
     streams = -(-len(windows) // streams_of)
     assert (streams, len(windows) % streams > 0) == (wanted, form == "ragged streams")
-    monkeypatch.setattr("bench.tasks.text.STREAM_WINDOWS", streams_of)
+    monkeypatch.setattr("bench.tasks.language.STREAM_WINDOWS", streams_of)
     model = LastByte(cached)
     result = task.evaluate(model, "test", "cpu", max_items=len(windows), full=True)
     # The table needs one byte of history alone, so whole streams are scored at once.

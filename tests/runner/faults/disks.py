@@ -23,7 +23,7 @@ NO_SPACE, TOO_LARGE = "No space left on device", "File too large"
 def full_disk(folder: Path, draw: random.Random) -> Trial:
     """A disk that fills while the sweep writes to it, at a random byte; then it is made larger."""
     trial = Trial()
-    with _mounted(folder / "disk", "-t", "tmpfs", "-o", f"size={draw.randrange(12, 180, 4)}k"):
+    with mounted(folder / "disk", "-t", "tmpfs", "-o", f"size={draw.randrange(12, 180, 4)}k"):
         sweep = Sweep(folder, results=folder / "disk" / "results")
         done = sweep.run()
         trial.before = len(sweep.seen)
@@ -31,7 +31,7 @@ def full_disk(folder: Path, draw: random.Random) -> Trial:
         trial.one_sentence(done, f"results={sweep.results}", NO_SPACE)
         trial.expect(not _leftovers(sweep), f"left behind: {_leftovers(sweep)}")
         account(sweep, trial, sweep.printed(done))
-        _mount("-o", "remount,size=8m", str(folder / "disk"))
+        mount("-o", "remount,size=8m", str(folder / "disk"))
         finish(sweep, trial)
     return trial
 
@@ -59,7 +59,7 @@ def size_limit(folder: Path, draw: random.Random) -> Trial:
 def full_temporary_folder(folder: Path) -> Trial:
     """The worker fills the folder of its own files: its cell fails, and the record says why."""
     sweep, trial = Sweep(folder, seeds=2), Trial()
-    with _mounted(sweep.temporary, "-t", "tmpfs", "-o", "size=256k"):
+    with mounted(sweep.temporary, "-t", "tmpfs", "-o", "size=256k"):
         done = sweep.run("model.behaviour=fill")
     _filled(sweep, trial, done.code, NO_SPACE)
     return trial
@@ -165,24 +165,24 @@ def _protected_by_permission(results: Path) -> Iterator[Callable[[], None] | Non
 
 @contextlib.contextmanager
 def _protected_by_mount(results: Path) -> Iterator[None]:
-    with _mounted(results, "--bind", str(results)):
-        _mount("-o", "remount,bind,ro", str(results))
+    with mounted(results, "--bind", str(results)):
+        mount("-o", "remount,bind,ro", str(results))
         yield None
 
 
 @contextlib.contextmanager
-def _mounted(point: Path, *words: str) -> Iterator[None]:
+def mounted(point: Path, *words: str) -> Iterator[None]:
     """Something mounted at a folder for a while; Unavailable where this user may not mount."""
     point.mkdir(exist_ok=True)
     source = () if "--bind" in words else ("tmpfs",)
-    _mount(*words, *source, str(point))
+    mount(*words, *source, str(point))
     try:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(point)], check=True, capture_output=True)
 
 
-def _mount(*words: str) -> None:
+def mount(*words: str) -> None:
     if os.geteuid() != 0 or shutil.which("mount") is None:
         raise Unavailable("only root on Linux can mount a file system")
     done = subprocess.run(["mount", *words], capture_output=True, text=True)
