@@ -15,15 +15,17 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.errors import BadInput, hint, one_line
 from bench.targets import check_targets
 
-GROUPS = ("model", "task", "scenario", "size", "suite", "device")
+GROUPS = ("model", "objective", "task", "scenario", "size", "suite", "device")
 SCALARS = ("seed", "dtype", "threads", "compile", "backend")
-AXES = ("model", "task", "scenario", "size", "device", *SCALARS)
+AXES = ("model", "objective", "task", "scenario", "size", "device", *SCALARS)
 # What is read of a model's YAML, and of each of its `kinds`.
 MODEL_KEYS = (
     "name", "family", "description", "backend", "kernel", "preload", "lr", "tuned", "backbone",
     "shapes", "solve", "kinds", "pretrained", "checkpoints",
-    "backends",
+    "backends", "objectives",
 )  # fmt: skip
+# What steers the planner inside a suite and is no part of a cell.
+PLANNED = ("objectives",)
 FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "model", "causal")
 RUNNER_KEYS = (
     "results",
@@ -65,6 +67,7 @@ class Suite:
     size: str = MISSING
     seeds: list[int] = MISSING
     baselines: bool = MISSING
+    objectives: list[str | None] = field(default_factory=lambda: [None])  # None: the family's own
     backends: list[str] = field(default_factory=lambda: ["auto"])
     ceilings: bool = False  # measure the machine's own, which a roofline needs
     items: dict[str, int] = MISSING  # training items (windows, images) by task
@@ -107,6 +110,7 @@ class Config:
     """All keys of a cell's configuration; the last block steers the runner and is no identity."""
 
     model: Any = MISSING
+    objective: Any = None  # that of every family where there is none
     task: Any = MISSING
     scenario: Any = MISSING
     size: Size = field(default_factory=Size)
@@ -198,6 +202,8 @@ def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) 
     model, task, size = tree["model"], tree["task"], tree["size"]["name"]
     where = f"model={model.get('name')}"
     kind = _kind(task)
+    model.pop("objectives", None)
+    _name_objective(tree)
     own = model["kinds"][kind]
     model["kinds"] = {kind: own}
     holder = own if own.get("shapes") else model
@@ -223,9 +229,16 @@ def finish_task(config: DictConfig, allow: Sequence[str]) -> dict[str, Any]:
     """The configuration of a cell without a model: a task's plain baselines."""
     tree = OmegaConf.to_container(config, resolve=False)
     assert isinstance(tree, dict)
-    for key in ("model", "size"):
+    for key in ("model", "objective", "size"):
         tree.pop(key, None)
     return _resolve(tree, f"task={tree['task'].get('name')}", allow)
+
+
+def _name_objective(tree: dict[str, Any]) -> None:
+    """Of an objective, whose form the model has by now, the name is kept, and of none nothing."""
+    objective = tree.pop("objective", None)
+    if objective is not None:
+        tree["objective"] = objective["name"]
 
 
 def _kind(task: Mapping[str, Any]) -> str:
@@ -240,6 +253,8 @@ def _resolve(tree: dict[str, Any], where: str, allow: Sequence[str]) -> dict[str
     assert isinstance(plain, dict)
     # They steer the runner and are no part of a cell, but a value of a cell may refer to one.
     result = {str(key): value for key, value in plain.items() if key not in RUNNER_KEYS}
+    for key in PLANNED:
+        result["suite"].pop(key, None)
     check_targets(result, allow)
     return result
 

@@ -16,11 +16,12 @@ from bench.config import AXES, GROUPS, RUNNER_KEYS, Optimizer
 from bench.errors import BadInput, hint
 
 # Keys of single cells; all others inside a group are of the whole suite.
-INNER = ("model", "task", "scenario", "size", "optimizer")
+INNER = ("model", "objective", "task", "scenario", "size", "optimizer")
 # What a YAML file says of itself: set by hand, a record would claim to be another cell's.
 FIXED = (
-    *(f"{group}.name" for group in ("model", "task", "scenario", "size", "suite", "device")),
-    *("model.family", "model.kinds", "model.shapes", "task.kind"),
+    *(f"{group}.name" for group in GROUPS),
+    *("model.family", "model.kinds", "model.shapes", "model.objectives", "task.kind"),
+    *("objective.kinds", "objective.serves", "objective.targets"),
 )
 
 

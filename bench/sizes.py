@@ -111,7 +111,7 @@ def fit(
 
     def node(value: int | None) -> dict[str, Any]:
         tree = copy.deepcopy(model)
-        _share(tree, kind)
+        _share(tree.get("backbone"), tree["kinds"][kind]["model"])
         for key, given in shapes[size].items():
             set_dotted(tree, key, given)
         if rule is not None and value is not None:
@@ -127,12 +127,18 @@ def fit(
     return node(found)
 
 
-def _share(tree: dict[str, Any], kind: str) -> None:
-    """Make the kind's backbone the model's own again: resolving interpolations copied it."""
-    inner = tree["kinds"][kind]["model"]
-    if "backbone" in tree and inner.get("backbone") is not None:
-        unset = tree["backbone"]
-        if isinstance(unset, dict) and unset.get("_target_") == inner["backbone"].get("_target_"):
-            # A kind may override single values of the shared backbone; they win.
-            unset.update(inner["backbone"])
-            inner["backbone"] = unset
+def _share(backbone: object, node: object) -> None:
+    """Make the form's backbone the model's own again: resolving interpolations copied it.
+
+    It stands below `node`, in another part of the form where the objective wraps it.
+    """
+    if not isinstance(backbone, dict) or not isinstance(node, dict):
+        return
+    inner = node.get("backbone")
+    if isinstance(inner, dict) and inner.get("_target_") == backbone.get("_target_"):
+        # A form may override single values of the shared backbone; they win.
+        backbone.update(inner)
+        node["backbone"] = backbone
+        return
+    for part in node.values():
+        _share(backbone, part)

@@ -17,6 +17,7 @@ from bench.report.commands import (
     context,
     energy,
     frontier,
+    grid,
     history,
     latency,
     memory,
@@ -28,7 +29,8 @@ from bench.report.commands.reading import complain
 from bench.store import StoreError
 
 COMMANDS = (
-    table, latency, memory, energy, roofline, context, frontier, plot, compare, history, baseline,
+    table, grid, latency, memory, energy, roofline, context, frontier, plot, compare, history,
+    baseline,
 )  # fmt: skip
 
 
