@@ -75,7 +75,6 @@ def test_time_class_and_all_patches_reach_all_logits_and_gradients_flow(name: st
         assert bool((changed > 0).all())
     logits.square().mean().backward()
     silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-    # Values of the first layer of RWKV-7 are not mixed with those of an earlier one.
     assert silent == []
 
 
