@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from bench.backends import ALL, chosen, fallback, lacking, others, own, refusal
 from bench.cell import MACHINE, Cell
 from bench.checks import check_numbers
-from bench.config import check_model, finish, finish_task
+from bench.config import check_model, finish, finish_task, tree_of
 from bench.defaults import check_types, differs, set_shapes, stated
 from bench.errors import BadInput
-from bench.objectives import NONE, Under, under
+from bench.objectives import NONE, Under, lay
 from bench.request import Composer, Request
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
@@ -70,19 +70,19 @@ class CellBuilder:
             check_numbers(config)
             check_model(config)
             self._check_types(variant, names, size, config)
-            found = under(config, self.composer.options("objective"))
-            config = found.config
-            form = (config.model.get("kinds") or {}).get(str(config.task.kind))
+            tree = tree_of(config)
+            found = lay(tree, self.composer.options("objective"))
+            form = (tree["model"].get("kinds") or {}).get(str(config.task.kind))
             if reason := found.refused or _refusal(form, config, model, task, scenario):
                 # Unasked, a model is passed over in silence where it cannot do one scenario, but
                 # told of, once, where it has no form for the task.
                 once = scenario == wanted[-1] and (form is None or bool(found.refused))
                 if asked or (once and (asked_objective or found.expected)):
-                    cells.append(self._refused(config, device, reason))
+                    cells.append(self._refused(tree, device, reason))
                 continue
             _check_inside(found, variant, model)
             overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
-            plain = finish(config, overridden, self.request.allow_targets)
+            plain = finish(tree, overridden, self.request.allow_targets)
             telling = self._telling(variant, names, size, config)
             kind = plain["task"]["kind"]
             for wish in backends:
@@ -210,7 +210,7 @@ class CellBuilder:
         kept = [text for text in variant if _key(text, group)]
         names = [*self._names(model, task), f"scenario={scenario}"]
         config = self.composer.compose([*names, *self.request.shared, *kept])
-        plain = finish_task(config, self.request.allow_targets)
+        plain = finish_task(tree_of(config), self.request.allow_targets)
         if scenario == CEILINGS:
             plain["task"] = {"name": MACHINE, "kind": MACHINE}
         return kept, config, self._cell(plain, device, tuple(kept))
@@ -219,13 +219,14 @@ class CellBuilder:
         """The overrides that pick the model, the task and the request's suite."""
         return [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
 
-    def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:
+    def _refused(self, tree: dict[str, Any], device: str, reason: str) -> Cell:
         """The cell that will not run, with the names alone of its model, which is not built."""
-        plain = finish_task(config, self.request.allow_targets)
-        plain["model"] = {key: config.model.get(key) for key in ("name", "family", "backend")}
-        plain["size"] = {"name": config.size.name, "parameters": config.size.parameters}
-        if config.objective:
-            plain["objective"] = config.objective.name
+        model, size, objective = tree["model"], tree["size"], tree["objective"]
+        plain = finish_task(tree, self.request.allow_targets)
+        plain["model"] = {key: model.get(key) for key in ("name", "family", "backend")}
+        plain["size"] = {key: size[key] for key in ("name", "parameters")}
+        if objective is not None:
+            plain["objective"] = objective["name"]
         cell = self._cell(plain, device, ())
         cell.unsupported = reason
         return cell
@@ -259,7 +260,7 @@ class CellBuilder:
 
 
 def _refusal(
-    form: "DictConfig | None", config: "DictConfig", model: str, task: str, scenario: str
+    form: Mapping[str, Any] | None, config: "DictConfig", model: str, task: str, scenario: str
 ) -> str | None:
     """Why a model cannot be in this scenario of the task, or None where it can."""
     if config.model.get("pretrained") and config.task.kind != "language":
@@ -276,9 +277,9 @@ def _refusal(
     reasons = form.get("reasons") or {}
     if scenario in reasons:  # also of what it could by what the scenario needs
         return str(reasons[scenario])
-    if (config.scenario.get("needs") or scenario) in form.scenarios:
+    if (config.scenario.get("needs") or scenario) in form["scenarios"]:
         return None
-    can = ", ".join(form.scenarios)
+    can = ", ".join(form["scenarios"])
     return f"model={model} on task={task} cannot {scenario}; it can: {can}"
 
 

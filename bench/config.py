@@ -144,8 +144,7 @@ def check_model(config: DictConfig) -> None:
     A key of the file's own is read where an interpolation of the file names it. A YAML whose
     `pretrained` is `???` has no weights to draw, and so needs a checkpoint.
     """
-    model = OmegaConf.to_container(config.model, resolve=False)
-    assert isinstance(model, dict)
+    model = tree_of(config.model)
     where = f"model={model.get('name', '?')}"
     used = set(re.findall(r"model\.([\w.]+)", " ".join(_interpolations(model))))
     _check_keys(where, model, MODEL_KEYS, ("name", "family", "kinds"), "", used)
@@ -158,6 +157,20 @@ def check_model(config: DictConfig) -> None:
         raise BadInput(
             f"{where} draws no weights of its own; give model.pretrained=FILE, a checkpoint"
         )
+
+
+def check_form(model: Mapping[str, Any], kind: str) -> None:
+    """Refuse the form that an objective gave a model, with a key that nobody reads."""
+    where = f"objective of model={model['name']}"
+    form, prefix = model["kinds"][kind], f"kinds.{kind}."
+    _check_keys(where, form, FORM_KEYS, ("scenarios", "model"), prefix, set())
+
+
+def tree_of(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, its interpolations as they stand in the files."""
+    tree = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
 
 
 def _check_keys(
@@ -190,20 +203,19 @@ def _interpolations(node: Any) -> Iterator[str]:
         yield node
 
 
-def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
-    """The resolved plain configuration of one cell, checked.
+def finish(tree: dict[str, Any], overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+    """The resolved plain configuration of one cell, checked; `tree` is used up.
 
     The kind of the task picks the one form of the model that is kept; the shapes of the size are
     set, except where the user gave a value (`overridden`, dotted below `model`), which also stops
     the size from being solved for when it is the solved key.
     """
-    tree = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(tree, dict)
     model, task, size = tree["model"], tree["task"], tree["size"]["name"]
     where = f"model={model.get('name')}"
     kind = _kind(task)
     model.pop("objectives", None)
-    _name_objective(tree)
+    if (objective := tree.pop("objective", None)) is not None:  # the model has its form by now
+        tree["objective"] = objective["name"]
     own = model["kinds"][kind]
     model["kinds"] = {kind: own}
     holder = own if own.get("shapes") else model
@@ -225,20 +237,11 @@ def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) 
     return _resolve(tree, where, allow)
 
 
-def finish_task(config: DictConfig, allow: Sequence[str]) -> dict[str, Any]:
-    """The configuration of a cell without a model: a task's plain baselines."""
-    tree = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(tree, dict)
+def finish_task(tree: dict[str, Any], allow: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a cell without a model: a task's plain baselines; `tree` is used up."""
     for key in ("model", "objective", "size"):
         tree.pop(key, None)
     return _resolve(tree, f"task={tree['task'].get('name')}", allow)
-
-
-def _name_objective(tree: dict[str, Any]) -> None:
-    """Of an objective, whose form the model has by now, the name is kept, and of none nothing."""
-    objective = tree.pop("objective", None)
-    if objective is not None:
-        tree["objective"] = objective["name"]
 
 
 def _kind(task: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@
 
 and a model's YAML, under `objectives`, the names of those that it takes beside its own, each with
 changes to their forms by kind of task: {diffusion: {}} takes them as they stand. A change lies over
-the form key by key, its `shapes` over those of the model; `refused` says why there is none.
+the form key by key, its `shapes` over those of the model; `refused` says why there is none. Beside
+the kinds may stand `lr` and `tuned`, as in the model's own YAML.
 """
 
 import copy
@@ -17,8 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from bench.config import check_form
 from bench.errors import BadInput, hint
 
 Form = dict[str, Any]
@@ -27,47 +27,53 @@ NONE = "null"  # in place of a name: the family's own
 
 @dataclass(frozen=True)
 class Under:
-    """A cell's configuration, its model in the form that the objective asks for.
+    """What became of a cell's model under the objective that the cell names.
 
-    `config.objective` is left where it is `name`, an objective that is not the family's `own`.
+    `name` where that is not the family's `own`.
     """
 
-    config: DictConfig
     name: str | None = None
     own: str | None = None
     refused: str | None = None  # why the model has no such form
     expected: bool = True  # whether anyone would look for it
 
 
-def under(config: DictConfig, known: Sequence[str]) -> Under:
-    """The configuration of any cell under the objective that it names; `known` are their names.
+def lay(tree: dict[str, Any], known: Sequence[str]) -> Under:
+    """Bring the model of any cell's configuration under the objective that it names.
 
-    BadInput where the model takes one that there is not.
+    `tree` holds plain values, and `known` all names. Where the objective is not the family's own,
+    the model's form for the task's kind is replaced, with its rates, of which none is tuned; where
+    it is, or none was named, `tree` names none after that. BadInput where the model takes an
+    objective that there is not.
     """
-    model = plain(config.model)
-    for name in model.get("objectives") or {}:
+    model, objective, task = tree["model"], tree["objective"], tree["task"]
+    taken = model.get("objectives") or {}
+    if not isinstance(taken, dict) or not all(isinstance(v, dict) for v in taken.values()):
+        raise BadInput(
+            f"model={model.get('name')}: objectives is no mapping of objectives, each with its "
+            "changes by kind of task; see configs/model."
+        )
+    for name in taken:
         if name not in known:
             raise BadInput(
                 f"model={model.get('name')}: 'objectives.{name}' is no objective; allowed: "
                 f"{', '.join(known)}.{hint(name, known)}"
             )
-    if config.objective is None:
-        return Under(config)
-    objective, task = plain(config.objective), plain(config.task)
+    if objective is None:
+        return Under()
     name, kind = objective["name"], task["kind"]
-    if is_own(model, objective, kind) or (
-        kind in objective["serves"]
-        and any(is_own(model, objective, other) for other in model.get("kinds") or {})
-        and name not in (model.get("objectives") or {})
-    ):
-        config = _opened(config)
-        config.objective = None
-        return Under(config, own=name)
-    reason = refusal(model, objective, task)
-    if reason is not None:
-        expected = kind in objective["serves"] and takes(model, objective)
-        return Under(config, name, refused=reason, expected=expected)
-    return Under(_crossed(config, model, objective), name)
+    if is_own(model, objective, kind) or (kind in objective["serves"] and _of_it(model, objective)):
+        tree["objective"] = None
+        return Under(own=name)
+    if (reason := refusal(model, objective, task)) is not None:
+        expected = kind in objective["serves"] and name in taken
+        return Under(name, refused=reason, expected=expected)
+    change = taken[name]
+    model["lr"] = {**(objective.get("lr") or {}), **(change.get("lr") or {})}
+    model["tuned"] = change.get("tuned") or {}
+    model["kinds"] = {kind: _form(model, objective, kind)}
+    check_form(model, kind)
+    return Under(name)
 
 
 def is_own(model: Mapping[str, Any], objective: Mapping[str, Any], kind: str) -> bool:
@@ -76,10 +82,10 @@ def is_own(model: Mapping[str, Any], objective: Mapping[str, Any], kind: str) ->
     return (form.get("model") or {}).get("_target_") in objective["targets"]
 
 
-def takes(model: Mapping[str, Any], objective: Mapping[str, Any]) -> bool:
-    """Whether a model is, for some kind of task, under this objective, its own or not."""
+def _of_it(model: Mapping[str, Any], objective: Mapping[str, Any]) -> bool:
+    """Whether the family knows no other objective, though it has no form for every kind."""
     mine = any(is_own(model, objective, kind) for kind in model.get("kinds") or {})
-    return mine or objective["name"] in (model.get("objectives") or {})
+    return mine and objective["name"] not in (model.get("objectives") or {})
 
 
 def refusal(
@@ -109,38 +115,13 @@ def refusal(
     return None
 
 
-def _crossed(config: DictConfig, model: dict[str, Any], objective: Mapping[str, Any]) -> DictConfig:
-    """A copy with the model's form replaced, and its rates, of which none is tuned."""
-    config, kind = _opened(config), str(config.task.kind)
-    change = model["objectives"][objective["name"]] or {}
-    model["lr"] = {**(objective.get("lr") or {}), **(change.get("lr") or {})}
-    model["tuned"] = change.get("tuned") or {}
-    model["kinds"] = {kind: _form(model, objective, kind)}
-    config.model = model
-    return config
-
-
-def _opened(config: DictConfig) -> DictConfig:
-    """A copy that takes new keys."""
-    config = copy.deepcopy(config)
-    OmegaConf.set_struct(config, False)
-    return config
-
-
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A group as it stands in its file, its interpolations not resolved."""
-    found = OmegaConf.to_container(node, resolve=False)
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
-
-
 def _form(model: Mapping[str, Any], objective: Mapping[str, Any], kind: str) -> Form | None:
     """The form that a model takes under an objective that is not its own, or None."""
     taken = model.get("objectives") or {}
     general = (objective.get("kinds") or {}).get(kind)
     if objective["name"] not in taken or general is None:
         return None
-    change: Mapping[str, Any] = (taken[objective["name"]] or {}).get(kind) or {}
+    change: Mapping[str, Any] = taken[objective["name"]].get(kind) or {}
     form = _over(general, change)
     if model.get("shapes") and change.get("shapes"):
         form["shapes"] = _over(model["shapes"], change["shapes"])

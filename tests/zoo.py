@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from bench.objectives import plain, under
+from bench.objectives import lay
 from bench.sizes import fit
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -38,10 +38,11 @@ def crossed(name: str, objective: str) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
     for kind in KINDS:
         task = {"kind": kind, "name": kind}
-        group = {"model": GROUPS[name], "objective": OBJECTIVES[objective], "task": task}
-        found = under(OmegaConf.create(copy.deepcopy(group)), list(OBJECTIVES))
+        tree = {"model": GROUPS[name], "objective": OBJECTIVES[objective], "task": task}
+        tree = copy.deepcopy(tree)
+        found = lay(tree, list(OBJECTIVES))
         if found.name and not found.refused:
-            kinds |= plain(found.config.model)["kinds"]
+            kinds |= tree["model"]["kinds"]
     return {**GROUPS[name], "kinds": kinds}
 
 
