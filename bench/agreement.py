@@ -60,7 +60,10 @@ def _logits(model: nn.Module, other: nn.Module, batch: Mapping[str, Tensor]) -> 
     """What both models offer: forward, and reading with a state."""
     given = {name: value for name, value in batch.items() if name != "labels"}
     if _has_forward(model) and _has_forward(other):
-        yield model(**given).logits
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # a model that draws noise draws the same
+            logits = model(**given).logits
+        yield logits
     if isinstance(model, Recurrent) and isinstance(other, Recurrent):
         tokens = given["tokens"]
         logits, state = model.prefill(tokens[:, :-STEPS])

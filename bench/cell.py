@@ -29,4 +29,6 @@ class Cell:
         words = [*(str(name) for name in names if name), f"seed {self.part['seed']}"]
         if (self.config.get("model") or {}).get("backends"):  # none but another one than ours
             words.insert(1, f"by {self.part['backend']}")
+        if self.part.get("objective"):  # none but another one than the family's own
+            words.insert(1, f"under {self.part['objective']}")
         return " · ".join([*words, *(text.lstrip("+") for text in self.overrides)])

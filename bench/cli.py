@@ -31,7 +31,7 @@ usage: python -m bench [WORD | KEY=VALUE ...] [-m] [--cfg] [--debug] [--help]
   python -m bench records --help                 list, merge, prune, query and export records
   python -m bench.save | bench.eval --help       write a checkpoint | lm-evaluation-harness
 
-groups    model task scenario size match suite device   see `python -m bench list`
+groups    model objective task scenario size match suite device   see `python -m bench list`
 axes      seed dtype threads compile backend             groups and axes take lists: seed=0,1,2
 run       results=FOLDER output=table|json force=true plan=true budget=30min timeout=SECONDS
           memory_limit_gib=N isolation=server|fresh repeats=N busy_gpu=record|refuse
@@ -202,9 +202,11 @@ class Application:
 
     def _any_cell(self) -> list[str]:
         """Overrides that compose whatever the defaults are, checked to be known."""
-        for group in ("model", "task", "scenario", "size", "device"):
+        from bench.objectives import NONE
+
+        for group in ("model", "objective", "task", "scenario", "size", "device"):
             for name in self.given.axes.get(group, []):
-                if name not in self.options(group):
+                if name not in self.options(group) and (group, name) != ("objective", NONE):
                     raise unknown(group, name, self.options(group))
         axes = self.given.axes
         first = {group: axes.get(group, self.options(group))[:1] for group in ("model", "task")}

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from bench.backends import ALL, chosen, fallback, lacking, others, own, refusal
 from bench.cell import MACHINE, Cell
 from bench.checks import check_numbers
-from bench.config import check_model, finish, finish_task
+from bench.config import check_model, finish, finish_task, tree_of
 from bench.defaults import check_types, differs, set_shapes, stated
 from bench.errors import BadInput
+from bench.objectives import NONE, Under, lay
 from bench.request import Composer, Request
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
@@ -19,6 +20,7 @@ BASELINE = "baseline"
 BASELINES = "baselines"
 CEILINGS = "ceilings"
 MODELLESS = (BASELINES, CEILINGS)
+OWN_FORM = ("model.kinds.", "model.lr", "model.tuned")
 
 
 # One of a group, with the overrides inside that group.
@@ -42,38 +44,45 @@ class CellBuilder:
         size: str,
         task: str,
         model: str,
+        objective: str | None,
         scenarios: Sequence[str],
         backends: Sequence[str],
         asked: bool,
+        asked_objective: bool,
     ) -> list[Cell]:
         """The cells of one model on one task: one for each of its scenarios by each backend.
 
         `scenarios` that are without a model are passed over. `backends` are values of the axis, of
         which auto and all mean other ones for each model. `asked` says whether the user named the
         scenarios: then what the model cannot do is a cell too, which says why. Where not, it is
-        left out, but for the last scenario of a model without a form for the task.
+        left out, but for the last scenario of a model without a form for the task. The same holds
+        of an `objective` that no one expects of the model, if the user did not name it.
 
         BadInput where values are of the wrong type or cannot be, or a backend that was named is not
         installed.
         """
-        names = [*self._names(model, task), f"size={size}"]
+        names = [*self._names(model, task), *_chosen("objective", objective), f"size={size}"]
         wanted = [name for name in scenarios if name not in MODELLESS]
         cells: list[Cell] = []
         for scenario in wanted:
-            picked = {"model": model, "task": task, "scenario": scenario}
-            config = self._compose(picked, size, variant)
+            picked = {"model": model, "objective": objective or NONE, "task": task}
+            config = self._compose({**picked, "scenario": scenario}, size, variant)
             check_numbers(config)
             check_model(config)
             self._check_types(variant, names, size, config)
-            form = (config.model.get("kinds") or {}).get(str(config.task.kind))
-            if reason := _refusal(form, config, model, task, scenario):
+            tree = tree_of(config)
+            found = lay(tree, self.composer.options("objective"))
+            form = (tree["model"].get("kinds") or {}).get(str(config.task.kind))
+            if reason := found.refused or _refusal(form, config, model, task, scenario):
                 # Unasked, a model is passed over in silence where it cannot do one scenario, but
                 # told of, once, where it has no form for the task.
-                if asked or (form is None and scenario == wanted[-1]):
-                    cells.append(self._refused(config, device, reason))
+                once = scenario == wanted[-1] and (form is None or bool(found.refused))
+                if asked or (once and (asked_objective or found.expected)):
+                    cells.append(self._refused(tree, device, reason))
                 continue
+            _check_inside(found, variant, model)
             overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
-            plain = finish(config, overridden, self.request.allow_targets)
+            plain = finish(tree, overridden, self.request.allow_targets)
             telling = self._telling(variant, names, size, config)
             kind = plain["task"]["kind"]
             for wish in backends:
@@ -140,7 +149,7 @@ class CellBuilder:
                 if there[group] != option:
                     config[group], there[group] = self._options[option], option
             return config
-        names = [f"{group}={name}" for group, name in picked.items()]
+        names = [text for group, name in picked.items() for text in _chosen(group, name)]
         overrides = [*names, f"size={size}", f"suite={self.request.suite}"]
         config = self.composer.compose([*overrides, *self.request.shared, *variant])
         self._composed[size, outside] = config, options
@@ -201,7 +210,7 @@ class CellBuilder:
         kept = [text for text in variant if _key(text, group)]
         names = [*self._names(model, task), f"scenario={scenario}"]
         config = self.composer.compose([*names, *self.request.shared, *kept])
-        plain = finish_task(config, self.request.allow_targets)
+        plain = finish_task(tree_of(config), self.request.allow_targets)
         if scenario == CEILINGS:
             plain["task"] = {"name": MACHINE, "kind": MACHINE}
         return kept, config, self._cell(plain, device, tuple(kept))
@@ -210,11 +219,14 @@ class CellBuilder:
         """The overrides that pick the model, the task and the request's suite."""
         return [f"model={model}", f"task={task}", f"suite={self.request.suite}"]
 
-    def _refused(self, config: "DictConfig", device: str, reason: str) -> Cell:
+    def _refused(self, tree: dict[str, Any], device: str, reason: str) -> Cell:
         """The cell that will not run, with the names alone of its model, which is not built."""
-        plain = finish_task(config, self.request.allow_targets)
-        plain["model"] = {key: config.model.get(key) for key in ("name", "family", "backend")}
-        plain["size"] = {"name": config.size.name, "parameters": config.size.parameters}
+        model, size, objective = tree["model"], tree["size"], tree["objective"]
+        plain = finish_task(tree, self.request.allow_targets)
+        plain["model"] = {key: model.get(key) for key in ("name", "family", "backend")}
+        plain["size"] = {key: size[key] for key in ("name", "parameters")}
+        if objective is not None:
+            plain["objective"] = objective["name"]
         cell = self._cell(plain, device, ())
         cell.unsupported = reason
         return cell
@@ -239,6 +251,8 @@ class CellBuilder:
             "backend": own(model, task["kind"]) if model else None,
             "kernel": model.get("kernel"),
         }
+        if "objective" in config:  # none but another one than the family's own
+            part["objective"] = config["objective"]
         versions = {"suite": config["suite"]["version"], "task": task.get("version", 1)}
         order = float(config["scenario"].get("order", 99))
         preload = tuple(model.get("preload") or ())
@@ -246,7 +260,7 @@ class CellBuilder:
 
 
 def _refusal(
-    form: "DictConfig | None", config: "DictConfig", model: str, task: str, scenario: str
+    form: Mapping[str, Any] | None, config: "DictConfig", model: str, task: str, scenario: str
 ) -> str | None:
     """Why a model cannot be in this scenario of the task, or None where it can."""
     if config.model.get("pretrained") and config.task.kind != "language":
@@ -266,7 +280,7 @@ def _refusal(
     reasons = form.get("reasons") or {}
     if scenario in reasons:  # also of what it could by what the scenario needs
         return str(reasons[scenario])
-    scenarios = form.scenarios if brought is None else brought.scenarios
+    scenarios = form["scenarios"] if brought is None else brought.scenarios
     if (config.scenario.get("needs") or scenario) in scenarios:
         return None
     can = ", ".join(scenarios)
@@ -274,7 +288,7 @@ def _refusal(
 
 
 def _refusal_of_objective(
-    form: "DictConfig", config: "DictConfig", model: str, task: str
+    form: Mapping[str, Any], config: "DictConfig", model: str, task: str
 ) -> str | None:
     """Why a model cannot be under the objective that the task brings along, or None."""
     if config.model.get("pretrained"):
@@ -285,6 +299,26 @@ def _refusal_of_objective(
             "backbone that reads a sequence into its last position"
         )
     return None
+
+
+def _check_inside(found: Under, variant: Sequence[str], model: str) -> None:
+    """BadInput for a value that was given inside a form which another one replaces."""
+    for key in (_key(text, "") for text in variant):
+        if found.name and key.startswith(OWN_FORM):
+            raise BadInput(
+                f"{key} is of the own form of model={model}, which objective={found.name} "
+                f"replaces; give objective.{key.removeprefix('model.')}."
+            )
+        if found.own and key.startswith("objective."):
+            raise BadInput(
+                f"{key} is of the forms of other families: objective={found.own} is the own one of "
+                f"model={model}; give model.{key.removeprefix('objective.')}."
+            )
+
+
+def _chosen(group: str, name: str | None) -> list[str]:
+    """The override that picks one of a group; Hydra knows none for nothing."""
+    return [] if name in (None, NONE) else [f"{group}={name}"]
 
 
 def _key(override: str, prefix: str) -> str:

@@ -15,16 +15,17 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.errors import BadInput, hint, one_line
 from bench.targets import check_targets
 
-GROUPS = ("model", "task", "scenario", "size", "match", "suite", "device")
+GROUPS = ("model", "objective", "task", "scenario", "size", "match", "suite", "device")
 SCALARS = ("seed", "dtype", "threads", "compile", "backend")
-AXES = ("model", "task", "scenario", "size", "device", *SCALARS)
+AXES = ("model", "objective", "task", "scenario", "size", "device", *SCALARS)
 # What is read of a model's YAML, and of each of its `kinds`.
 MODEL_KEYS = (
     "name", "family", "description", "backend", "kernel", "preload", "lr", "weight_decay", "tuned",
-    "backbone",
-    "shapes", "solve", "solve_state", "kinds", "pretrained", "checkpoints",
-    "backends",
+    "backbone", "shapes", "solve", "solve_state", "kinds", "objectives", "pretrained",
+    "checkpoints", "backends",
 )  # fmt: skip
+# What steers the planner inside a suite and is no part of a cell.
+PLANNED = ("objectives",)
 FORM_KEYS = ("scenarios", "reasons", "backend", "shapes", "solve", "solve_state", "model", "causal")
 RUNNER_KEYS = (
     "results",
@@ -66,6 +67,7 @@ class Suite:
     size: str = MISSING
     seeds: list[int] = MISSING
     baselines: bool = MISSING
+    objectives: list[str | None] = field(default_factory=lambda: [None])  # None: the family's own
     backends: list[str] = field(default_factory=lambda: ["auto"])
     ceilings: bool = False  # measure the machine's own, which a roofline needs
     items: dict[str, int] = MISSING  # training items (windows, images) by task
@@ -120,6 +122,7 @@ class Config:
     """All keys of a cell's configuration; the last block steers the runner and is no identity."""
 
     model: Any = MISSING
+    objective: Any = None  # that of every family where there is none
     task: Any = MISSING
     scenario: Any = MISSING
     size: Size = field(default_factory=Size)
@@ -154,8 +157,7 @@ def check_model(config: DictConfig) -> None:
     A key of the file's own is read where an interpolation of the file names it. A YAML whose
     `pretrained` is `???` has no weights to draw, and so needs a checkpoint.
     """
-    model = OmegaConf.to_container(config.model, resolve=False)
-    assert isinstance(model, dict)
+    model = tree_of(config.model)
     where = f"model={model.get('name', '?')}"
     used = set(re.findall(r"model\.([\w.]+)", " ".join(_interpolations(model))))
     _check_keys(where, model, MODEL_KEYS, ("name", "family", "kinds"), "", used)
@@ -168,6 +170,20 @@ def check_model(config: DictConfig) -> None:
         raise BadInput(
             f"{where} draws no weights of its own; give model.pretrained=FILE, a checkpoint"
         )
+
+
+def check_form(model: Mapping[str, Any], kind: str) -> None:
+    """Refuse the form that an objective gave a model, with a key that nobody reads."""
+    where = f"objective of model={model['name']}"
+    form, prefix = model["kinds"][kind], f"kinds.{kind}."
+    _check_keys(where, form, FORM_KEYS, ("scenarios", "model"), prefix, set())
+
+
+def tree_of(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain values, its interpolations as they stand in the files."""
+    tree = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
 
 
 def _check_keys(
@@ -200,19 +216,20 @@ def _interpolations(node: Any) -> Iterator[str]:
         yield node
 
 
-def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
-    """The resolved plain configuration of one cell, checked.
+def finish(tree: dict[str, Any], overridden: Sequence[str], allow: Sequence[str]) -> dict[str, Any]:
+    """The resolved plain configuration of one cell, checked; `tree` is used up.
 
     The kind of the task picks the one form of the model that is kept, whose objective gives way to
     that of the task where it has a `form` of its own; the shapes of the size are set, except where
     the user gave a value (`overridden`, dotted below `model`), which also stops the size from being
     solved for when it is the solved key.
     """
-    tree = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(tree, dict)
     model, task, size = tree["model"], tree["task"], tree["size"]["name"]
     where = f"model={model.get('name')}"
     kind = _kind(task)
+    model.pop("objectives", None)
+    if (objective := tree.pop("objective", None)) is not None:  # the model has its form by now
+        tree["objective"] = objective["name"]
     own = model["kinds"][kind]
     if asked := task.get("form"):  # the task's own objective around the model's backbone
         own |= {**asked, "model": {**asked["model"], "backbone": own["model"]["backbone"]}}
@@ -237,11 +254,9 @@ def finish(config: DictConfig, overridden: Sequence[str], allow: Sequence[str]) 
     return _resolve(tree, where, allow)
 
 
-def finish_task(config: DictConfig, allow: Sequence[str]) -> dict[str, Any]:
-    """The configuration of a cell without a model: a task's plain baselines."""
-    tree = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(tree, dict)
-    for key in ("model", "size"):
+def finish_task(tree: dict[str, Any], allow: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a cell without a model: a task's plain baselines; `tree` is used up."""
+    for key in ("model", "objective", "size"):
         tree.pop(key, None)
     return _resolve(tree, f"task={tree['task'].get('name')}", allow)
 
@@ -258,6 +273,8 @@ def _resolve(tree: dict[str, Any], where: str, allow: Sequence[str]) -> dict[str
     assert isinstance(plain, dict)
     # They steer the runner and are no part of a cell, but a value of a cell may refer to one.
     result = {str(key): value for key, value in plain.items() if key not in RUNNER_KEYS}
+    for key in PLANNED:
+        result["suite"].pop(key, None)
     check_targets(result, allow)
     return result
 

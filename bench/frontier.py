@@ -22,7 +22,9 @@ FRONTIER = "frontier"
 MEMORY, POINT, TOTAL, MOST = "memory", "point_seconds", "max_seconds", "max"
 # What every point of a cell says alike, taken from the first that was measured.
 COMMON = ("data", "parameters", "shape", "kernel", "environment")
-ABOUT = ("model", "task", "device", "dtype", "threads", "compile", "backend", "overrides")
+ABOUT = (
+    "model", "objective", "task", "device", "dtype", "threads", "compile", "backend", "overrides",
+)  # fmt: skip
 
 Point = dict[str, Any]
 Ask = Callable[[Mapping[str, Any], float], Outcome]  # the scenario of a point, its seconds

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from bench.errors import one_line
 
-GROUPS = ("model", "task", "scenario", "suite", "size", "match", "device")
+GROUPS = ("model", "objective", "task", "scenario", "suite", "size", "match", "device")
 
 
 class Source(Protocol):
@@ -36,6 +36,8 @@ def _line(group: str, node: Mapping[str, Any]) -> str:
         kinds = node.get("kinds") or {}
         backend = node.get("backend")
         return f"{text}  [{', '.join(kinds)}{f'; {backend}' if backend else ''}]"
+    if group == "objective":
+        return f"{text}  [{', '.join(node.get('serves') or ())}]"
     if group == "task":
         return f"{text}  [{node.get('kind')}]"
     if group == "suite":

@@ -17,12 +17,13 @@ from bench.errors import BadInput, hint
 
 WHOLE = ("suite", "match")  # groups of which every cell has the same one
 # Keys of single cells; all others inside a group are of the whole suite.
-INNER = ("model", "task", "scenario", "size", "optimizer")
+INNER = ("model", "objective", "task", "scenario", "size", "optimizer")
 MATCH = "params"  # what stands where nothing is given
 # What a YAML file says of itself: set by hand, a record would claim to be another cell's.
 FIXED = (
     *(f"{group}.name" for group in GROUPS),
-    *("model.family", "model.kinds", "model.shapes", "task.kind"),
+    *("model.family", "model.kinds", "model.shapes", "model.objectives", "task.kind"),
+    *("objective.kinds", "objective.serves", "objective.targets"),
 )
 
 

@@ -10,6 +10,7 @@ from bench.checks import compile_refusal
 from bench.composing import BASELINES, CEILINGS, CellBuilder
 from bench.errors import BadInput, unknown
 from bench.frontier import FRONTIER
+from bench.objectives import NONE
 from bench.request import Composer, Request
 
 if TYPE_CHECKING:  # Hydra is known to the command line alone
@@ -26,6 +27,8 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
     suite = base.suite
     axes.setdefault("model", list(suite.models))
     axes.setdefault("task", list(suite.tasks))
+    axes.setdefault("objective", list(suite.objectives))
+    axes["objective"] = [None if name in (None, NONE) else str(name) for name in axes["objective"]]
     sizes = axes.get("size")
     by_task = {task: sizes or list(suite.sizes.get(task, [suite.size])) for task in axes["task"]}
     axes["size"] = list(dict.fromkeys(itertools.chain(*by_task.values())))
@@ -36,6 +39,7 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
     scenarios = asked or [*suite.scenarios, *(name for name, on in modelless.items() if on)]
     for group, names in (
         *((g, axes[g]) for g in ("model", "task", "size")),
+        ("objective", [name for name in axes["objective"] if name is not None]),
         ("scenario", scenarios),
     ):
         _check_names(
@@ -59,12 +63,14 @@ def expand(request: Request, composer: Composer, base: "DictConfig") -> list[Cel
         scalars = {
             "dtype": dtype, "threads": threads or request.cores, "compile": compiled
         }  # fmt: skip
-        for size, task, model in itertools.product(axes["size"], axes["task"], axes["model"]):
+        for size, task, objective, model in itertools.product(
+            axes["size"], axes["task"], axes["objective"], axes["model"]
+        ):
             if size not in by_task[task]:
                 continue
             found = builder.of_model(
-                variant, device, str(dtype), size, task, model,
-                scenarios, axes["backend"], bool(asked),
+                variant, device, str(dtype), size, task, model, objective,
+                scenarios, axes["backend"], bool(asked), "objective" in request.axes,
             )  # fmt: skip
             for cell in found:
                 cell.unsupported = cell.unsupported or compile_refusal(compiled, device)

@@ -17,7 +17,9 @@ BASE_BYTES = 700 << 20
 # Weights, gradients and two moments in float32, and as much again for activations.
 BYTES_PER_PARAMETER = 2 * 16
 TIMELESS = ("lr=", "optimizer.")  # overrides that change what is learnt, not how long it takes
-SAME = ("model", "task", "scenario", "size", "device", "dtype", "threads", "compile")
+SAME = (
+    "model", "objective", "task", "scenario", "size", "device", "dtype", "threads", "compile",
+)  # fmt: skip
 
 
 def predict(cells: Iterable[Cell], records: Sequence[Mapping[str, Any]]) -> None:

@@ -176,7 +176,7 @@ def fit(
 
     def tree() -> Tree:
         made = copy.deepcopy(model)
-        _share(made, kind)
+        _share(made.get("backbone"), made["kinds"][kind]["model"])
         for key, given in shapes[size].items():
             set_dotted(made, key, given)
         return made
@@ -287,12 +287,18 @@ def _form(model: Tree, kind: str) -> Tree:
     return form
 
 
-def _share(tree: Tree, kind: str) -> None:
-    """Make the kind's backbone the model's own again: resolving interpolations copied it."""
-    inner = tree["kinds"][kind]["model"]
-    if "backbone" in tree and inner.get("backbone") is not None:
-        unset = tree["backbone"]
-        if isinstance(unset, dict) and unset.get("_target_") == inner["backbone"].get("_target_"):
-            # A kind may override single values of the shared backbone; they win.
-            unset.update(inner["backbone"])
-            inner["backbone"] = unset
+def _share(backbone: object, node: object) -> None:
+    """Make the form's backbone the model's own again: resolving interpolations copied it.
+
+    It stands below `node`, in another part of the form where the objective wraps it.
+    """
+    if not isinstance(backbone, dict) or not isinstance(node, dict):
+        return
+    inner = node.get("backbone")
+    if isinstance(inner, dict) and inner.get("_target_") == backbone.get("_target_"):
+        # A form may override single values of the shared backbone; they win.
+        backbone.update(inner)
+        node["backbone"] = backbone
+        return
+    for part in node.values():
+        _share(backbone, part)

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
+from bench.objectives import lay
 from bench.sizes import fit
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -32,9 +33,32 @@ FREE = ("hf", "timm", "diffusers")  # of other libraries, by name
 SIZED = [(name, kind) for name, kind in PAIRS if name not in FREE]
 
 
+def crossed(name: str, objective: str) -> dict[str, Any]:
+    """A model's group with the forms that it has under an objective that is not its own."""
+    kinds: dict[str, Any] = {}
+    for kind in KINDS:
+        task = {"kind": kind, "name": kind}
+        tree = {"model": GROUPS[name], "objective": OBJECTIVES[objective], "task": task}
+        tree = copy.deepcopy(tree)
+        found = lay(tree, list(OBJECTIVES))
+        if found.name and not found.refused:
+            kinds |= tree["model"]["kinds"]
+    return {**GROUPS[name], "kinds": kinds}
+
+
+OBJECTIVES = {p.stem: yaml.safe_load(p.read_text()) for p in (CONFIGS / "objective").glob("*.yaml")}
+CROSSED = {
+    f"{name} under {objective}": crossed(name, objective)
+    for name in MODELS
+    for objective in GROUPS[name].get("objectives") or {}
+}
+CROSSED_PAIRS = [(name, kind) for name, group in CROSSED.items() for kind in group["kinds"]]
+
+
 def resolved(name: str, kind: str, size: str, task: dict[str, Any] | None = None) -> dict[str, Any]:
     """The model group as a plain dictionary, all interpolations resolved for one kind."""
-    model = copy.deepcopy(GROUPS[name])
+    model = copy.deepcopy({**GROUPS, **CROSSED}[name])
+    model.pop("objectives", None)
     model["kinds"] = {kind: model["kinds"][kind]}
     shapes = model["kinds"][kind].get("shapes", model.get("shapes"))
     for key, value in (shapes or {}).get(size, {}).items():
@@ -44,9 +68,9 @@ def resolved(name: str, kind: str, size: str, task: dict[str, Any] | None = None
             node = node[part]
         node[last] = value
     tree = OmegaConf.create({"model": model, "task": {**TASKS[kind], **(task or {})}})
-    plain = OmegaConf.to_container(tree, resolve=True)
-    assert isinstance(plain, dict)
-    return plain["model"]
+    found = OmegaConf.to_container(tree, resolve=True)
+    assert isinstance(found, dict)
+    return found["model"]
 
 
 def node(

@@ -18,6 +18,7 @@ from bench.report.commands import (
     differences,
     energy,
     frontier,
+    grid,
     history,
     latency,
     memory,
@@ -30,8 +31,8 @@ from bench.report.commands.reading import complain
 from bench.store import StoreError
 
 COMMANDS = (
-    table, differences, target, latency, memory, energy, roofline, context, frontier, plot, compare,
-    history, baseline,
+    table, differences, target, grid, latency, memory, energy, roofline, context, frontier, plot,
+    compare, history, baseline,
 )  # fmt: skip
 
 

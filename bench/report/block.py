@@ -107,7 +107,8 @@ class BlockBuilder:
             "family": variant.family, "model": variant.model, "size": variant.size,
             "backend": variant.backend, "kernel": variant.kernel, "compile": variant.compile,
             "overrides": " ".join(variant.overrides),
-            "objective": objective, "tuned": quality.get("tuned"), "index": index,
+            "objective": objective, "under": variant.objective, "tuned": quality.get("tuned"),
+            "index": index,
         }  # fmt: skip
 
     def _cells(

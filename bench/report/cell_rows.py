@@ -27,16 +27,17 @@ def by_heading(records: Iterable[Record], scenarios: Sequence[str]) -> Groups:
     return {heading: found for heading, found in groups.items() if found}
 
 
-def _order(record: Record, scenarios: Sequence[str]) -> tuple[int, str, str, int]:
+def _order(record: Record, scenarios: Sequence[str]) -> tuple[int, str, str, str, int]:
     cell = record["cell"]
     place = scenarios.index(cell["scenario"])
-    return place, cell["model"], str(cell.get("size")), cell["seed"]
+    return place, cell["model"], cell.get("objective", ""), str(cell.get("size")), cell["seed"]
 
 
 def names(record: Record) -> list[Entry]:
     """The entries below `NAMES`."""
     cell = record["cell"]
-    changed = [*overrides(record), *(["compiled"] if cell.get("compile") else [])]
+    under = [f"under {cell['objective']}"] if cell.get("objective") else []
+    changed = [*under, *overrides(record), *(["compiled"] if cell.get("compile") else [])]
     return [
         Entry(cell["model"]), Entry(cell["task"]), Entry(cell["scenario"]),
         Entry(cell.get("size")), Entry(cell["seed"]), Entry(" ".join(changed)),

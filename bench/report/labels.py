@@ -6,14 +6,17 @@ from bench.report.select import Variant
 
 
 def label(row: Variant, rivals: Sequence[Variant]) -> str:
-    """The shortest name that no other of `rivals` has.
+    """The shortest name that no other of `rivals` has: `mamba`, `mamba under diffusion`.
 
-    Size, backend, kernel and mode of compiling are said only where they tell rows apart; what was
-    given inside the model is always said, so a row without it is that of the defaults.
+    Size, backend, kernel and mode of compiling are said only where they tell rows apart; an
+    objective that is not the family's own and what was given inside the model are always said, so a
+    row without them is that of the defaults.
     """
     parts = [row.model]
     if len({rival.size for rival in rivals}) > 1:
         parts[0] += f"/{row.size}"
+    if row.objective:
+        parts.append(f"under {row.objective}")
     same = [rival for rival in rivals if rival.model == row.model]
     if len({rival.backend for rival in same}) > 1:
         parts.append(row.backend)

@@ -37,7 +37,7 @@ class BlockKey:
 
 @dataclass
 class Variant:
-    """A row to be: one model at one size by one backend and overrides, records by scenario."""
+    """A row to be: one model at one size, objective, backend and overrides, records by scenario."""
 
     family: str
     model: str
@@ -46,6 +46,7 @@ class Variant:
     compile: str
     overrides: tuple[str, ...] = ()
     kernel: str = ""
+    objective: str = ""  # where it is not the family's own
     scenarios: dict[str, list[Record]] = field(default_factory=dict)
 
     def records(self) -> list[Record]:
@@ -153,7 +154,7 @@ def _divide(key: BlockKey, records: list[Record]) -> Selection:
 
 def _cell_key(record: Record) -> tuple[Any, ...]:
     cell = record["cell"]
-    names = ("model", "size", "scenario", "seed", "backend", "kernel", "compile")
+    names = ("model", "objective", "size", "scenario", "seed", "backend", "kernel", "compile")
     return (*(str(cell.get(name)) for name in names), overrides(record))
 
 
@@ -164,7 +165,10 @@ def _rows(records: list[Record]) -> list[Variant]:
         if record["cell"]["scenario"] in ROWLESS:
             continue
         made = variant_of(record)
-        names = (made.family, made.model, made.size, made.backend, made.compile, made.overrides)
+        names = (
+            made.family, made.model, made.objective, made.size, made.backend, made.compile,
+            made.overrides,
+        )  # fmt: skip
         variants = rows.setdefault(names, [])
         variant = next((v for v in variants if not _holds(v, record)), None)
         if variant is None:
@@ -187,6 +191,7 @@ def variant_of(record: Record) -> Variant:
         family=cell["family"], model=cell["model"], size=str(cell.get("size") or ""),
         backend=str(cell.get("backend") or ""), compile="" if compiled == "False" else compiled,
         overrides=tuple(text for text in overrides(record) if not text.startswith(SHARED)),
+        objective=str(cell.get("objective") or ""),
     )  # fmt: skip
 
 

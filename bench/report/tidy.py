@@ -7,7 +7,7 @@ from bench.report.layout import Block, Cell, Row, Table
 TEXT = [
     "task", "kind", "suite", "data_id", "data_sha256", "machine", "device", "dtype",
     "changes", "row", "family", "model", "size", "backend", "kernel", "compile", "overrides",
-    "objective", "column", "metric", "label", "unit", "better", "over", "status", "reason",
+    "objective", "under", "column", "metric", "label", "unit", "better", "over", "status", "reason",
     "records",
 ]  # fmt: skip
 INTEGERS = ["block", "suite_version", "task_version", "threads", "n"]
@@ -16,9 +16,9 @@ FLAGS = ["bound", "best", "valid", "stale", "tuned"]
 ORDER = [
     "block", "task", "kind", "suite", "suite_version", "task_version", "data_id", "data_sha256",
     "machine", "device", "dtype", "threads", "changes", "row", "family", "model", "size", "backend",
-    "kernel", "compile", "overrides", "objective", "tuned", "column", "metric", "value", "low",
-    "high", "over", "n", "unit", "better", "bound", "best", "label", "status", "reason", "valid",
-    "stale", "records",
+    "kernel", "compile", "overrides", "objective", "under", "tuned", "column", "metric", "value",
+    "low", "high", "over", "n", "unit", "better", "bound", "best", "label", "status", "reason",
+    "valid", "stale", "records",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ class CellPart(TypedDict, total=False):
     suite: str
     family: str
     model: str
+    objective: str  # where it is not the family's own
     size: str
     task: str
     kind: str

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.backbones.branches import Branch, keeping
 from models.backbones.linear import Linear, linear
 from models.backbones.sizes import check_sizes
 
@@ -80,11 +81,21 @@ class Block(nn.Module):
 
     def enter(self, x: Tensor) -> Tensor:
         """What the convolution reads, (..., D) -> (..., d)."""
-        return F.relu(self.norm_conv(self.reduce(self.norm_in(x))))
+        return self._narrow(self.norm_in(x))
 
     def leave(self, x: Tensor, convolved: Tensor) -> Tensor:
         """The residual sum, (..., D) and (..., d) -> (..., D)."""
-        return x + self.expand(F.relu(self.norm_out(convolved)))
+        return x + self._widen(convolved)
+
+    def branch(self, normed: Tensor) -> Tensor:
+        """All between norm and residual sum, (B, T, D) -> (B, T, D)."""
+        return self._widen(self.conv(self._narrow(normed)))
+
+    def _narrow(self, normed: Tensor) -> Tensor:
+        return F.relu(self.norm_conv(self.reduce(normed)))
+
+    def _widen(self, convolved: Tensor) -> Tensor:
+        return self.expand(F.relu(self.norm_out(convolved)))
 
 
 @dataclass
@@ -144,6 +155,27 @@ class ByteNet(nn.Module):
         for block in self._blocks:
             x = block.leave(x, block.conv(block.enter(x)))
         return self.norm(x), {}
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The identity."""
+        return x
+
+    def branches(self, length: int) -> list[Branch]:
+        """Every block."""
+        return [
+            Branch(
+                layer,
+                block.norm_in,
+                keeping(block.branch),
+                ordered=True,
+                outputs=(block.expand.weight,),
+            )
+            for layer, block in enumerate(self._blocks)
+        ]
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The final norm."""
+        return self.norm(x)
 
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> ByteNetState:
         """Windows of zeros: what the parallel form pads with."""

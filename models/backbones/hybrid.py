@@ -19,8 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from models.backbones.branches import Branch, keeping
 from models.backbones.mixers.by_name import MIXERS
-from models.backbones.mixers.interface import Mixer
+from models.backbones.mixers.interface import Mixer, mixed
 from models.backbones.mlp import MLP
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
@@ -122,6 +123,31 @@ class Hybrid(nn.Module):
         for layer in self._layers():
             x, _ = layer(x, None)
         return self.norm(x), {}
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The identity."""
+        return x
+
+    def branches(self, length: int) -> list[Branch]:
+        """Mixer and MLP of every layer."""
+        found = []
+        for index, layer in enumerate(self._layers()):
+            mixer, mlp = layer.mixer, layer.mlp
+            found += [
+                Branch(
+                    index,
+                    layer.mixer_norm,
+                    mixed(mixer),
+                    ordered=mixer.ordered,
+                    outputs=(mixer.output,),
+                ),
+                Branch(index, layer.mlp_norm, keeping(mlp), ordered=False, outputs=mlp.outputs()),
+            ]
+        return found
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The final norm."""
+        return self.norm(x)
 
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> list[Any]:
         """What each mixer carries before the first symbol."""

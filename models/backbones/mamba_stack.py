@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from models.backbones.branches import Branch
 from models.backbones.interface import scan_dtype
-from models.backbones.mixers.interface import Mixer
+from models.backbones.mixers.interface import Mixer, mixed
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
 from models.kernels.available import choose_kernel, fallback, steps_fused
@@ -43,6 +44,12 @@ class RecurrentMixer(Mixer):
     """A recurrence, by a fused kernel where one holds it: a Mamba, or Gated DeltaNet."""
 
     kernel: str  # auto | torch | numba
+    out_proj: nn.Linear
+
+    @property
+    def output(self) -> Tensor:
+        """The matrix onto the residual stream."""
+        return self.out_proj.weight
 
     @abstractmethod
     def flops_per_symbol(self, length: int) -> int:
@@ -198,6 +205,27 @@ class MambaStack(nn.Module):
         for block in self._blocks():
             x, _ = block(x, None)
         return self.norm_f(x), {}
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The identity."""
+        return x
+
+    def branches(self, length: int) -> list[Branch]:
+        """The mixer of every block."""
+        return [
+            Branch(
+                layer,
+                block.norm,
+                mixed(block.mixer),
+                ordered=block.mixer.ordered,
+                outputs=(block.mixer.output,),
+            )
+            for layer, block in enumerate(self._blocks())
+        ]
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The final norm."""
+        return self.norm_f(x)
 
     def init_state(self, batch: int, *, device: torch.device, dtype: torch.dtype) -> list[Any]:
         """Nothing seen: a zero state in every layer."""

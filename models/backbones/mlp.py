@@ -33,6 +33,7 @@ class FeedForward(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
     def fuse(self, norm: RMSNorm) -> Callable[[Array], Array]: ...
     def flops(self, batch: int, length: int) -> int: ...
+    def outputs(self) -> tuple[Tensor, ...]: ...
 
 
 class MLP(nn.Module):
@@ -59,6 +60,10 @@ class MLP(nn.Module):
         """Gate, up and down; without a gate two."""
         layers = (self.up_proj, self.down_proj)
         return tuple(p.weight for p in ((self.gate_proj, *layers) if self.gated else layers))
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The matrix onto the residual stream."""
+        return (self.down_proj.weight,)
 
     def fuse(self, norm: RMSNorm) -> Callable[[Array], Array]:
         """x + mlp(norm(x)) of one position by a kernel."""

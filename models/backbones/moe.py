@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.attention_layer import Attention
+from models.backbones.branches import Losses, Run
 from models.backbones.elementwise import swiglu
 from models.backbones.linear import linear
 from models.backbones.mlp import MLP, projection
@@ -150,6 +151,11 @@ class SparseMLP(nn.Module):
         y = self.experts(rows, chosen, gates.to(x.dtype)).view_as(x)
         return y if self.shared is None else y + self.shared(x)
 
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The matrices onto the residual stream."""
+        shared = () if self.shared is None else self.shared.outputs()
+        return (self.experts.down_proj, *shared)
+
     def fuse(self, norm: RMSNorm) -> Callable[[Array], Array]:
         """x + experts(norm(x)) of one position by a kernel."""
         from models.kernels.mlp_step import FusedExperts
@@ -239,9 +245,19 @@ class MoE(Decoder):
         for block in cast(Iterable[SparseBlock], self.layers):
             x, layer_balance, layer_z = block.routed(x, cos, sin)
             balance, z = balance + layer_balance, z + layer_z
+        return self.norm(x), self._weighted(balance, z)
+
+    def _fed(self, block: Block) -> Run:
+        def run(x: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor | None, Losses]:
+            y, balance, z = cast(SparseBlock, block).mlp.routed(x)
+            return y, kept, self._weighted(balance, z)
+
+        return run
+
+    def _weighted(self, balance: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """What the routers add to the loss: their shares of the mean over layers."""
         n_layers = len(self.layers)
-        losses = {
+        return {
             "load_balancing": self.balance_weight / n_layers * balance,
             "router_z": self.z_weight / n_layers * z,
         }
-        return self.norm(x), losses

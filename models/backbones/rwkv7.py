@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.backbones.branches import Branch, Losses, keeping
 from models.backbones.interface import scan_dtype
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
@@ -72,6 +73,22 @@ class Block(nn.Module):
         x = x + self.ffn(ffn_in, state.channel_mix)
         # Copies: a view of the last position would keep the inputs of the whole context alive.
         return x, v_first, LayerState(att_in[:, -1].clone(), wkv, ffn_in[:, -1].clone())
+
+    def mix_time(self, x: Tensor, v_first: Tensor | None) -> tuple[Tensor, Tensor | None, Losses]:
+        """The time mix of a sequence from its beginning, normed (B, T, D) -> (B, T, D).
+
+        With the first block's values as (B, T, D), and no losses.
+        """
+        B, T, D = x.shape
+        N, wide = self.att.head_size, scan_dtype(x.dtype)
+        wkv = x.new_zeros(B, self.att.n_heads, N, N, dtype=wide)
+        flat = None if v_first is None else v_first.reshape(B * T, D)
+        mixed, flat, _ = self.att(x, x.new_zeros(B, D), flat, wkv)
+        return mixed, flat.view(B, T, D), {}
+
+    def mix_channels(self, x: Tensor) -> Tensor:
+        """The channel mix of a sequence from its beginning, normed (B, T, D) -> (B, T, D)."""
+        return self.ffn(x, x.new_zeros(x.shape[0], x.shape[2]))
 
 
 class RWKV7(nn.Module):
@@ -131,6 +148,36 @@ class RWKV7(nn.Module):
         state = self.init_state(x.shape[0], device=x.device, dtype=x.dtype)
         hidden, _ = self.prefill(x, state)
         return hidden, {}
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The first norm."""
+        return self._first.ln0(x)
+
+    def branches(self, length: int) -> list[Branch]:
+        """Time mix and channel mix of every block, both shifted over time."""
+        found = []
+        for layer, block in enumerate(cast(Iterable[Block], self.blocks)):
+            found += [
+                Branch(
+                    layer,
+                    block.ln1,
+                    block.mix_time,
+                    ordered=True,
+                    outputs=(block.att.output.weight,),
+                ),
+                Branch(
+                    layer,
+                    block.ln2,
+                    keeping(block.mix_channels),
+                    ordered=True,
+                    outputs=(block.ffn.value.weight,),
+                ),
+            ]
+        return found
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The final norm."""
+        return self.ln_out(x)
 
     def init_state(
         self, batch: int, *, device: torch.device, dtype: torch.dtype

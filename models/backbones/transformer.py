@@ -18,6 +18,7 @@ Shapes: B batch, T queries, S keys, D width, H query heads, K key-value heads, d
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from models.backbones.attention import KVCache, Rope
 from models.backbones.attention_layer import Attention
+from models.backbones.branches import Branch, Run, keeping
 from models.backbones.mlp import MLP, FeedForward
 from models.backbones.norm import RMSNorm
 from models.backbones.sizes import check_sizes
@@ -101,6 +103,41 @@ class Decoder(nn.Module):
         for block in self._blocks():
             x = block(x, cos, sin)
         return self.norm(x), {}
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The identity."""
+        return x
+
+    def branches(self, length: int) -> list[Branch]:
+        """Attention and MLP of every block."""
+        cos, sin = self.rope(0, length)  # (T, 1, d)
+        found = []
+        for layer, block in enumerate(self._blocks()):
+            attention = block.self_attn
+            found += [
+                Branch(
+                    layer,
+                    block.input_layernorm,
+                    keeping(partial(attention, cos=cos, sin=sin)),
+                    ordered=attention.causal,
+                    outputs=(attention.o_proj.weight,),
+                ),
+                Branch(
+                    layer,
+                    block.post_attention_layernorm,
+                    self._fed(block),
+                    ordered=False,
+                    outputs=block.mlp.outputs(),
+                ),
+            ]
+        return found
+
+    def _fed(self, block: Block) -> Run:
+        return keeping(block.mlp)
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The final norm."""
+        return self.norm(x)
 
     def init_state(
         self, batch: int, *, device: torch.device, dtype: torch.dtype

@@ -28,7 +28,8 @@ t = 0 and uniformly for the rest, and weighted back, so the bound stays unbiased
 Shapes: B batch, K draws, L grey levels, H and W image sides.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,27 @@ class ImageDenoiser(Protocol):
         """
         ...
 
-    def flops(self, batch: int, height: int, width: int) -> int: ...
+    def flops(self, batch: int, height: int, width: int) -> int | None: ...
+
+
+@runtime_checkable
+class RegularisedDenoiser(Protocol):
+    """One with losses of its own, as of routers that are to be balanced."""
+
+    def denoise(
+        self, x_t: Tensor, t: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The logits, and named auxiliary losses that are already weighted."""
+        ...
+
+
+class Terms(NamedTuple):
+    """Of a batch of images at one time each."""
+
+    bound: Tensor  # (B,), nats: the bound's term at that time
+    nll: Tensor  # (B, H, W), nats: -log p(x0 | x_t)
+    log_p: Tensor  # (B, H, W, L)
+    losses: Mapping[str, Tensor]  # of the network itself
 
 
 class Diffusion(nn.Module):
@@ -108,18 +129,28 @@ class Diffusion(nn.Module):
         return self.grey * (2 / (self.levels - 1)) - 1
 
     def log_posterior(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """log p(x0 = level | x_t) per pixel, (B, H, W) -> (B, H, W, L).
+        """log p(x0 = level | x_t) per pixel, (B, H, W) -> (B, H, W, L)."""
+        return self._posterior(x_t, t, condition)[0]
+
+    def _posterior(
+        self, x_t: Tensor, t: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The same with the network's own losses.
 
         The network computes in the dtype of its weights, everything around it in float32.
         """
         weight = next(self.parameters(), self.values)
-        logits = self.network(x_t[:, None].to(weight.dtype), t, condition).float()  # (B, H, W, L)
+        x = x_t[:, None].to(weight.dtype)
+        if isinstance(self.network, RegularisedDenoiser):
+            logits, losses = self.network.denoise(x, t, condition)  # (B, H, W, L)
+        else:
+            logits, losses = self.network(x, t, condition), {}
         log_snr = self.schedule.log_snr(t)[:, None, None]  # (B, 1, 1)
         alpha, sigma = self.schedule.alpha_sigma(log_snr)
         # log N(x_t; alpha v, sigma^2) up to a constant: (alpha / sigma^2) x_t v - snr v^2 / 2
         likelihood = (alpha / sigma**2 * x_t)[..., None] * self.values
         likelihood = likelihood - (log_snr.exp() / 2)[..., None] * self.values**2
-        return (logits + likelihood).log_softmax(-1)
+        return (logits.float() + likelihood).log_softmax(-1), losses
 
     def mean(self, log_posterior: Tensor) -> Tensor:
         """E[x0 | x_t], (B, H, W, L) -> (B, H, W)."""
@@ -135,19 +166,17 @@ class Diffusion(nn.Module):
         kl = 0.5 * (sigma**2 + (alpha * x0) ** 2 - 1) - sigma.log()
         return kl.flatten(1).sum(-1)
 
-    def terms(
-        self, pixels: Tensor, condition: Tensor, t: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The bound's term at each t, nats an image (B,); -log p(x0 | x_t) (B, H, W); logits."""
+    def terms(self, pixels: Tensor, condition: Tensor, t: Tensor, noise: Tensor) -> Terms:
+        """What the images (B, H, W) and their classes (B,) say at times t (B,) under a noise."""
         x0 = self.values[pixels]  # (B, H, W)
         log_snr = self.schedule.log_snr(t)[:, None, None]
         alpha, sigma = self.schedule.alpha_sigma(log_snr)
-        log_p = self.log_posterior(alpha * x0 + sigma * noise, t, condition)  # (B, H, W, L)
+        log_p, losses = self._posterior(alpha * x0 + sigma * noise, t, condition)
         nll = -log_p.gather(-1, pixels[..., None])[..., 0]  # (B, H, W)
         error = (x0 - self.mean(log_p)).square().flatten(1).sum(-1)  # (B,)
         diffusion = 0.5 * self.schedule.snr_drop(t) * error
         reconstruction = nll.flatten(1).sum(-1)
-        return torch.where(t > 0, diffusion, reconstruction), nll, log_p
+        return Terms(torch.where(t > 0, diffusion, reconstruction), nll, log_p, losses)
 
     def times(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Uniform numbers in [0, 1) -> times and 1 / probability of each, by inverse transform."""
@@ -171,18 +200,17 @@ class Diffusion(nn.Module):
         u = u.view(-1, draws).T.flatten()
         t, weight = self.times(u)
         noise = torch.randn(x.shape, device=device, dtype=self.values.dtype)
-        term, nll, log_p = self.terms(x, y, t, noise)
+        terms = self.terms(x, y, t, noise)
         if labels is None:
-            return Output(logits=log_p)
+            return Output(logits=terms.log_p)
         size = pixels[0].numel()
-        bound = ((weight * term).mean() + self.prior_kl(self.values[pixels]).mean()) / size
-        extra = self.cross_entropy * nll.mean()
-        return Output(
-            logits=log_p[: len(pixels)],
-            loss=bound + extra,
-            nll=bound,
-            losses={"cross_entropy": extra},
-        )
+        prior = self.prior_kl(self.values[pixels]).mean()
+        bound = ((weight * terms.bound).mean() + prior) / size
+        losses = {"cross_entropy": self.cross_entropy * terms.nll.mean(), **terms.losses}
+        loss = bound
+        for term in losses.values():
+            loss = loss + term
+        return Output(logits=terms.log_p[: len(pixels)], loss=loss, nll=bound, losses=losses)
 
     @torch.no_grad()
     def log_prob(self, pixels: Tensor, condition: Tensor) -> LogProb:
@@ -196,7 +224,7 @@ class Diffusion(nn.Module):
             u = (k + row / count) / self.draws
             t, weight = self.times(u.to(pixels.device))
             noise = torch.randn(pixels.shape, generator=generator).to(pixels.device)
-            total = total + weight * self.terms(pixels, condition, t, noise)[0] / self.draws
+            total = total + weight * self.terms(pixels, condition, t, noise).bound / self.draws
         return LogProb(nats=-total, bound=True, forwards=self.draws)
 
     # ---- sampling
@@ -223,11 +251,12 @@ class Diffusion(nn.Module):
         shape = (n, self.height, self.width)
         return draw_pixels(denoiser, shape, self.sampler, self.sampling_steps, generator)
 
-    def flops(self, batch: int, length: int) -> int:
+    def flops(self, batch: int, length: int) -> int | None:
         """FLOPs of one evaluation of the network on `batch` images."""
         check_pixels(length, self.height, self.width)
         return self.network.flops(batch, self.height, self.width)
 
-    def train_flops(self, batch: int, length: int) -> int:
+    def train_flops(self, batch: int, length: int) -> int | None:
         """FLOPs of the forward pass of a training step, which draws several times an image."""
-        return self.train_draws * self.flops(batch, length)
+        once = self.flops(batch, length)
+        return None if once is None else self.train_draws * once

@@ -51,14 +51,15 @@ class DiffusionClassifier(nn.Module):
             t, weight = model.times(u.to(pixels.device))
             noise = torch.randn(1, *pixels.shape[1:], generator=generator).to(pixels.device)
             noise = noise.expand_as(repeated)  # (B C, H, W)
-            term, _, _ = model.terms(repeated, classes, t.expand(len(classes)), noise)
+            term = model.terms(repeated, classes, t.expand(len(classes)), noise).bound
             total = total + weight * term / self.draws
         return -total.unflatten(0, (-1, n_classes))  # (B, C)
 
-    def flops(self, batch: int, length: int) -> int:
+    def flops(self, batch: int, length: int) -> int | None:
         """FLOPs of classifying `batch` images."""
-        return self.forwards_per_image * self.diffusion.flops(batch, length)
+        once = self.diffusion.flops(batch, length)
+        return None if once is None else self.forwards_per_image * once
 
-    def train_flops(self, batch: int, length: int) -> int:
+    def train_flops(self, batch: int, length: int) -> int | None:
         """FLOPs of the forward pass of a training step: the right class alone, no scores."""
         return self.diffusion.train_flops(batch, length)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.backbones.dit import DiT, modulate
+from models.backbones.denoiser import modulate
+from models.backbones.dit import DiT
 
 
 def build(patch: int = 2, d_ff: int = 48, **changes: int) -> DiT:

@@ -51,7 +51,9 @@ def values_of(record: Record, artefacts: Path) -> Values:
     if isinstance(whole.get("wall_s"), int | float):
         metrics["wall_s"] = float(whole["wall_s"])
     cell = record["cell"]
-    words = (cell["model"], cell["task"], cell["scenario"], cell.get("size"), f"s{cell['seed']}")
+    under = f"under {cell['objective']}" if cell.get("objective") else None
+    what = (cell["model"], under, cell["task"], cell["scenario"])
+    words = (*what, cell.get("size"), f"s{cell['seed']}")
     return Values(
         id=record["id"], name=" ".join(str(word) for word in words if word),
         status=record["status"], moment=created(record).timestamp(),

@@ -55,6 +55,16 @@ class AttentionMixer(Mixer):
         self.rope = Rope(self.attention.head_dim, rope_theta)
         self._views = Views(self, self._fuse)
 
+    @property
+    def ordered(self) -> bool:  # type: ignore[override]
+        """Behind its mask alone."""
+        return self.attention.causal
+
+    @property
+    def output(self) -> Tensor:
+        """The matrix onto the residual stream."""
+        return self.attention.o_proj.weight
+
     def forward(
         self, x: Tensor, state: AttentionState | None
     ) -> tuple[Tensor, AttentionState | None]:

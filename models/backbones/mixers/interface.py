@@ -9,9 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.backbones.branches import Losses, Run
+
 
 class Mixer(nn.Module, ABC):
     """The part between norm and residual sum; it carries a state of its own kind."""
+
+    ordered = True  # whether a symbol sees those before it alone
+
+    @property
+    @abstractmethod
+    def output(self) -> Tensor:
+        """The matrix onto the residual stream."""
 
     @abstractmethod
     def forward(self, x: Tensor, state: Any | None) -> tuple[Tensor, Any | None]:
@@ -40,3 +49,12 @@ class Mixer(nn.Module, ABC):
     def crop(self, state: Any, length: int) -> Any:
         """Forget all but the last `length` symbols; the identity where the state does not grow."""
         return state
+
+
+def mixed(mixer: Mixer) -> Run:
+    """A mixer as a branch, from the beginning of a sequence."""
+
+    def run(x: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor | None, Losses]:
+        return mixer(x, None)[0], kept, {}
+
+    return run

@@ -58,6 +58,11 @@ class RWKVMixer(Mixer):
         )
         self.d_model, self.head_size = d_model, head_size
 
+    @property
+    def output(self) -> Tensor:
+        """The matrix onto the residual stream."""
+        return self.time_mix.output.weight
+
     def forward(self, x: Tensor, state: TimeMixState | None) -> tuple[Tensor, TimeMixState | None]:
         """(B, T, D) -> (B, T, D)."""
         before = state or self.init_state(x.shape[0], device=x.device, dtype=x.dtype)

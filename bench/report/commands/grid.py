@@ -1,0 +1,110 @@
+"""`grid [PATHS…]`: backbones down, objectives across, one sheet a task."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.arguments import Subcommands, add_paths
+from bench.console import make_console
+from bench.errors import BadInput
+from bench.report.commands.reading import read
+from bench.report.formats import MISSING, limit, score
+from bench.report.heading import title
+from bench.report.labels import label
+from bench.report.noise import Score, summarise
+from bench.report.select import Selection, Variant, select
+from bench.report.sheet import Entry, Sheet, show, to_markdown
+from bench.store import Record
+
+OBJECTIVES = ("autoregressive", "classification", "diffusion")
+OTHER = "family's own"  # of a row that neither ran nor says its objective
+# What the read-out of a classifier says of its objective.
+READOUTS = dict(zip(("log p(x|y)", "head", "bound"), OBJECTIVES, strict=True))
+
+
+def add(commands: Subcommands) -> None:
+    """The arguments of the command."""
+    parser = commands.add_parser(
+        "grid", help="scores of backbones under objectives, from suite grid or any other"
+    )
+    parser.set_defaults(run=run)
+    add_paths(parser)
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a sheet for each task; returns the exit code."""
+    records, roots = read(options.paths)
+    found = sheets(records, [Path(root) for root in roots])
+    if not found:
+        raise BadInput("no record has a score; run `python -m bench suite=grid` first")
+    console = make_console()
+    for sheet in found:
+        _print(sheet, console, markdown=options.markdown)
+    return 0
+
+
+def _print(sheet: Sheet, console: Console, *, markdown: bool) -> None:
+    if markdown:
+        print(to_markdown(sheet))
+        return
+    console.print()
+    show(sheet, console)
+
+
+def sheets(records: Sequence[Record], roots: Sequence[Path]) -> list[Sheet]:
+    """One for each block of comparable records that has a score."""
+    scored = [r for r in records if r["cell"]["scenario"] == "quality" or r["status"] != "ok"]
+    return [sheet for one in select(scored) if (sheet := _sheet(one, roots)) is not None]
+
+
+def _sheet(selection: Selection, roots: Sequence[Path]) -> Sheet | None:
+    found: dict[str, dict[str, Entry]] = {}
+    notes: list[str] = []
+    rows = [replace(variant, objective="") for variant in selection.current]
+    metric = better = ""
+    for variant, row in zip(selection.current, rows, strict=True):
+        summary = summarise(variant.scenarios.get("quality", []), roots)
+        if summary is not None:
+            metric, better = summary.metric, summary.better
+        name, objective = label(row, rows), _objective(variant, summary)
+        entry, note = _entry(variant, summary)
+        found.setdefault(name, {})[objective] = entry
+        if note:
+            notes.append(f"{name}, {objective}: {note}")
+    if not metric:
+        return None
+    columns = [o for o in (*OBJECTIVES, OTHER) if any(o in cells for cells in found.values())]
+    lines = [
+        [Entry(name), *(cells.get(column, Entry(None, MISSING)) for column in columns)]
+        for name, cells in sorted(found.items())
+    ]
+    bounds = "≤: an upper bound of the exact value. Compare within a column: equal images are no "
+    bounds += "equal work across objectives."
+    return Sheet(title(selection, metric, better), ["backbone", *columns], lines, [bounds, *notes])
+
+
+def _objective(variant: Variant, summary: Score | None) -> str:
+    """What a row was trained for, as its score tells it."""
+    if variant.objective:
+        return variant.objective
+    if summary is None:
+        return OTHER
+    for record in variant.scenarios["quality"]:
+        if readout := ((record.get("quality") or {}).get("notes") or {}).get("readout"):
+            return READOUTS.get(str(readout), OTHER)
+    return "diffusion" if summary.bound else "autoregressive"
+
+
+def _entry(variant: Variant, summary: Score | None) -> tuple[Entry, str]:
+    """The score with its interval, or why there is none."""
+    if summary is not None:
+        return Entry(summary.value, score(summary.value, summary.half, summary.bound)), ""
+    for record in variant.records():
+        if record["status"] != "ok":
+            text = "n/a" if record["status"] == "unsupported" else record["status"]
+            return Entry(None, text), limit(record.get("reason") or "no reason recorded")
+    return Entry(None), ""
