@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bench.report import matching
 from bench.report.heads import ARROWS, METRICS, SECONDARY, floors
 from bench.report.layout import Notes
 from bench.report.noise import BOTH, ITEMS, SEEDS, Score
@@ -70,6 +71,7 @@ def explain(
             numbers = " or ".join(str(n) for n in sorted(counts[over]))
             notes.add(f"±: {text.format(n=f'(n = {numbers})')}.")
     _trained(selection, notes)
+    matching.explain(selection, notes)
     _floor(selection, notes)
     _searched(selection, notes)
     for found, flag, word in (

@@ -11,10 +11,12 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_model
 from torch import nn
 
 from bench.matching import budget_of
+from bench.protocol import Stateful
 from bench.scenarios.base import Context, Unsupported, scores
 from bench.scenarios.train import flops_per_item
 from bench.tasks.base import Quality, scoring
@@ -130,9 +132,20 @@ def run(context: Context) -> dict[str, Any]:
             "items_artefact": "items.npy",
             **_training(context, done),
         },
-        "figures": {},
+        "figures": _state(context, model),
         **({} if curve is None else {"curve": learning_curve(context, curve, flops)}),
         "validity": {"valid": True, "reason": None},
+    }
+
+
+def _state(context: Context, model: nn.Module) -> dict[str, int]:
+    """Bytes that a sequence of the task carries, where the model has a state."""
+    if not isinstance(model, Stateful):
+        return {}
+    length = context.task.symbols_per_item
+    return {
+        "state_bytes": model.state_bytes(1, length, torch.float32),
+        "state_context": length,
     }
 
 
