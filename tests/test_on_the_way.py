@@ -148,6 +148,14 @@ def test_a_record_has_the_checks_the_target_and_what_a_step_costs(tmp_path: Path
     assert validate(make_record(task="digits", scenario="quality", **section))["curve"] == curve
 
 
+def test_what_is_compiled_costs_as_much(tmp_path: Path) -> None:
+    plain, compiled = (
+        quality.run(context("resnet", "classify", "quality", tmp_path, compiled=c))["curve"]
+        for c in (False, True)
+    )
+    assert compiled["flops_per_item"] == plain["flops_per_item"]
+
+
 def test_a_careless_task_changes_nothing(tmp_path: Path) -> None:
     curves = []
     for checks in (0, 4):

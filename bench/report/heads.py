@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.report.formats import significant
 from bench.report.layout import Column
-from bench.report.select import Variant
+from bench.report.select import Selection, Variant
 
 UNITS = {"tokens": ("k tok/s", 1e3), "images": ("img/s", 1.0)}
 METRICS = {  # metric: name, head of the column
@@ -62,6 +62,15 @@ SPEEDS = {
     "classify": ("train", "prefill"),
     "generate": ("train", "prefill", "sample"),
 }
+
+
+def metric_of(selection: Selection) -> tuple[str, str]:
+    """The metric of a block in words, and its better direction, as its newest record says."""
+    quality: dict[str, Any] = next(
+        (dict(q) for record in selection.records if (q := record.get("quality"))), {}
+    )
+    metric = str(quality.get("metric") or "score")
+    return METRICS.get(metric, (metric.replace("_", " "),))[0], str(quality.get("better") or "")
 
 
 def lookup(quality: Mapping[str, Any], keys: Sequence[str]) -> Any:

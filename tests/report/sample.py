@@ -49,9 +49,17 @@ def sample_records() -> list[tuple[Record, dict[str, bytes]]]:
                     "forwards": "320" if model == "diffusion" else "1",
                 }
             section["tuned"] = model != "rwkv"
+            section["target"] = {"text": 2.1, "generate": 1.8, "digits": 0.95}[task]
+            curve = {
+                "items": [1000], "seconds": [8.1], "loss": [1.0], "flops_per_item": 1e9,
+                "tokens_per_item": 256 if task == "text" else None,
+                "validation": {
+                    "items": [500, 1000], "seconds": [4.0, 8.1], "value": [value * 1.1, value]
+                },
+            }  # fmt: skip
             made.append(
                 (
-                    make_record(**common, scenario="quality", quality=section),
+                    make_record(**common, scenario="quality", quality=section, curve=curve),
                     {"items.npy": items_file(items)},
                 )
             )

@@ -237,6 +237,32 @@ def test_sizes_do_not_overwrite_each_other_in_learning_curves(figures: dict[str,
     assert len(thick) == len(MODELS)
 
 
+@pytest.mark.parametrize(
+    ("cost", "label", "last"),
+    [("items", "tokens read", 10_000 * 256), ("seconds", "seconds of training", 8e6 / 29_000),
+     ("flops", "FLOPs of training", 10_000 * 5e11 / 29_000)],
+)  # fmt: skip
+def test_curves_are_drawn_against_each_cost(
+    figures: dict[str, Drawn], cost: str, label: str, last: float
+) -> None:
+    for part in ("", "-checks"):
+        (axes,) = figures[f"curves-text{part}-{cost}"].figure.axes
+        assert axes.get_xlabel() == label
+        color = FAMILIES["transformer"][0]
+        (line,) = [x for x in axes.get_lines() if x.get_color() == color and x.get_alpha() is None]
+        assert np.asarray(line.get_xdata(), dtype=float)[-1] == pytest.approx(last)
+
+
+def test_what_did_not_reach_the_target_is_drawn_as_such(figures: dict[str, Drawn]) -> None:
+    (axes,) = figures["target-text"].figure.axes
+    assert len(axes.patches) == len(MODELS)
+    hollow = [bar for bar in axes.patches if bar.get_hatch()]
+    # The last check stands at 1.0625 of the score, and the target is 2.3.
+    missed = sum(1.0625 * score > 2.3 for _, score, *_ in MODELS.values())
+    assert len(hollow) == missed == [t.get_text() for t in axes.texts].count("not reached")
+    assert 0 < missed < len(MODELS)
+
+
 def point(score: float, cost: float) -> Point:
     return Point(Named("m", "m", "m"), score, score, score, cost, cost, cost, False)
 

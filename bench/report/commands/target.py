@@ -17,7 +17,7 @@ from bench.errors import BadInput
 from bench.report.commands.reading import add_target, read
 from bench.report.formats import significant
 from bench.report.heading import context
-from bench.report.heads import ARROWS, METRICS
+from bench.report.heads import ARROWS, metric_of
 from bench.report.noise import provisional
 from bench.report.select import Selection, select
 from bench.report.sheet import Entry, Sheet, show, to_csv
@@ -79,11 +79,9 @@ def sheet(selection: Selection, targets: Targets) -> Sheet | None:
     found = [] if target is None else reaches(selection, target)
     if target is None or not found:
         return None
-    quality = next(q for r in selection.records if (q := r.get("quality")))
-    metric = METRICS.get(quality.get("metric") or "", (quality.get("metric"),))[0]
-    arrow = ARROWS.get(quality.get("better") or "", "")
+    metric, better = metric_of(selection)
     return Sheet(
-        f"{selection.key.task}: time to {metric} {target:g} {arrow} on validation",
+        f"{selection.key.task}: time to {metric} {target:g} {ARROWS.get(better, '')} on validation",
         HEADS,
         [_row(reach) for reach in found],
         [f"Medians over seeds, at the first check that met it. {SCHEDULE}"],

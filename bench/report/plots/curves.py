@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.errors import BadInput
 from bench.report.heading import context
-from bench.report.heads import ARROWS, METRICS
+from bench.report.heads import ARROWS, metric_of
 from bench.report.labels import label
 from bench.report.plots.figure import Request
 from bench.report.plots.palette import Look, Named, Palette
@@ -115,7 +115,7 @@ def _draw(
     selection: Selection, curves: Mapping[Named, list[Points]], looks: Mapping[str, Look],
     view: View, request: Request, name: str,
 ) -> list[Path]:  # fmt: skip
-    metric, better = _metric(selection)
+    metric, better = metric_of(selection)
     shown = "training loss" if view.part == "loss" else f"{metric} on validation"
     title = f"{selection.key.task}: {shown} against {view.unit}"
     several = any(len(found) > 1 for found in curves.values())
@@ -138,14 +138,6 @@ def _draw(
         logarithmic(axes, "x")
         label_ends(axes, labels)
         return save(figure, request.folder, name, request.formats)
-
-
-def _metric(selection: Selection) -> tuple[str, str]:
-    quality: dict[str, Any] = next(
-        (dict(q) for r in selection.records if (q := r.get("quality"))), {}
-    )
-    metric = str(quality.get("metric") or "score")
-    return METRICS.get(metric, (metric.replace("_", " "),))[0], str(quality.get("better") or "")
 
 
 def _mean(curves: Sequence[Points]) -> Points:

@@ -7,12 +7,12 @@ from typing import Any
 
 from bench.report.formats import significant
 from bench.report.heading import context
-from bench.report.heads import METRICS
+from bench.report.heads import metric_of
 from bench.report.noise import provisional
 from bench.report.plots.figure import Request
 from bench.report.plots.palette import Look, Named, Palette
 from bench.report.plots.style import canvas, save
-from bench.report.select import Selection, select
+from bench.report.select import select
 from bench.report.targets import NOT_REACHED, SCHEDULE, Reach, reaches, target_of
 
 NEEDS = "scores on validation on the way, and a target to hold them against (--target)"
@@ -39,16 +39,11 @@ def draw(request: Request) -> list[Path]:
         few = min(len(reach.taken) for reach in found)
         seeds = f"{provisional(few)}.".capitalize().lstrip(".")
         words = " ".join(filter(None, (MEANING, SCHEDULE, seeds)))
-        with canvas(_title(selection, target), f"{context(selection)}\n{words}") as (figure, axes):
+        title = f"{task}: time to {metric_of(selection)[0]} {target:g}"
+        with canvas(title, f"{context(selection)}\n{words}") as (figure, axes):
             _draw(axes, found, looks)
             paths += save(figure, request.folder, name, request.formats)
     return paths
-
-
-def _title(selection: Selection, target: float) -> str:
-    quality: dict[str, Any] = next(dict(q) for r in selection.records if (q := r.get("quality")))
-    metric = str(quality.get("metric") or "score")
-    return f"{selection.key.task}: time to {METRICS.get(metric, (metric,))[0]} {target:g}"
 
 
 def _draw(axes: Any, found: list[Reach], looks: dict[str, Look]) -> None:
