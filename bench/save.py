@@ -47,8 +47,9 @@ def save(identity: str, to: Path, results: Path, form: str | None) -> None:
     """Build the record's model, give it the record's weights, write both to `to`."""
     store = Store(results)
     record = _find(store, identity)
-    model = record["config"].get("model") or {}
-    if not model.get("checkpoints") or record["cell"]["kind"] != "language":
+    model, task = (record["config"].get(key) or {} for key in ("model", "task"))
+    language = record["cell"]["kind"] == "language" and not task.get("form")
+    if not model.get("checkpoints") or not language:
         raise BadInput(
             f"{record['id']} is of model={record['cell']['model']} on "
             f"task={record['cell']['task']}; language models of families with a format are saved"

@@ -42,12 +42,14 @@ def model(*, tied: bool) -> LanguageModel:
     return made
 
 
-def recorded(folder: Path, made: nn.Module, shape: dict[str, Any] = SHAPE) -> str:
+def recorded(
+    folder: Path, made: nn.Module, shape: dict[str, Any] = SHAPE, task: dict[str, Any] | None = None
+) -> str:
     """The id of a record that left the weights of `made`."""
     save_model(made, str(folder / "weights"))
     record = make_record(
         scenario="quality", shape=shape,
-        config={"model": {"name": "transformer", "checkpoints": CHECKPOINTS}},
+        config={"model": {"name": "transformer", "checkpoints": CHECKPOINTS}, "task": task or {}},
     )  # fmt: skip
     Store(folder / "results").write(record, {"checkpoint.safetensors": folder / "weights"})
     return record["id"]
@@ -108,6 +110,13 @@ def test_what_cannot_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "file").touch()
     assert "file is a file; give a new folder" in said(tmp_path, identity, capsys, "file")
     assert "results is not empty" in said(tmp_path, identity, capsys, "results")
+
+
+def test_what_a_task_trains_under_an_objective_of_its_own_is_no_language_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = recorded(tmp_path, model(tied=False), task={"form": {"scenarios": ["quality"]}})
+    assert "language models of families with a format are saved" in said(tmp_path, identity, capsys)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_probes_are_trained_and_scored(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert {r["cell"]["task"] for r in records(tmp_path)} == {*probes, "source"}
     others, items = tmp_path / "others", ["suite.items.parity=32", "suite.items.recall=32"]
-    items += ["suite.items.mad_compression=32", "suite.test_items=8", "suite.validation_items=8"]
+    items += ["+suite.items.mad_compression=32", "suite.test_items=8", "suite.validation_items=8"]
     done = run(others, *few, "suite=probes-quick", *items, "task=parity,recall,mad_compression")
     assert done.returncode == 0, done.stderr[-3000:]
     made = {(r["cell"]["model"], r["cell"]["task"]): r for r in records(others)}

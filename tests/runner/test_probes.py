@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bench.cli import main
-from tests.runner.conftest import arguments, python, records
+from tests.runner.conftest import ROOT, arguments, python, records
 
 # What is given, and what the one sentence must name.
 MISTAKES = [
@@ -74,3 +75,20 @@ def test_two_runs_of_a_seed_learn_the_same_to_the_last_digit(tmp_path: Path) -> 
         seen.append((json.dumps(losses), scores, [path.read_bytes() for path in items]))
     assert seen[0][:2] == seen[1][:2]
     assert sorted(seen[0][2]) == sorted(seen[1][2])
+
+
+def test_the_suites_have_every_probe() -> None:
+    """Standard those at small sizes, full each of them, at its published one where there is one."""
+    suites = {
+        name: yaml.safe_load((ROOT / f"configs/suite/probes-{name}.yaml").read_text())
+        for name in ("quick", "standard", "full")
+    }
+    tasks = {path.stem: path.read_text() for path in (ROOT / "configs/task").glob("*.yaml")}
+    probes = {name for name, text in tasks.items() if "bench.tasks.probes." in text}
+    small = {name for name in probes if not any(name.startswith(f"{p}_") for p in probes)}
+    assert set(suites["standard"]["tasks"]) == small
+    enlarged = {name for name in small if f"{name}_long" in probes or f"{name}_64" in probes}
+    assert set(suites["full"]["tasks"]) == probes - enlarged
+    for name, suite in suites.items():
+        assert set(suite["items"]) == {*suite["tasks"], "language"}, name
+        assert set(suite.get("sizes", {})) <= set(suite["tasks"])
