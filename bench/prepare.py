@@ -29,7 +29,7 @@ from bench.shards.verify import verify
 from bench.tasks.splits import SPLITS, check_shares
 
 SHARES = (0.98, 0.01, 0.01)
-SHARD_MB = 64
+SHARD_MB = 128
 # What is shared with tasks names their keys.
 KEYS = {
     "task.hub_config=": "--config ", "task.hub=": "--hub ", "task.shares=": "--shares ",

@@ -26,7 +26,7 @@ from bench.tasks.language import LanguageTask, as_batch
 from bench.tasks.tokenizer import load_tokenizer
 
 BLOCK_SYMBOLS = 1 << 17  # that are read at once: Python's share of the time is then small
-BLOCK_WINDOWS = 512  # at most: a touched window holds 64 KiB of a file's pages
+BLOCK_WINDOWS = 512  # at most
 FITTED_BYTES = 8 << 20  # of train, for plain rivals: about what task `code` has
 
 
@@ -153,8 +153,8 @@ class StreamTask(LanguageTask):
 class Batches(Iterator[Batch]):
     """Windows in the order of a seed; `workers` threads read ahead and change nothing of it.
 
-    Threads and no processes: while numpy copies and the system reads, Python runs on, and nothing
-    has to be sent from one process to another.
+    Threads and no processes: while the system reads, Python runs on, and nothing has to be sent
+    from one process to another.
     """
 
     shown: int  # windows
