@@ -55,13 +55,14 @@ OFFICIAL: list[tuple[str, str, dict[str, Any]]] = [
 FORMS = dict.fromkeys(("transformer", "moe", "hf"), "huggingface") | {
     "mamba": "state_spaces", "mamba2": "state_spaces", "rwkv": "blinkdl",
 }  # fmt: skip
+PLAIN = {"negative_eigenvalues": False}
 OURS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "transformer": (Transformer, {"attention": "sdpa", "causal": True, "residual_init": 1.0}),
     "moe": (MoE, {"attention": "sdpa", "causal": True, "residual_init": 1.0,
                   "balance_weight": 0.0, "z_weight": 0.0}),
-    "mamba": (Mamba, {"kernel": "auto", "residual_init": "scaled"}),
-    "mamba2": (Mamba2, {"kernel": "auto", "residual_init": "scaled"}),
-    "rwkv": (RWKV7, {"kernel": "auto", "chunk": 32}),
+    "mamba": (Mamba, {"kernel": "auto", "residual_init": "scaled", "selective": True, **PLAIN}),
+    "mamba2": (Mamba2, {"kernel": "auto", "residual_init": "scaled", **PLAIN}),
+    "rwkv": (RWKV7, {"kernel": "auto", "chunk": 32, **PLAIN}),
     "hf": (TransformersDecoder, {}),
 }  # fmt: skip
 
