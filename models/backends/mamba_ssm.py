@@ -79,7 +79,7 @@ class Mamba1Kernels(MambaMixer):
 
     def _scan(
         self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor, state: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         if state is not None and torch.is_grad_enabled():
             # The library's scan passes no gradient through the state that it returns.
             return super()._scan(u, delta, B, C, z, state)
