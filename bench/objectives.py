@@ -136,6 +136,7 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(copy.deepcopy(below))
     for key, value in above.items():
         under = result.get(key)
-        joined = isinstance(value, Mapping) and isinstance(under, Mapping)
-        result[key] = _over(under, value) if joined and "_target_" not in value else value
+        if isinstance(value, Mapping) and isinstance(under, Mapping) and "_target_" not in value:
+            value = _over(under, value)
+        result[key] = value
     return result
