@@ -1,6 +1,7 @@
 """Builds any model of `configs/model` as the worker would, for tests over the whole registry."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,19 @@ def node(
     target: int | None = None,
 ) -> dict[str, Any]:
     """The node to instantiate, solved to the size."""
+    if task is None:
+        return copy.deepcopy(_solved(name, kind, size, target))
+    return _fitted(name, kind, size, target, task)
+
+
+@functools.cache
+def _solved(name: str, kind: str, size: str, target: int | None) -> dict[str, Any]:
+    return _fitted(name, kind, size, target, None)
+
+
+def _fitted(
+    name: str, kind: str, size: str, target: int | None, task: dict[str, Any] | None
+) -> dict[str, Any]:
     model = resolved(name, kind, size, task)
     return fit(model, kind, size, target or SIZES[size], lambda n: instantiate(n, _convert_="all"))
 

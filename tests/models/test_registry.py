@@ -214,7 +214,10 @@ def test_samples_follow_the_likelihood(name: str) -> None:
     assert chisquare(observed.numpy(), expected.numpy()).pvalue > 0.001
 
 
-@pytest.mark.parametrize(("name", "kind"), [*SIZED, *CROSSED_PAIRS])
+DENOISERS = [pair for pair in CROSSED_PAIRS if pair[1] == "generate" or "resnet" in pair[0]]
+
+
+@pytest.mark.parametrize(("name", "kind"), [*SIZED, *DENOISERS])
 def test_a_few_steps_lower_the_loss(name: str, kind: str) -> None:
     from bench.training import Recipe, Trainer
 
