@@ -24,7 +24,10 @@ from bench.store import read_paths
 from benchmarks.reproduce.judging import Found, judge, provisional, sentence, shown
 from benchmarks.reproduce.studies import STUDIES, VALUE, Rival, Study
 
-COMMON = ("suite=probes-quick", "suite.baselines=false", "size=micro", "threads=1", "timeout=3600")
+COMMON = (
+    "suite=probes-quick", "suite.baselines=false", "suite.validation_items=256",
+    "suite.test_items=512", "size=micro", "threads=1", "timeout=3600",
+)  # fmt: skip
 
 
 class Failed(RuntimeError):

@@ -130,7 +130,7 @@ GROUPS = Study(
         "(Grazzi et al. 2025; Peng et al. 2025)."
     ),
     task="group_words",
-    words=("suite.items.group_words=16000",),
+    words=("suite.items.language=16000",),
     rivals=(TRANSFORMER, MAMBA, MAMBA_NEGATIVE, RWKV7, RWKV7_NEGATIVE),
     says=(
         Above("RWKV-7, [-1, 1]", "Mamba", "at_32"), Above("RWKV-7, [-1, 1]", "RWKV-7", "at_32"),
@@ -165,7 +165,7 @@ COPYING = Study(
         "length (Jelassi et al. 2024, arXiv:2402.01032, fig. 2 and 3)."
     ),
     task="copying",
-    words=("task.length=20", "task.longer=[30,40]", "suite.items.copying=16000"),
+    words=("task.length=20", "task.longer=[30,40]", "suite.items.language=16000"),
     rivals=(TRANSFORMER, MAMBA, RWKV7),
     says=(
         Above("Transformer", "Mamba"), Reaches("Mamba", -0.1, "at_40"),
@@ -181,7 +181,7 @@ SELECTIVE = Study(
         "Dao 2023, arXiv:2312.00752, table 1)."
     ),
     task="selective_copying",
-    words=("task.length=64", "task.copied=8", "suite.items.selective_copying=16000"),
+    words=("task.length=64", "task.copied=8", "suite.items.language=16000"),
     rivals=(MAMBA, MAMBA_FIXED, TRANSFORMER),
     says=(
         Above("Mamba", "Mamba, time-invariant"), Reaches("Mamba", 0.95),
