@@ -106,6 +106,7 @@ class Models:
         self._inside = any(key.lstrip("+~").startswith(theirs) for key in overrides)
         self._inside |= config["match"]["name"] != "params" or config["match"]["target"] is not None
         self.model: dict[str, Any] = copy.deepcopy(config.get("model") or {})
+        self.aim = shape_of(config, task.symbols_per_item)
         with self._refusals():
             self.node = self._node(overrides)
         entry = (self.model.get("backends") or {}).get(config.get("backend"))
@@ -127,7 +128,7 @@ class Models:
         if problem := self._problem(ours):
             raise Unsupported(problem)
         numbers = count(ours)
-        target = None if self.checkpoint else self.config["size"]["parameters"]
+        target = None if self.checkpoint else self.aim.parameters
         found: dict[str, Any] = {
             "parameters": {**dataclasses.asdict(numbers), "target": target},
             "shape": self.node,
@@ -175,7 +176,7 @@ class Models:
             return self.checkpoint.node(self.model, kind, overrides)
         if symbols is not None and kind == "language":
             self.model["kinds"][kind]["model"]["vocab_size"] = symbols
-        aim = shape_of(self.config, self.task.symbols_per_item)
+        aim = self.aim
         try:
             return fit(
                 self.model, kind, size["name"], aim.target, _module, aim.quantity, aim.parameters

@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from bench import budgets
 from bench.backends import check_backend
+from bench.budgets import parse_duration
 from bench.errors import BadInput, unknown
 from bench.machine.processor import cores
 
@@ -20,12 +22,10 @@ OUTPUTS = ("table", "json")
 ISOLATIONS = ("server", "fresh")
 BUSY_GPU = ("record", "refuse")
 AXES = ("batch", "context")
-FLOPS_OF = ("training", "symbol")
 MODES = ("train", "prefill", "decode")
 MOST_REPEATS = 10_000  # processes a cell
 MOST_CHECKS = 1000  # scores on validation in one training
 LONGEST_S = 2_000_000  # 23 days: the system waits for 2^31 milliseconds at most
-UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
 def check_scalar(key: str, value: object) -> int | str | bool:
@@ -94,16 +94,6 @@ def check_runner(config: "DictConfig") -> None:
     if not config.results.strip():
         raise BadInput("results= is empty; allowed: the path of a folder.")
     parse_duration("budget", config.budget)
-
-
-def parse_duration(key: str, text: str | None) -> float | None:
-    """Seconds of '90', '90s', '30min', '1h', '1.5h'."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)?\s*", text)
-    if match is None or float(match[1]) == 0:
-        raise BadInput(f"{key}={text} is no duration; allowed: such as 90s, 30min or 1.5h.")
-    return float(match[1]) * UNITS[match[2] or ""]
 
 
 def check_frontier(scenario: "DictConfig") -> None:
@@ -210,22 +200,18 @@ def _whole(value: object, least: int) -> bool:
     return whole and cast(float, value) >= least
 
 
-def check_match(match: "DictConfig") -> None:
-    """A target that no model could meet."""
-    if match.name == "time":
-        if match.target is None:
-            raise BadInput("match.target=null is no duration; allowed: such as 90s or 3min.")
-        parse_duration("match.target", str(match.target))
+def check_match(config: "DictConfig") -> None:
+    """What cannot be matched, or not within the time that a cell may take."""
+    budgets.check(config.match)
+    match, scenario = budgets.plain(config.match), config.scenario
+    if match["name"] != budgets.TIME or scenario.name not in ("quality", "tune"):
         return
-    target = match.target
-    number = type(target) in (int, float) and 0 < target < math.inf
-    if not number and not (match.name == "params" and target is None):
-        more = ", or null: of the size" if match.name == "params" else ""
-        raise BadInput(f"match.target={target} cannot be; allowed: numbers above 0{more}.")
-    if match.name == "flops" and match.of not in FLOPS_OF:
-        raise unknown("match.of", match.of, FLOPS_OF)
-    if match.context is not None and not _whole(match.context, 1):
-        raise BadInput(f"match.context={match.context} is no length; allowed: integers from 1.")
+    trials = len(scenario.grid) * len(scenario.weight_decay) if scenario.name == "tune" else 1
+    if match["target"] * trials >= config.timeout:
+        raise BadInput(
+            f"match.target={config.match.target}, {trials} time{'s' * (trials > 1)} a cell, does "
+            f"not fit into timeout={config.timeout:g}; allowed: a larger timeout=SECONDS."
+        )
 
 
 def check_numbers(config: "DictConfig") -> None:
@@ -241,7 +227,7 @@ def check_numbers(config: "DictConfig") -> None:
         raise BadInput(
             f"task.batch_size={config.task.batch_size} is no size; allowed: whole numbers from 1."
         )
-    check_match(config.match)
+    check_match(config)
     suite = config.suite
     positive: dict[str, Any] = {f"suite.items.{name}": n for name, n in suite["items"].items()}
     positive |= {f"suite.{key}": suite[key] for key in ("validation_items", "test_items")}

@@ -220,7 +220,8 @@ class Application:
 
     def run(self, worker: str) -> int:
         """Plan and run everything that was asked for."""
-        from bench.checks import check_runner, parse_duration
+        from bench.budgets import parse_duration
+        from bench.checks import check_runner
         from bench.machine.device import resolve_device
         from bench.machine.processor import cores
         from bench.plan import expand

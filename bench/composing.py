@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench import budgets
 from bench.backends import ALL, chosen, fallback, lacking, others, own, refusal
 from bench.cell import MACHINE, Cell
 from bench.checks import check_numbers
@@ -73,17 +74,19 @@ class CellBuilder:
             tree = tree_of(config)
             found = lay(tree, self.composer.options("objective"))
             form = (tree["model"].get("kinds") or {}).get(str(config.task.kind))
+            telling = self._telling(variant, names, size, config)
             if reason := found.refused or _refusal(form, config, model, task, scenario):
                 # Unasked, a model is passed over in silence where it cannot do one scenario, but
                 # told of, once, where it has no form for the task.
                 once = scenario == wanted[-1] and (form is None or bool(found.refused))
                 if asked or (once and (asked_objective or found.expected)):
-                    cells.append(self._refused(tree, device, reason))
+                    refused = self._refused(tree, device, reason)
+                    refused.part["overrides"] = telling
+                    cells.append(refused)
                 continue
             _check_inside(found, variant, model)
             overridden = [_key(text, "model.") for text in variant if _key(text, "model.")]
             plain = finish(tree, overridden, self.request.allow_targets)
-            telling = self._telling(variant, names, size, config)
             kind = plain["task"]["kind"]
             for wish in backends:
                 for backend in chosen(plain["model"], kind, device, dtype, wish):
@@ -213,6 +216,7 @@ class CellBuilder:
         plain = finish_task(tree_of(config), self.request.allow_targets)
         if scenario == CEILINGS:
             plain["task"] = {"name": MACHINE, "kind": MACHINE}
+            del plain["match"]  # nothing of the machine's own hangs on it
         return kept, config, self._cell(plain, device, tuple(kept))
 
     def _names(self, model: str, task: str) -> list[str]:
@@ -251,6 +255,8 @@ class CellBuilder:
             "backend": own(model, task["kind"]) if model else None,
             "kernel": model.get("kernel"),
         }
+        if (match := budgets.words(config.get("match"))) is not None:
+            part["match"] = match
         if "objective" in config:  # none but another one than the family's own
             part["objective"] = config["objective"]
         versions = {"suite": config["suite"]["version"], "task": task.get("version", 1)}
@@ -266,6 +272,10 @@ def _refusal(
     if config.model.get("pretrained") and config.task.kind != "language":
         return (
             f"model.pretrained is a language model, and task={task} is of kind '{config.task.kind}'"
+        )
+    if config.model.get("pretrained") and config.match.name != budgets.PARAMS:
+        return (
+            f"match={config.match.name} needs a model whose size is free; model.pretrained is not"
         )
     if form is None:
         return f"model={model} has no form for tasks of kind '{config.task.kind}' (task={task})"
@@ -330,4 +340,4 @@ def _key(override: str, prefix: str) -> str:
 def _measured(override: str) -> bool:
     """Whether an override of the whole suite changes what a figure means."""
     told = ("items", "test_items", "weight_decay")
-    return override.startswith("match") or _key(override, "suite.").startswith(told)
+    return _key(override, "suite.").startswith(told)

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bench import budgets
 from bench.errors import BadInput, hint, one_line
 from bench.targets import check_targets
 
@@ -244,9 +245,12 @@ def finish(tree: dict[str, Any], overridden: Sequence[str], allow: Sequence[str]
         for key, value in given.items():
             _set(model, key, value, where)
     for part in (own, model):
-        for rule in ("solve", "solve_state"):
-            if (part.get(rule) or {}).get("key") in overridden:
-                part[rule] = None
+        for name in ("solve", "solve_state"):
+            rule = part.get(name) or {}
+            if rule.get("key") in overridden:
+                part[name] = None
+            elif rule.get("depth") in overridden:
+                part[name] = {**rule, "depth": None}
     if own is not holder:
         own.pop("shapes", None)
     else:
@@ -275,6 +279,7 @@ def _resolve(tree: dict[str, Any], where: str, allow: Sequence[str]) -> dict[str
     result = {str(key): value for key, value in plain.items() if key not in RUNNER_KEYS}
     for key in PLANNED:
         result["suite"].pop(key, None)
+    result["match"] = budgets.plain(result["match"])
     check_targets(result, allow)
     return result
 

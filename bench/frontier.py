@@ -23,7 +23,8 @@ MEMORY, POINT, TOTAL, MOST = "memory", "point_seconds", "max_seconds", "max"
 # What every point of a cell says alike, taken from the first that was measured.
 COMMON = ("data", "parameters", "shape", "kernel", "environment")
 ABOUT = (
-    "model", "objective", "task", "device", "dtype", "threads", "compile", "backend", "overrides",
+    "model", "objective", "match", "task", "device", "dtype", "threads", "compile", "backend",
+    "overrides",
 )  # fmt: skip
 
 Point = dict[str, Any]

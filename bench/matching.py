@@ -13,35 +13,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.checks import FLOPS_OF, parse_duration
+from bench.budgets import FLOPS, PARAMS, STATE, SYMBOL, TIME, TRAINING
+from bench.constants import TOLERANCE
 from bench.errors import BadInput
 from bench.protocol import Costed, Stateful
 from bench.scenarios.base import Context, Unsupported
-from bench.sizes import PARAMETERS, TOLERANCE, Quantity
-from bench.training import Budget
-
-TRAINING, SYMBOL = FLOPS_OF
+from bench.sizes import PARAMETERS, Quantity
+from bench.training import Budget, Curve
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a shape is solved for; `parameters` are kept where the quantity is another one."""
+    """What a shape is solved for; `parameters` are kept beside it, None: they come as they do."""
 
     quantity: Quantity
     target: int
-    parameters: int
+    parameters: int | None
 
 
 def shape_of(config: Mapping[str, Any], symbols: int) -> Shape:
     """What the shape of a cell's model is solved for; `symbols` are those of the task's items."""
     match, parameters = config["match"], int(config["size"]["parameters"])
     name, target = match["name"], match["target"]
-    if name == "state":
+    if name == STATE:
         context = int(match["context"] or symbols)
         return Shape(_state(context), round(target), parameters)
-    if name == "flops" and match["of"] == SYMBOL:
-        return Shape(_flops(symbols), round(target), parameters)
-    wanted = round(target) if name == "params" and target is not None else parameters
+    if name == FLOPS and match["of"] == SYMBOL:
+        return Shape(_flops(symbols), round(target), None)
+    wanted = round(target) if name == PARAMS and target is not None else parameters
     return Shape(PARAMETERS, wanted, wanted)
 
 
@@ -73,9 +72,9 @@ def budget_of(context: Context, flops: float | None) -> Budget:
     `flops` are those of an item in training, None where they are not known.
     """
     match = context.config["match"]
-    if match["name"] == "time":
-        return Budget(seconds=seconds(match["target"]))
-    if match["name"] == "flops" and match["of"] == TRAINING:
+    if match["name"] == TIME:
+        return Budget(seconds=match["target"])
+    if match["name"] == FLOPS and match["of"] == TRAINING:
         if flops is None:
             raise Unsupported("match=flops: the model's FLOPs are not known")
         a_step, target = flops * context.batch_size, float(match["target"])
@@ -90,8 +89,14 @@ def budget_of(context: Context, flops: float | None) -> Budget:
     return Budget(items=context.items)
 
 
-def seconds(target: object) -> float:
-    """`match.target` of match=time."""
-    found = parse_duration("match.target", str(target))
-    assert found is not None
-    return found
+def check_met(context: Context, curve: Curve) -> None:
+    """BadInput where steps are too long for seconds to be met."""
+    match, taken = context.config["match"], curve.seconds[-1]
+    if match["name"] != TIME or abs(taken / match["target"] - 1) <= TOLERANCE:
+        return
+    a_step = taken * context.batch_size / curve.items[-1]
+    raise BadInput(
+        f"match.target={match['target']:g} s is not met within {TOLERANCE:.0%} by whole steps of "
+        f"model={context.config['model']['name']}, {a_step:.2g} s each: it took {taken:.3g} s; "
+        f"allowed: {a_step / TOLERANCE:.0f}s or more"
+    )

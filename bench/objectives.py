@@ -71,6 +71,7 @@ def lay(tree: dict[str, Any], known: Sequence[str]) -> Under:
     change = taken[name]
     model["lr"] = {**(objective.get("lr") or {}), **(change.get("lr") or {})}
     model["tuned"] = change.get("tuned") or {}
+    model["weight_decay"] = change.get("weight_decay") or {}
     model["kinds"] = {kind: _form(model, objective, kind)}
     check_form(model, kind)
     return Under(name)

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.budgets import TIME
 from bench.cell import Cell
 from bench.constants import GIB
 from bench.frontier import FRONTIER
@@ -18,7 +19,8 @@ BASE_BYTES = 700 << 20
 BYTES_PER_PARAMETER = 2 * 16
 TIMELESS = ("lr=", "optimizer.")  # overrides that change what is learnt, not how long it takes
 SAME = (
-    "model", "objective", "task", "scenario", "size", "device", "dtype", "threads", "compile",
+    "model", "objective", "task", "scenario", "size", "match", "device", "dtype", "threads",
+    "compile",
 )  # fmt: skip
 
 
@@ -64,6 +66,10 @@ def _parameters(cell: Cell) -> int:
 
 def _guess_s(cell: Cell) -> float:
     guess = FIRST_GUESS_S.get(cell.part["scenario"], OTHERWISE_S)
+    match, scenario = cell.config["match"], cell.config["scenario"]
+    if match["name"] == TIME and scenario["name"] in ("quality", "tune"):
+        trials = len(scenario.get("grid") or [0]) * len(scenario.get("weight_decay") or [0])
+        return guess + float(match["target"]) * trials
     return guess * max(_parameters(cell) / 250_000, 1.0) ** 0.8
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench.constants import TOLERANCE
 from bench.parameters import Count, count
 
-TOLERANCE = 0.03
 CLOSE = 0.002  # no search for nearer ones
 FIRST = 16  # steps above the lowest value, for a first slope
 Tree = dict[str, Any]
@@ -165,9 +165,11 @@ def fit(
     the tolerance of `target`. Without `shapes` (a user's own module) the configuration is taken as
     it stands. `parameters` are kept where the quantity has a rule of its own.
     """
-    own = _form(model, kind)
+    own, name = _form(model, kind), model.get("name")
     shapes = own.get("shapes", model.get("shapes"))
     if not shapes:
+        if quantity.rule != PARAMETERS.rule:
+            raise NoRule(f"model={name} has no 'shapes', so that nothing of it can be solved for")
         return copy.deepcopy(own["model"])
     if size not in shapes:
         raise ValueError(
@@ -197,11 +199,15 @@ def fit(
     rule = _rule(own.get(PARAMETERS.rule, model.get(PARAMETERS.rule)))
     if quantity.rule == PARAMETERS.rule:
         found = solved(rule, quantity, target)
+    elif (key := quantity.rule) in (own if key in own else model) and not own.get(
+        key, model.get(key)
+    ):
+        raise Unmet(f"model={name}: the value that {quantity.words} are solved by was given itself")
     elif (outer := _rule(own.get(quantity.rule, model.get(quantity.rule)))) is None:
         found = solved(rule, PARAMETERS, parameters or 0)
         measure(found, quantity)  # whose sentence tells more where the model has no such quantity
         raise NoRule(
-            f"model={model.get('name')} has no key '{quantity.rule}' that says by which integer "
+            f"model={name} has no key '{quantity.rule}' that says by which integer "
             f"its {quantity.words} are met"
         )
     else:

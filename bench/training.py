@@ -246,8 +246,13 @@ class Budget:
     seconds: float | None = None
 
     def spent(self, step: int, steps: int, seconds: float) -> float:
-        """The share of it that is over before a step, numbered from 0."""
-        return step / max(steps, 1) if self.seconds is None else seconds / self.seconds
+        """The share of it that is over before a step, numbered from 0.
+
+        Of seconds half of a step more: the last one ends on either side of the budget.
+        """
+        if self.seconds is None:
+            return step / max(steps, 1)
+        return (seconds + seconds / max(step, 1) / 2) / self.seconds
 
 
 def train(

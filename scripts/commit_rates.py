@@ -62,6 +62,7 @@ def searches_in(results: Path) -> dict[str, Searches]:
         search = _search(record)
         name = f"{cell['model']} · {cell['task']} · {cell['size']}"
         changes = [text for text in cell.get("overrides") or [] if not text.startswith(GRID)]
+        changes += [f"{key}={cell[key]}" for key in ("objective", "match") if cell.get(key)]
         if changes:
             raise Refused(
                 f"{results} holds a search of {name} with {' '.join(changes)}, which is not what "

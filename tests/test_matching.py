@@ -1,5 +1,6 @@
 """What families are made equal in: shapes that meet a target, and trainings that end at one."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,9 +8,12 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
+from bench import budgets
+from bench.constants import TOLERANCE
+from bench.errors import BadInput
 from bench.matching import budget_of, shape_of
 from bench.scenarios.base import Unsupported
-from bench.sizes import TOLERANCE, NoRule, Solve, Unmet, count_on_meta, fit
+from bench.sizes import NoRule, Solve, Unmet, count_on_meta, fit
 from tests.zoo import SIZES, resolved
 
 CONTEXT = 256
@@ -94,10 +98,48 @@ def test_when_a_training_is_over() -> None:
     # 120 FLOPs an item: 600 a step
     flops = budget_of(Cell(name="flops", of="training", target=600e3), 120.0)
     assert (flops.items, flops.seconds) == (1000 * 5, None)
-    assert budget_of(Cell(name="time", target="3min"), None).seconds == 180
+    assert budget_of(Cell(name="time", target=180.0), None).seconds == 180
     assert budget_of(Cell(name="params", target=None), None).items == 77
     assert budget_of(Cell(name="flops", of="symbol", target=5), 120.0).items == 77
     with pytest.raises(ValueError, match=r"match.target=900 FLOPs is not met within 3%"):
         budget_of(Cell(name="flops", of="training", target=900), 120.0)
     with pytest.raises(Unsupported, match="FLOPs are not known"):
         budget_of(Cell(name="flops", of="training", target=900), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "params", "target": None}, None),
+        ({"name": "params", "target": 300_000}, "params 300000"),
+        ({"name": "time", "target": "1min"}, "time 60 s"),
+        ({"name": "time", "target": 60}, "time 60 s"),
+        ({"name": "flops", "target": 1e12}, "flops 1e+12 of all training"),
+        ({"name": "flops", "target": 1e6, "of": "symbol"}, "flops 1000000 of a symbol"),
+        ({"name": "state", "target": 65536}, "state 65536 bytes"),
+        ({"name": "state", "target": 65536, "context": 512}, "state 65536 bytes at 512"),
+    ],
+)
+def test_one_budget_has_one_spelling(given: dict[str, Any], words: str | None) -> None:
+    match = {"of": "training", "context": None, **given}
+    budgets.check(match)
+    assert budgets.words(budgets.plain(match)) == words
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "time", "target": "soon"}, "match.target=soon is no duration"),
+        ({"name": "time", "target": None}, "match.target=null is no duration"),
+        ({"name": "state", "target": 0}, "match.target=0 cannot be; allowed: numbers above 0."),
+        ({"name": "params", "target": -1}, "allowed: numbers above 0, or null"),
+        ({"name": "flops", "target": True}, "match.target=True cannot be"),
+        ({"name": "flops", "target": 1, "of": "x"}, "match.of=x is not known"),
+        ({"name": "time", "target": 1, "of": "symbol"}, "match.of is read by match=flops alone"),
+        ({"name": "params", "target": 1, "context": 5}, "match.context is read by match=state"),
+        ({"name": "state", "target": 1, "context": 0}, "match.context=0 is no length"),
+    ],
+)
+def test_what_cannot_be_matched(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(said)):
+        budgets.check({"of": "training", "context": None, **given})

@@ -70,13 +70,14 @@ def context(
         return model
 
     sizes = {"language": 2, "classify": 4, "generate": 4}
-    options = {"name": scenario, "batch_size": sizes, "grid": [0.01, 0.02]}
+    options = {"name": scenario, "batch_size": sizes, "grid": [0.01, 0.02], "weight_decay": [None]}
     if scenario == "decode":
         options |= {"batch_size": 2, "prompt": 32, "tokens": 4, "state_context": 64}
     config = {
         "seed": 0, "compile": compiled, "scenario": options, "model": {}, "size": {"name": "nano"},
         "task": {"name": "fake", "batch_size": 2},
         "suite": {"items": {kind: 4}, "validation_items": None, "test_items": None},
+        "match": {"name": "params", "target": None},
     }  # fmt: skip
     return Context(
         task=OneBatch(kind, value),  # type: ignore[arg-type]
@@ -291,5 +292,5 @@ def test_what_cannot_be_scored_is_refused_before_it_is_trained(
 
 
 def test_a_rate_whose_score_is_no_number_is_not_the_best(tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match="no rate of the grid"):
+    with pytest.raises(Diverged, match="none of 2 trials"):
         tune.run(context("resnet", "classify", "tune", tmp_path, value=math.nan))

@@ -42,8 +42,11 @@ def test_seeds_draw_the_weights(name: str, kind: str) -> None:
     config: dict[str, Any] = {
         "model": model_of(name, kind, "nano"), "seed": 0, "compile": False, "dtype": "float32",
         "backend": "torch", "size": {"name": "nano", "parameters": SIZES["nano"]},
+        "match": {"name": "params", "target": None},
     }  # fmt: skip
-    task = SimpleNamespace(kind=kind, vocab_size=TASKS[kind].get("vocab_size"))
+    task = SimpleNamespace(
+        kind=kind, vocab_size=TASKS[kind].get("vocab_size"), symbols_per_item=256
+    )
     models = Models(config, task, torch.device("cpu"), checkpoint=None, overrides=())
 
     def drawn(seed: int) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from bench.ab.keep import make_stores, record_of
 from bench.ab.sample import SCORED, TIMEOUT_S, Sample, Side, plan
 from bench.ab.trees import HERE, sides
 from bench.arguments import given_path
-from bench.checks import parse_duration
+from bench.budgets import parse_duration
 from bench.console import make_console
 from bench.errors import BadInput, one_line
 from bench.machine.key import machine_key

@@ -32,6 +32,8 @@ def title(selection: Selection, metric: str, better: str) -> str:
         parts.append(f"size {sizes.pop()}")
     if key.changes:
         parts.append(key.changes)
+    if key.match:
+        parts.append(f"match {key.match}")
     return " · ".join(parts)
 
 
@@ -100,7 +102,9 @@ def _searched(selection: Selection, notes: Notes) -> None:
     for record in selection.records:
         if record["cell"]["scenario"] != "tune":
             continue
-        name = " ".join((record["cell"]["model"], *overrides(record)))
+        cell = record["cell"]
+        under = [f"under {cell['objective']}"] if cell.get("objective") else []
+        name = " ".join((cell["model"], *under, str(cell.get("size") or ""), *overrides(record)))
         if record["status"] != "ok":
             notes.add(f"Rate of {name}: {record['status']}, {record.get('reason')}.")
             continue

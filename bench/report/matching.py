@@ -3,65 +3,85 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from bench.budgets import FLOPS, STATE, TIME
+from bench.constants import TOLERANCE
 from bench.report.formats import count, significant
 from bench.report.layout import Notes
 from bench.report.select import Selection, Variant
 
-TOLERANCE = 0.03  # within which rows count as equal; that of `bench.sizes`
-SPREAD = 1 + 2 * TOLERANCE
+SPREAD = (1 + TOLERANCE) / (1 - TOLERANCE)  # of two that are both within it
 THOUSANDS = 10_000
-MATCH, TARGET = "match=", "match.target="
-WORDS = {
-    "params": "parameters outside embeddings",
-    "flops": "FLOPs of training",
-    "symbol": "FLOPs a symbol",
-    "time": "seconds of training",
-    "state": "bytes of state",
-}
+Read = Callable[[Any], float | None]
 
 
 def explain(selection: Selection, notes: Notes) -> None:
     """Say it where rows of more than one model stand side by side."""
-    quantities = {words: _values(selection.current, read) for words, read in READ.items()}
-    if len({variant.model for variant in selection.current}) < 2 or not any(quantities.values()):
+    rows = selection.current
+    found = {words: _values(rows, read) for words, read in READ.items()}
+    if len({variant.model for variant in rows}) < 2 or not any(map(any, found.values())):
         return
-    given = selection.key.changes.split()
-    name = next((text.removeprefix(MATCH) for text in given if text.startswith(MATCH)), "params")
-    if "match.of=symbol" in given:
-        name = "symbol"
-    target = next((text for text in given if text.startswith(TARGET)), None)
-    asked = "" if target is None else f" ({target.removeprefix(TARGET)} asked for)"
+    words, read, target = _asked(selection.key.match)
+    apart = [
+        f"{row.model} {_short(value)}"
+        for row, value in zip(rows, _values(rows, read), strict=True)
+        if value and (aim := target or _size(row)) and abs(value / aim - 1) > TOLERANCE
+    ]
+    missed = f", but not by {', '.join(dict.fromkeys(apart))}" if apart else ""
     unequal = [
-        f"{words} {_short(low)} to {_short(high)}"
-        for words, found in quantities.items()
-        if found and (high := max(found)) > SPREAD * max(low := min(found), 1e-12)
+        f"{name} {_short(min(known))} to {_short(max(known))}"
+        for name, values in found.items()
+        if (known := [value for value in values if value]) and max(known) > SPREAD * min(known)
     ]
     left = f" Left unequal: {'; '.join(unequal)}." if unequal else ""
-    notes.add(f"Matched: {WORDS.get(name, name)}, within {TOLERANCE:.0%}{asked}.{left}")
+    notes.add(f"Matched: {words}, within {TOLERANCE:.0%}{missed}.{left}")
+
+
+def _asked(match: str) -> tuple[str, Read, float | None]:
+    """What was to be equal in words, how it is read, and its target; None: that of each size."""
+    name, _, rest = match.partition(" ")
+    target = float(rest.split()[0]) if rest else None
+    if name == TIME:
+        return f"{rest} of training", lambda record: _quality(record, "seconds"), target
+    if name == STATE:
+        return f"{rest} of state", _state_bytes, target
+    if name == FLOPS and rest.endswith("training"):
+        return f"{significant(target or 0)} FLOPs of all training", _all_flops, target
+    if name == FLOPS:
+        return f"{_short(target or 0)} FLOPs a symbol forward", lambda record: None, target
+    said = "" if target is None else f" ({_short(target)})"
+    return f"parameters outside embeddings{said}", _parameters("matched"), target
+
+
+def _size(row: Variant) -> float | None:
+    """Parameters of the size that a row's models were brought to."""
+    return next(_of(row, _parameters("target")), None)
 
 
 def _short(value: float) -> str:
     return count(value) if value >= THOUSANDS else significant(value)
 
 
-def _values(rows: Sequence[Variant], read: Callable[[Any], float | None]) -> list[float]:
+def _values(rows: Sequence[Variant], read: Read) -> list[float | None]:
     """One value a row: that of its first record that has it."""
-    found = (next(_of(row, read), None) for row in rows)
-    return [value for value in found if value is not None]
+    return [next(_of(row, read), None) for row in rows]
 
 
-def _of(row: Variant, read: Callable[[Any], float | None]) -> Iterator[float]:
+def _of(row: Variant, read: Read) -> Iterator[float]:
     for record in row.records():
         if record["status"] == "ok" and (value := read(record)) is not None:
             yield float(value)
 
 
-def _parameters(name: str) -> Callable[[Any], float | None]:
+def _parameters(name: str) -> Read:
     return lambda record: (record.get("parameters") or {}).get(name)
 
 
+def _state_bytes(record: Any) -> float | None:
+    return (record.get("figures") or {}).get("state_bytes")
+
+
 def _state(record: Any) -> float | None:
-    found = (record.get("figures") or {}).get("state_bytes")
+    found = _state_bytes(record)
     return None if found is None else found / 1024
 
 
@@ -73,9 +93,9 @@ def _flops(record: Any) -> float | None:
 
 
 def _all_flops(record: Any) -> float | None:
-    """Billions of a whole training."""
+    """Of a whole training."""
     flops, items = (record.get("curve") or {}).get("flops_per_item"), _quality(record, "items")
-    return None if flops is None or items is None else flops * items / 1e9
+    return None if flops is None or items is None else flops * items
 
 
 def _quality(record: Any, name: str) -> float | None:
@@ -83,11 +103,11 @@ def _quality(record: Any, name: str) -> float | None:
     return found or None  # none of a checkpoint that was not trained
 
 
-READ: dict[str, Callable[[Any], float | None]] = {
+READ: dict[str, Read] = {
     "parameters": _parameters("matched"),
     "active ones with embeddings": _parameters("active"),
     "KiB of state": _state,
     "MFLOPs of training a symbol": _flops,
-    "GFLOPs of training": _all_flops,
+    "FLOPs of training": _all_flops,
     "seconds of training": lambda record: _quality(record, "seconds"),
 }

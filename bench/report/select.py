@@ -9,7 +9,6 @@ from bench.store.record import Record, created
 # What is given inside the task without changing what is measured: where its data lies (other data
 # has another hash), and the score that the time to is stated.
 ASIDE = ("task.path=", "task.hub", "task.corpus=", "task.target=")
-SHARED = ("task.", "match")  # overrides of all rows of a block
 ROWLESS = ("baselines", "tune")  # the former has rows of its own, the latter prepares a run
 
 
@@ -28,7 +27,8 @@ class BlockKey:
     device: str | None
     dtype: str | None
     threads: int | None
-    changes: str = ""  # what was given of task and match, but for where the data lies
+    changes: str = ""  # what was given inside the task, but for where its data lies
+    match: str = ""  # where it is not the size's parameters
 
     def parts(self) -> tuple[str | int | None, ...]:
         """All that must be equal."""
@@ -83,7 +83,8 @@ def block_key(record: Record) -> BlockKey:
         device=cell.get("device"),
         dtype=cell.get("dtype"),
         threads=cell.get("threads"),
-        changes=" ".join(text for text in overrides(record) if text.startswith(SHARED)),
+        changes=" ".join(text for text in overrides(record) if text.startswith("task.")),
+        match=cell.get("match") or "",
     )
 
 
@@ -190,7 +191,7 @@ def variant_of(record: Record) -> Variant:
     return Variant(
         family=cell["family"], model=cell["model"], size=str(cell.get("size") or ""),
         backend=str(cell.get("backend") or ""), compile="" if compiled == "False" else compiled,
-        overrides=tuple(text for text in overrides(record) if not text.startswith(SHARED)),
+        overrides=tuple(text for text in overrides(record) if not text.startswith("task.")),
         objective=str(cell.get("objective") or ""),
     )  # fmt: skip
 

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
-from bench.matching import budget_of
+from bench.budgets import PARAMS
+from bench.matching import budget_of, check_met
 from bench.protocol import Stateful
 from bench.scenarios.base import Context, Unsupported, scores
 from bench.scenarios.train import flops_per_item
@@ -45,7 +46,7 @@ def fit(context: Context, model: nn.Module, flops: float | None) -> Trained:
         with scoring(model, context.device):  # whatever the task of a user leaves changed
             return validate(context, model).value
 
-    return train(
+    done = train(
         model,
         context.task.batches("train", context.batch_size, int(context.config["seed"])),
         budget=budget_of(context, flops),
@@ -56,6 +57,8 @@ def fit(context: Context, model: nn.Module, flops: float | None) -> Trained:
         checks=int(context.scenario.get("checks", 0)),
         check=check,
     )
+    check_met(context, done.curve)
+    return done
 
 
 def validate(context: Context, model: nn.Module) -> Quality:
@@ -154,10 +157,12 @@ def _training(context: Context, done: Trained | None) -> dict[str, Any]:
     if done is None:
         return {"train_items": 0, "train_seconds": 0.0}
     tuned = (context.config["model"].get("tuned") or {}).get(context.config["task"]["name"]) or {}
+    match = context.config["match"]
+    searched = match["name"] == PARAMS and match["target"] is None  # of this shape and length
     return {
         **trained(context, done.curve),
         "train_seconds": done.curve.seconds[-1],
         "lr": context.recipe.lr,
         "optimizer": done.optimizer,
-        "tuned": tuned.get(context.config["size"]["name"]) == context.recipe.lr,
+        "tuned": searched and tuned.get(context.config["size"]["name"]) == context.recipe.lr,
     }

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from bench.scenarios.base import Context
-from bench.scenarios.quality import fit, require_weights
+from bench.scenarios.quality import fit, require_weights, validate
 from bench.scenarios.train import flops_per_item
 from bench.training import Diverged
 
@@ -36,8 +36,7 @@ def run(context: Context) -> dict[str, Any]:
         except Diverged as error:
             said |= {"value": None, "reason": str(error)}
             continue
-        with context.autocast():
-            score = context.task.evaluate(model, "validation", context.device)
+        score = validate(context, model)
         better = score.better
         if math.isfinite(score.value):
             said |= {"value": score.value, "stderr": score.stderr}

@@ -10,6 +10,7 @@ class CellPart(TypedDict, total=False):
     family: str
     model: str
     objective: str  # where it is not the family's own
+    match: str  # what was matched, where it is not the size's parameters
     size: str
     task: str
     kind: str

@@ -24,7 +24,7 @@ SHORT = {
     "task": "cell.task", "kind": "cell.kind", "scenario": "cell.scenario", "seed": "cell.seed",
     "device": "cell.device", "dtype": "cell.dtype", "threads": "cell.threads",
     "compile": "cell.compile", "backend": "cell.backend", "kernel": "cell.kernel",
-    "objective": "cell.objective",
+    "objective": "cell.objective", "match": "cell.match",
     "overrides": "cell.overrides", "commit": "code.commit", "source": "code.source_sha256",
     "data": "data.id", "machine": "environment.machine_key", "cpu": "environment.cpu",
     "gpu": "environment.gpu", "python": "environment.python", "valid": "validity.valid",

@@ -13,8 +13,8 @@ from transformers.models.speech_to_text.modeling_speech_to_text import (
     Speech2TextSinusoidalPositionalEmbedding as Sinusoids,
 )
 
+from bench.constants import TOLERANCE
 from bench.parameters import by_role, count
-from bench.sizes import TOLERANCE
 from models.objectives.autoencoder import AutoEncoder, sinusoids
 from tests.zoo import FREE, GROUPS, MODELS, SIZES, node, randomise
 

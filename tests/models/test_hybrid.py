@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.constants import TOLERANCE
 from bench.meters.allocator import nbytes
 from bench.meters.memory import tensors_in
-from bench.sizes import TOLERANCE, count_on_meta, fit
+from bench.sizes import count_on_meta, fit
 from models.backbones.hybrid import Hybrid
 from models.backbones.transformer import Transformer
 from tests.zoo import SIZES, randomise, resolved

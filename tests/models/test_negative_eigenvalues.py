@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.models.qwen3_next import modeling_qwen3_next as official
 
-from bench.sizes import TOLERANCE, count_on_meta, fit
+from bench.constants import TOLERANCE
+from bench.sizes import count_on_meta, fit
 from models.backbones.gated_delta import (
     GatedDeltaMixer,
     gated_delta_chunked,

@@ -10,8 +10,9 @@ from hydra.utils import get_class, get_object
 from torch import nn
 
 from bench import protocol
+from bench.constants import TOLERANCE
 from bench.parameters import count
-from bench.sizes import TOLERANCE, count_on_meta
+from bench.sizes import count_on_meta
 from tests.zoo import CROSSED_PAIRS, FREE, GROUPS, KINDS, MODELS, PAIRS, SIZED, SIZES, build, node
 
 EXACT = [name for name in MODELS if name not in ("diffusion", "dit", "diffusers", "timm")]

@@ -9,7 +9,7 @@ from bench.report.select import code_key, overrides
 from bench.store.record import Record, created
 
 NAMES = ("model", "size", "task", "scenario")
-AXES = ("objective", "device", "dtype", "threads", "compile", "suite")
+AXES = ("objective", "match", "device", "dtype", "threads", "compile", "suite")
 
 
 @dataclass
