@@ -193,13 +193,25 @@ CROSSED = [
 ]  # fmt: skip
 
 
+# Few draws: what is tested is that a cell leads to a score.
+FAST = {
+    ("text", "diffusion"): ["objective.kinds.language.model.draws=2"],
+    ("digits", "diffusion"): ["objective.kinds.classify.model.draws=1"],
+    ("generate", "diffusion"): [
+        "objective.kinds.generate.model.draws=2",
+        "objective.kinds.generate.model.sampling_steps=2",
+    ],
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "task", "objective"), CROSSED)
 def test_a_crossed_cell_is_trained_and_scored(
     model: str, task: str, objective: str, tmp_path: Path
 ) -> None:
     words = (f"model={model}", f"task={task}", f"objective={objective}", "scenario=quality")
-    made = payload(tmp_path, *words, *FEW, "suite.items.generate=8")
+    fast = FAST.get((task, objective), [])
+    made = payload(tmp_path, *words, *FEW, *fast, "suite.items.generate=8")
     quality, numbers = made["quality"], made["parameters"]
     assert abs(numbers["matched"] / numbers["target"] - 1) <= 0.03
     assert quality["value"] >= 0
