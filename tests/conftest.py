@@ -1,5 +1,6 @@
 """Settings of every test: one thread, so that results do not depend on the machine."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -32,6 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gone = [str(path) for path in place if not path.is_file()]
     assert not gone, f"renamed or removed: {gone}"
     items.sort(key=lambda item: place.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the cycle collector, whom libraries call, need not go through it."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

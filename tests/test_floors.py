@@ -28,7 +28,9 @@ HYDRA = (
     "bench/building.py",
 )  # fmt: skip
 # What the store and the report may import of bench: each other, and the leaves.
-LEAVES = ("bench.errors", "bench.arguments", "bench.console", "bench.constants")
+LEAVES = (
+    "bench.errors", "bench.arguments", "bench.console", "bench.constants", "bench.budgets",
+)  # fmt: skip
 READERS = ("bench.store", "bench.report", *LEAVES)
 
 

@@ -129,9 +129,11 @@ class Chain:
             # Before a word stands the beginning of a sentence or the word before it.
             chain = np.zeros((len(following), len(following)))
             chain[:, :-1], chain[:, -1] = (1 - ENDS) * following, ENDS
-            values, vectors = np.linalg.eig(chain.T)
-            share = np.real(vectors[:, np.argmax(np.real(values))])
-            share = share / share.sum()
+            # The shares that a step leaves as they are; one of these equations follows from the
+            # others, and gives way to that of their sum.
+            system = chain.T - np.eye(len(chain))
+            system[-1] = 1
+            share = np.linalg.solve(system, np.eye(len(chain))[-1])
             choice = -(following * np.log2(following)).sum(1)
             end = -ENDS * math.log2(ENDS) - (1 - ENDS) * math.log2(1 - ENDS)
             bits.append(share @ choice + end)

@@ -171,7 +171,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str) -> None:
 def test_every_mixer_trains_beside_others() -> None:
     names = list(MIXERS)
     for pattern in zip(names, names[1:] + names[:1], strict=True):  # a ring: each beside two others
-        model = backbone(list(pattern), n_layers=2).train()
-        x = symbols(model, 20)
+        model = backbone(list(pattern), n_layers=2).float().train()
+        x = symbols(model, 20).float()
         model(x)[0].square().mean().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -57,7 +57,9 @@ def test_the_budget_that_was_asked_for_is_named() -> None:
         "Matched: 65536 bytes of state, within 3%. Left unequal: parameters 100k to 900k."
     ]
     (text,) = said(*rows, match="flops 1e+12 of all training")
-    assert text.startswith("Matched: 1.00e+12 FLOPs of all training, within 3%, but not by m1 25.6G")
+    assert text.startswith(
+        "Matched: 1.00e+12 FLOPs of all training, within 3%, but not by m1 25.6G"
+    )
     (text,) = said(*rows, match="time 7 s")
     assert text.startswith("Matched: 7 s of training, within 3%. Left")
 

@@ -1,5 +1,6 @@
 """A worker that behaves as its model's `behaviour` says."""
 
+import gc
 import multiprocessing
 import os
 import secrets
@@ -71,6 +72,7 @@ def run_cell(cell: dict[str, Any], workdir: Path) -> dict[str, Any]:
             "parent": os.getppid(),
             "energy": cell["energy"],
             "draw": draw,
+            "frozen": gc.get_freeze_count(),
         },
         "data": {"id": "fake", "sha256": "0" * 64},
     }

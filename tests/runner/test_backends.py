@@ -8,7 +8,7 @@ import pytest
 
 from bench import backends
 from bench.errors import BadInput
-from tests.runner.conftest import Done, kernels, python, records
+from tests.runner.conftest import Done, here, kernels, python, records
 
 MODEL: dict[str, Any] = {
     "name": "m", "backend": "torch",
@@ -90,7 +90,7 @@ def test_what_cannot_be() -> None:
 
 def run(results: Path, *words: str) -> Done:
     given = ("suite=smoke", "task=text", "threads=1", f"results={results}", *words)
-    return python("-m", "bench", *given)
+    return here(*given)
 
 
 def test_every_implementation_of_the_same_weights(results: Path) -> None:

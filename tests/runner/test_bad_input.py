@@ -8,7 +8,7 @@ import pytest
 from bench.cli import Application
 from bench.errors import BadInput
 from bench.identity import data_hint
-from tests.runner.conftest import CONFIGS, Command, python, records
+from tests.runner.conftest import CONFIGS, Command, fake_main, here, python, records
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 # What is given, and what the sentence must name.
@@ -76,7 +76,7 @@ def test_one_sentence(word: str, results: Path) -> None:
     given = [f"hydra.searchpath=[{CONFIGS}]", "suite=fakes", *own]
     given += [] if word.startswith("allow") else ["allow_targets=[fakepkg]"]
     given += [] if word.startswith("results") else [f"results={results}"]
-    done = python("-m", "tests.runner.command", *given, word)
+    done = here(*given, word, run=fake_main)
     assert done.code == 2, done.out + done.err
     sentence = done.err.strip()
     assert len(sentence.splitlines()) == 1, sentence
@@ -139,8 +139,8 @@ def test_checks_and_targets_that_could_not_be(word: str, part: str, tmp_path: Pa
         ("suite.items.fake=3", "+suite.items.fake=4"),
     ],
 )
-def test_a_key_given_twice(bench: Command, results: Path, twice: tuple[str, ...]) -> None:
-    done = bench(*twice)
+def test_a_key_given_twice(bench_here: Command, results: Path, twice: tuple[str, ...]) -> None:
+    done = bench_here(*twice)
     assert done.code == 2
     key = twice[-1].lstrip("+").partition("=")[0]
     assert done.err.startswith(f"error: {key} is given twice, '{twice[-1]}' the second time")
@@ -170,27 +170,27 @@ def test_results_that_cannot_be_written(bench: Command, tmp_path: Path) -> None:
     assert len(done.err.splitlines()) == 1
 
 
-def test_empty_and_unreadable_data(bench: Command, tmp_path: Path) -> None:
+def test_empty_and_unreadable_data(bench_here: Command, tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.touch()
-    done = bench("model=fake", f"task.path={empty}")
+    done = bench_here("model=fake", f"task.path={empty}")
     assert (done.code, "is empty" in done.err) == (2, True)
     if os.geteuid() != 0:
         empty.chmod(0)
-        assert "cannot be read" in bench("model=fake", f"task.path={empty}").err
+        assert "cannot be read" in bench_here("model=fake", f"task.path={empty}").err
 
 
-def test_a_pipe_is_no_data(bench: Command, tmp_path: Path) -> None:
+def test_a_pipe_is_no_data(bench_here: Command, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    done = bench("model=fake", f"task.path={tmp_path / 'pipe'}")
+    done = bench_here("model=fake", f"task.path={tmp_path / 'pipe'}")
     assert (done.code, "holds no file" in done.err) == (2, True)
 
 
-def test_a_folder_of_hidden_files_alone_holds_nothing(bench: Command, tmp_path: Path) -> None:
+def test_a_folder_of_hidden_files_alone_holds_nothing(bench_here: Command, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     (folder / ".git").mkdir(parents=True)
     (folder / ".git" / "config").write_text("x" * 10_000)
-    done = bench("model=fake", f"task.path={folder}")
+    done = bench_here("model=fake", f"task.path={folder}")
     assert done.code == 2
     assert "holds no file" in done.err
 
@@ -203,12 +203,14 @@ def test_names_of_people_are_read(bench: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*/words.txt", "**/words.txt", "a/*.txt"])
-def test_a_glob_may_have_its_stars_anywhere(bench: Command, tmp_path: Path, pattern: str) -> None:
+def test_a_glob_may_have_its_stars_anywhere(
+    bench_here: Command, tmp_path: Path, pattern: str
+) -> None:
     text = tmp_path / "a" / "words.txt"
     text.parent.mkdir()
     text.write_text("words")
     path = f"{tmp_path}/{pattern}"
-    done = bench("model=fake", f"task.path='{path}'", "plan=true")
+    done = bench_here("model=fake", f"task.path='{path}'", "plan=true")
     assert done.code == 0, done.err
     before = data_hint({"path": path})
     text.write_text("other words")
@@ -240,10 +242,10 @@ def test_bad_data_found_by_the_worker(bench: Command, results: Path) -> None:
     assert not records(results)
 
 
-def test_a_broken_yaml_of_the_user(bench: Command, tmp_path: Path) -> None:
+def test_a_broken_yaml_of_the_user(bench_here: Command, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "broken.yaml").write_text("name: [1, 2\nfamily: x: y\n")
-    done = bench(f"hydra.searchpath=[{CONFIGS},{tmp_path}]", "model=broken")
+    done = bench_here(f"hydra.searchpath=[{CONFIGS},{tmp_path}]", "model=broken")
     assert done.code == 2
     assert "Traceback" not in done.err
     assert "broken" in done.err

@@ -4,16 +4,15 @@ The real worker, the smallest suite: what is tested is that each file leads to a
 figures.
 """
 
+import functools
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from bench.cli import Application
-from tests.runner.conftest import ROOT, records
+from bench.cli import Application, main
+from tests.runner.conftest import ROOT, Done, here, python, records
 from tests.zoo import FILED
 
 CONFIGS = ROOT / "configs"
@@ -23,11 +22,8 @@ def names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
-def run(results: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "bench", f"results={results}", "threads=1", *words]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
-    )
+def run(results: Path, *words: str) -> Done:
+    return here(f"results={results}", "threads=1", *words)
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,14 @@ class Smoke:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     """Every model in every scenario on text, and trained and scored on images."""
     folder = tmp_path_factory.mktemp("smoke")
-    first = run(folder, "suite=smoke", "task=text", "output=json")
-    assert first.returncode == 0, first.stderr[-3000:]
+    given = (f"results={folder}", "threads=1", "suite=smoke")
+    first = python("-m", "bench", *given, "task=text", "output=json")
+    assert first.code == 0, first.err[-3000:]
     texts = records(folder)
-    done = run(folder, "suite=smoke", "task=digits,generate", "scenario=quality,baselines")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Smoke(records(folder), texts, first.stdout.rstrip().splitlines()[-1])
+    images = ("task=digits,generate", "scenario=quality,baselines")
+    done = here(*given, *images, run=functools.partial(main, worker="tests.runner.few:run_cell"))
+    assert done.code == 0, done.err[-3000:]
+    return Smoke(records(folder), texts, first.out.rstrip().splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -74,20 +72,11 @@ def test_every_model_runs_on_every_shared_task(smoke: Smoke) -> None:
 
 
 @pytest.mark.slow
-def test_networks_of_other_libraries_run(tmp_path: Path) -> None:
-    done = run(tmp_path, "suite=smoke", "model=timm,diffusers", "task=digits", "scenario=train")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert {(r["cell"]["model"], r["status"]) for r in records(tmp_path)} == {
-        ("timm", "ok"), ("diffusers", "ok")
-    }  # fmt: skip
-
-
-@pytest.mark.slow
 def test_images_are_trained_read_and_drawn(tmp_path: Path) -> None:
     """By one family, the fastest that does all three; the others are trained and scored above."""
     words = ["suite=smoke", "model=transformer", "task=digits,generate", "suite.baselines=false"]
     done = run(tmp_path, *words, "scenario=train,prefill,sample")
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     made = {(r["cell"]["task"], r["cell"]["scenario"]): r for r in records(tmp_path)}
     refused = made.pop(("digits", "sample"))
     assert refused["status"] == "unsupported"
@@ -143,12 +132,12 @@ def test_probes_are_trained_and_scored(tmp_path: Path) -> None:
     done = run(
         tmp_path, *few, "suite=smoke", "model=transformer", f"task={','.join(probes)},source"
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     assert {r["cell"]["task"] for r in records(tmp_path)} == {*probes, "source"}
     others, items = tmp_path / "others", ["suite.items.parity=32", "suite.items.recall=32"]
     items += ["+suite.items.mad_compression=32", "suite.test_items=8", "suite.validation_items=8"]
     done = run(others, *few, "suite=probes-quick", *items, "task=parity,recall,mad_compression")
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     made = {(r["cell"]["model"], r["cell"]["task"]): r for r in records(others)}
     refused = made.pop(("diffusion", "parity"))
     assert refused["status"] == "unsupported"
@@ -165,10 +154,19 @@ def test_probes_are_trained_and_scored(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_networks_of_other_libraries_run(tmp_path: Path) -> None:
+    done = run(tmp_path, "suite=smoke", "model=timm,diffusers", "task=digits", "scenario=train")
+    assert done.code == 0, done.err[-3000:]
+    assert {(r["cell"]["model"], r["status"]) for r in records(tmp_path)} == {
+        ("timm", "ok"), ("diffusers", "ok")
+    }  # fmt: skip
+
+
+@pytest.mark.slow
 def test_tasks_and_sizes_run_at_the_smallest(tmp_path: Path) -> None:
     words = ["task=code,text", "model=transformer", "size=nano,tiny", "suite=smoke"]
     done = run(tmp_path, *words, "scenario=prefill", "suite.baselines=false", "device=cpu")
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     targets = {
         (r["cell"]["task"], r["cell"]["size"]): r["parameters"]["target"] for r in records(tmp_path)
     }
@@ -183,7 +181,7 @@ def test_tasks_and_sizes_run_at_the_smallest(tmp_path: Path) -> None:
 def test_tune_scores_each_rate_on_validation(tmp_path: Path) -> None:
     words = ["scenario=tune", "model=resnet", "task=digits", "suite=smoke", "suite.baselines=false"]
     done = run(tmp_path, *words)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     (record,) = records(tmp_path)
     trials = record["tuning"]["trials"]
     assert [trial["lr"] for trial in trials] == [0.01, 0.02, 0.04]
@@ -195,7 +193,7 @@ def test_tune_scores_each_rate_on_validation(tmp_path: Path) -> None:
 def test_every_suite_and_size_plans(suite: str, tmp_path: Path) -> None:
     sizes = ",".join(names("size"))
     done = run(tmp_path, f"suite={suite}", f"size={sizes}", "model=transformer", "plan=true")
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.code == 0, done.err[-3000:]
     assert records(tmp_path) == []
 
 
@@ -203,11 +201,11 @@ def test_optional_tasks_say_what_they_need(tmp_path: Path) -> None:
     tasks = ("enwik8", "wikitext", "stream", "cifar10", "mnist")
     words = ("model=transformer", "suite=smoke", "scenario=prefill", "suite.baselines=false")
     done = run(tmp_path, f"task={','.join(tasks)}", *words)
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.code == 2, done.out + done.err
     for task in tasks:
-        [line] = [line for line in done.stdout.splitlines() if f" · {task} · " in line]
+        [line] = [line for line in done.out.splitlines() if f" · {task} · " in line]
         assert "bad input" in line
-    texts, shards, images = done.stderr.splitlines()  # the same sentence is said once
+    texts, shards, images = done.err.splitlines()  # the same sentence is said once
     assert texts.startswith("error: task.path=null: this task brings no data of its own")
     assert "python -m bench.prepare FOLDER" in shards
     assert images.startswith("error: task.path=null: this task brings no images of its own")
@@ -216,9 +214,9 @@ def test_optional_tasks_say_what_they_need(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = run(tmp_path, "device=cuda", "model=transformer", "suite=smoke")
-    assert done.returncode == 2
-    assert "device=cuda" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert "device=cuda" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_text_shorter_than_one_context(tmp_path: Path) -> None:
@@ -226,9 +224,9 @@ def test_a_text_shorter_than_one_context(tmp_path: Path) -> None:
     short.write_text("too short")
     words = ["task=text", f"task.path={short}", "model=transformer", "suite=smoke"]
     done = run(tmp_path / "results", *words, "scenario=prefill")
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "task.path" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2, done.out + done.err
+    assert "task.path" in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.slow

@@ -9,12 +9,12 @@ import torch
 
 from bench.checks import check_scalar, compile_refusal
 from bench.cli import main
-from tests.runner.conftest import Done, kernels, python, records
+from tests.runner.conftest import Done, here, kernels, python, records
 
 
 def run(results: Path, *words: str) -> Done:
     given = ("suite=smoke", "task=text", "device=cpu", "threads=1", f"results={results}", *words)
-    return python("-m", "bench", *given)
+    return here(*given)
 
 
 def test_modes_of_compiling() -> None:

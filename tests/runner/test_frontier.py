@@ -115,8 +115,8 @@ def test_time_in_all_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @LINUX
-def test_the_frontier_is_where_arithmetic_puts_it(bench: Command, results: Path) -> None:
-    done = bench(*WORDS, LIMIT, "scenario.resolution=0")
+def test_the_frontier_is_where_arithmetic_puts_it(bench_here: Command, results: Path) -> None:
+    done = bench_here(*WORDS, LIMIT, "scenario.resolution=0")
     assert done.code == 0, done.err
     (record,) = records(results)
     sweep = record["sweep"]
@@ -138,8 +138,8 @@ def test_the_frontier_is_where_arithmetic_puts_it(bench: Command, results: Path)
 
 
 @LINUX
-def test_a_larger_size_is_bounded_by_a_smaller_one(bench: Command, results: Path) -> None:
-    done = bench(*WORDS, LIMIT, "size=tiny,nano")  # the smaller is to run first all the same
+def test_a_larger_size_is_bounded_by_a_smaller_one(bench_here: Command, results: Path) -> None:
+    done = bench_here(*WORDS, LIMIT, "size=tiny,nano")  # the smaller is to run first all the same
     assert done.code == 0, done.err
     made = records(results)
     by_size = {r["cell"]["size"]: r["sweep"] for r in made}
@@ -150,9 +150,11 @@ def test_a_larger_size_is_bounded_by_a_smaller_one(bench: Command, results: Path
     told = {p["reason"] for p in by_size["tiny"]["points"] if p["status"] == "skipped"}
     assert told == {f"size nano ran out of memory at {failed}"}
     # The limit is part of what was asked.
-    plan = bench(*WORDS, "size=nano", "plan=true", LIMIT)
+    plan = bench_here(*WORDS, "size=nano", "plan=true", LIMIT)
     assert "0 cells to run" in plan.out
-    assert "1 cells to run" in bench(*WORDS, "size=nano", "plan=true", "memory_limit_gib=0.3").out
+    assert (
+        "1 cells to run" in bench_here(*WORDS, "size=nano", "plan=true", "memory_limit_gib=0.3").out
+    )
 
 
 def cell_and_record(**changes: Any) -> tuple[Cell, dict[str, Any]]:
@@ -198,8 +200,8 @@ def test_free_memory_bounds_no_other_run() -> None:
 
 
 @LINUX
-def test_a_defect_is_not_taken_for_a_frontier(bench: Command, results: Path) -> None:
-    done = bench(*WORDS, LIMIT, "model.behaviour=broken")
+def test_a_defect_is_not_taken_for_a_frontier(bench_here: Command, results: Path) -> None:
+    done = bench_here(*WORDS, LIMIT, "model.behaviour=broken")
     assert done.code == 1
     (record,) = records(results)
     assert record["status"] == "failed"
@@ -213,9 +215,9 @@ def test_a_defect_is_not_taken_for_a_frontier(bench: Command, results: Path) -> 
 
 
 def test_a_library_that_aborts_for_want_of_memory_is_understood(
-    bench: Command, results: Path
+    bench_here: Command, results: Path
 ) -> None:
-    done = bench(*WORDS, "model.behaviour=aborts", "scenario.max=64")
+    done = bench_here(*WORDS, "model.behaviour=aborts", "scenario.max=64")
     assert done.code == 0, done.out
     (record,) = records(results)
     assert record["sweep"]["largest"] == BROKEN_AT - 1
@@ -227,8 +229,8 @@ def test_a_library_that_aborts_for_want_of_memory_is_understood(
     assert last["reason"] == f"{BROKEN_AT} ran out of memory"
 
 
-def test_a_point_that_takes_too_long_does_not_fit(bench: Command, results: Path) -> None:
-    done = bench(*WORDS, "model.behaviour=slow", "scenario.point_seconds=5", "scenario.max=64")
+def test_a_point_that_takes_too_long_does_not_fit(bench_here: Command, results: Path) -> None:
+    done = bench_here(*WORDS, "model.behaviour=slow", "scenario.point_seconds=5", "scenario.max=64")
     assert done.code == 0, done.out
     (record,) = records(results)
     sweep = record["sweep"]
@@ -239,8 +241,8 @@ def test_a_point_that_takes_too_long_does_not_fit(bench: Command, results: Path)
 
 
 @LINUX
-def test_a_limit_below_what_a_process_holds(bench: Command, results: Path) -> None:
-    done = bench("model=fake", "memory_limit_gib=0.005")
+def test_a_limit_below_what_a_process_holds(bench_here: Command, results: Path) -> None:
+    done = bench_here("model=fake", "memory_limit_gib=0.005")
     assert done.code == 2
     (line,) = done.err.splitlines()
     assert line.startswith("error: memory_limit_gib=0.005 is less than a cell's process holds")

@@ -11,6 +11,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+import bench.eval
 from bench.errors import BadInput
 from bench.scenarios.harness import language_model
 from bench.tasks.tokenizer import load_tokenizer
@@ -18,7 +19,7 @@ from models.checkpoints.formats import Formats
 from models.objectives.autoregressive import LanguageModel
 from tests.models.checkpoints import built
 from tests.runner.cells import cells, payload
-from tests.runner.conftest import python, records
+from tests.runner.conftest import here, python, records
 from tests.small import llama, tokenizer
 
 CHOICE = """
@@ -106,15 +107,16 @@ def same(p: Any, q: Any) -> bool:
     return bool(p == pytest.approx(float(q), rel=1e-4))
 
 
-def run(results: Path, folder: Path, *words: str) -> Any:
-    return python(
-        "-m", "bench.eval", "choose,roll", "--include", str(folder / "tasks"), "model=transformer",
+def asked(results: Path, folder: Path, *words: str) -> tuple[str, ...]:
+    """Arguments of `bench.eval`."""
+    return (
+        "choose,roll", "--include", str(folder / "tasks"), "model=transformer",
         f"results={results}", "threads=1", *words,
     )  # fmt: skip
 
 
 def test_scores_are_filed_and_shown(folder: Path, results: Path) -> None:
-    done = run(results, folder, f"model.pretrained={folder}")
+    done = python("-m", "bench.eval", *asked(results, folder, f"model.pretrained={folder}"))
     assert done.code == 0, done.err
     [made] = records(results)
     scores = {(s["task"], s["metric"]): s for s in made["harness"]["scores"]}
@@ -148,8 +150,8 @@ def test_scores_are_filed_and_shown(folder: Path, results: Path) -> None:
     ],
 )
 def test_refused(folder: Path, results: Path, words: list[str], said: str) -> None:
-    done = python(
-        "-m", "bench", "scenario=harness", "task=text", "model=transformer",
+    done = here(
+        "scenario=harness", "task=text", "model=transformer",
         "scenario.own_tasks=false", f"model.pretrained={folder}", f"results={results}", *words,
     )  # fmt: skip
     assert done.code == 2
@@ -158,7 +160,7 @@ def test_refused(folder: Path, results: Path, words: list[str], said: str) -> No
 
 
 def test_random_weights_get_no_score(folder: Path, results: Path) -> None:
-    done = run(results, folder)
+    done = here(*asked(results, folder), run=bench.eval.main)
     assert done.code == 0
     assert records(results)[0]["status"] == "unsupported"
     assert "give model.pretrained=FOLDER" in records(results)[0]["reason"]

@@ -37,6 +37,8 @@ def test_cells_of_a_fork_server_share_its_layout(bench: Command, results: Path) 
     first, second = processes(results)
     assert first == second
     assert first[0] == FORK_SERVER
+    for record in records(results):
+        assert record["seen"]["frozen"] > 1000, "the collector goes through what was imported"
 
 
 def test_fresh_interpreters_share_nothing(bench: Command, results: Path) -> None:
@@ -47,16 +49,16 @@ def test_fresh_interpreters_share_nothing(bench: Command, results: Path) -> None
     assert first[2] == second[2], "both are children of the runner itself"
 
 
-def test_repeats_are_records_in_rounds_and_are_counted(bench: Command, results: Path) -> None:
-    done = bench(*ONE, "seed=0,1", "repeats=3")
+def test_repeats_are_records_in_rounds_and_are_counted(bench_here: Command, results: Path) -> None:
+    done = bench_here(*ONE, "seed=0,1", "repeats=3")
     assert done.code == 0, done.err
     by_time = sorted(records(results), key=lambda record: record["created"])
     assert [r["cell"]["seed"] for r in by_time] == [0, 1] * 3, "all cells once, then again"
     assert set(Counter(r["key"] for r in by_time).values()) == {3}
-    assert "2 of 2 cells are finished already" in bench(*ONE, "seed=0,1", "repeats=3").out
-    assert bench(*ONE, "seed=0,1", "repeats=4").code == 0
+    assert "2 of 2 cells are finished already" in bench_here(*ONE, "seed=0,1", "repeats=3").out
+    assert bench_here(*ONE, "seed=0,1", "repeats=4").code == 0
     assert len(records(results)) == 8, "only what is lacking is run"
-    assert bench(*ONE, "repeats=2", "force=true").code == 0
+    assert bench_here(*ONE, "repeats=2", "force=true").code == 0
     assert len(records(results)) == 10
 
 
@@ -72,9 +74,9 @@ def test_repeats_are_records_in_rounds_and_are_counted(bench: Command, results: 
     ],
 )
 def test_a_value_that_cannot_be_is_refused(
-    bench: Command, results: Path, word: str, allowed: str
+    bench_here: Command, results: Path, word: str, allowed: str
 ) -> None:
-    done = bench(*ONE, word)
+    done = bench_here(*ONE, word)
     assert done.code == 2
     assert word.partition("=")[0] in done.err
     assert allowed in done.err
@@ -206,9 +208,9 @@ def test_who_computes_on_the_gpu_is_refused_or_said(monkeypatch: pytest.MonkeyPa
         check_gpu("refuse", ["cuda"])
 
 
-def test_joules_are_asked_for_where_a_call_is_repeated(bench: Command, results: Path) -> None:
-    assert bench("model=fake").code == 0
-    done = bench("model=fake", "energy=true")
+def test_joules_are_asked_for_where_a_call_is_repeated(bench_here: Command, results: Path) -> None:
+    assert bench_here("model=fake").code == 0
+    done = bench_here("model=fake", "energy=true")
     assert done.code == 0, done.err
     asked = Counter(
         (r["cell"]["scenario"], r.get("seen", {}).get("energy")) for r in records(results)

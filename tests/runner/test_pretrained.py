@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from bench import save
 from bench.errors import BadInput
 from bench.pretrained import Pretrained
-from tests.runner.conftest import Done, python, records
+from tests.runner.conftest import Done, here, python, records
 from tests.small import llama, tokenizer
 
 SMALL = ("task=text", "threads=1", "suite.items.text=8", "suite.test_items=8",
@@ -23,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(results: Path, *words: str) -> Done:
-    return python("-m", "bench", f"results={results}", *SMALL, *words)
+    return here(f"results={results}", *SMALL, *words)
 
 
 def test_read_scored_and_tuned_further(folder: Path, results: Path) -> None:
@@ -54,15 +55,15 @@ def test_what_was_trained_is_saved_and_read_again(results: Path, tmp_path: Path)
     assert run(results, "model=rwkv", f"model.pretrained={saved}", "scenario=quality").code == 0
     again = next(r for r in records(results) if r["id"] != made["id"])
     assert again["quality"]["value"] == pytest.approx(made["quality"]["value"], abs=1e-6)
-    again_there = python("-m", "bench.save", *words)
+    again_there = here(*words, run=save.main)
     assert (again_there.code, again_there.err) == (
         2, f"error: {saved} is not empty; give a new folder\n",
     )  # fmt: skip
-    other = python("-m", "bench.save", "2", str(tmp_path / "no"), "--results", str(results))
+    other = here("2", str(tmp_path / "no"), "--results", str(results), run=save.main)
     assert other.code == 2
     assert "2 records in" in other.err
-    wrong = python("-m", "bench.save", made["id"], str(tmp_path / "no"), "--results", str(results),
-                   "--format", "pickle")  # fmt: skip
+    wrong = here(made["id"], str(tmp_path / "no"), "--results", str(results),
+                 "--format", "pickle", run=save.main)  # fmt: skip
     assert wrong.code == 2
     assert "allowed are huggingface, state_spaces, blinkdl" in wrong.err
 
@@ -123,7 +124,7 @@ def test_without_its_tokenizer(results: Path, tmp_path: Path) -> None:
 
 def test_tasks_that_are_no_text(folder: Path, results: Path) -> None:
     given = ("model=transformer", f"model.pretrained={folder}", "scenario=quality")
-    done = python("-m", "bench", f"results={results}", *given, "task=digits")
+    done = here(f"results={results}", *given, "task=digits")
     assert done.code == 0
     [made] = records(results)
     assert made["status"] == "unsupported"

@@ -56,8 +56,8 @@ def test_only_what_is_lacking_is_left() -> None:
     assert keys(sort_out(cell("a"), **more, force=True).todo) == "aa"
 
 
-def test_the_plan_counts_processes(bench: Command) -> None:
-    done = bench(*ONE, "repeats=3", "plan=true", "output=json")  # a prefill is guessed at 4 s
+def test_the_plan_counts_processes(bench_here: Command) -> None:
+    done = bench_here(*ONE, "repeats=3", "plan=true", "output=json")  # a prefill is guessed at 4 s
     assert done.code == 0, done.err
     assert "~   3 × 4.0 s" in done.err
     assert "1 cells to run in 3 processes, about 12 s;" in done.err
@@ -65,8 +65,10 @@ def test_the_plan_counts_processes(bench: Command) -> None:
     assert [row["processes"] for row in done.document["plan"]] == [3]
 
 
-def test_a_plan_within_a_budget_says_what_is_cut(bench: Command) -> None:
-    done = bench("model=fake", "repeats=3", "plan=true", "budget=12s")  # 4, 4 and 8 s a process
+def test_a_plan_within_a_budget_says_what_is_cut(bench_here: Command) -> None:
+    done = bench_here(
+        "model=fake", "repeats=3", "plan=true", "budget=12s"
+    )  # 4, 4 and 8 s a process
     assert done.code == 0, done.err
     assert "to run; 2 processes more left out by budget" in done.out
     assert "3 × 8.0 s" in done.out
@@ -90,24 +92,26 @@ def test_a_failure_among_repeats_counts(bench: Command, results: Path, tmp_path:
     assert len(rows) == 1
 
 
-def test_equal_failures_are_one_line(bench: Command) -> None:
-    done = bench(*ONE, "repeats=2", "model.behaviour=raise")
+def test_equal_failures_are_one_line(bench_here: Command) -> None:
+    done = bench_here(*ONE, "repeats=2", "model.behaviour=raise")
     assert done.code == 1
     assert "2 of 2 processes failed:" in done.out
     (line,) = [text for text in done.out.splitlines() if text.startswith("  fake")]
     assert line.endswith("broke over two lines (2 times)")
 
 
-def test_what_a_worker_calls_unsupported_is_not_run_again(bench: Command, results: Path) -> None:
-    done = bench(*ONE, "repeats=3", "seed=0,1", "model.behaviour=never")
+def test_what_a_worker_calls_unsupported_is_not_run_again(
+    bench_here: Command, results: Path
+) -> None:
+    done = bench_here(*ONE, "repeats=3", "seed=0,1", "model.behaviour=never")
     assert done.code == 0, done.err
     made = Counter((r["cell"]["seed"], r["status"]) for r in records(results))
     assert made == {(0, "unsupported"): 1, (1, "ok"): 3}
     assert done.out.count("left out: unsupported") == 2
 
 
-def test_the_document_holds_what_a_pipeline_reads(bench: Command, results: Path) -> None:
-    assert bench(*ONE).code == 0
+def test_the_document_holds_what_a_pipeline_reads(bench_here: Command, results: Path) -> None:
+    assert bench_here(*ONE).code == 0
     (path,) = results.glob("records/*.json")
     record = json.loads(path.read_text())
     parts: dict[str, Any] = {
@@ -118,7 +122,7 @@ def test_the_document_holds_what_a_pipeline_reads(bench: Command, results: Path)
         "tuning": {"trials": [{"lr": 0.1, "value": 2.0}], "better": "lower"},
     }
     path.write_text(json.dumps(record | parts))
-    (found,) = bench(*ONE, "output=json").document["records"]
+    (found,) = bench_here(*ONE, "output=json").document["records"]
     parts["latency"] = {"ttft_s": 0.1}
     assert {name: found[name] for name in parts} == parts
 

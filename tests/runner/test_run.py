@@ -41,14 +41,14 @@ def test_a_suite_becomes_records(bench: Command, results: Path) -> None:
     assert "said by the worker" not in done.out + done.err
 
 
-def test_finished_cells_are_not_run_again(bench: Command, results: Path) -> None:
-    bench("model=fake")
-    done = bench("model=fake")
+def test_finished_cells_are_not_run_again(bench_here: Command, results: Path) -> None:
+    bench_here("model=fake")
+    done = bench_here("model=fake")
     assert (done.code, len(records(results))) == (0, 3)
     assert "3 of 3 cells are finished already" in done.out
-    bench("model=fake", "suite.measure.min_samples=2")
+    bench_here("model=fake", "suite.measure.min_samples=2")
     assert len(records(results)) == 6
-    bench("model=fake", "force=true")
+    bench_here("model=fake", "force=true")
     assert len(records(results)) == 9
 
 
@@ -117,8 +117,10 @@ def test_a_figure_that_is_no_number_is_named(payload: dict, where: str | None) -
     assert not_finite(payload) == where
 
 
-def test_a_secondary_score_that_is_no_number_fails_the_cell(bench: Command, results: Path) -> None:
-    done = bench(
+def test_a_secondary_score_that_is_no_number_fails_the_cell(
+    bench_here: Command, results: Path
+) -> None:
+    done = bench_here(
         "model=fake", "scenario=quality", "model.behaviour=unscored", "suite.baselines=false"
     )
     assert done.code == 1, done.err
@@ -127,8 +129,10 @@ def test_a_secondary_score_that_is_no_number_fails_the_cell(bench: Command, resu
     assert record["reason"] == "quality.secondary.nll is not a finite number"
 
 
-def test_what_cannot_be_says_why(bench: Command, results: Path) -> None:
-    done = bench("model=fake", "task=fake,pictures", "scenario=decode", "suite.baselines=false")
+def test_what_cannot_be_says_why(bench_here: Command, results: Path) -> None:
+    done = bench_here(
+        "model=fake", "task=fake,pictures", "scenario=decode", "suite.baselines=false"
+    )
     assert done.code == 0, done.err
     by_task = {r["cell"]["task"]: r for r in records(results)}
     assert by_task["fake"]["status"] == "ok"
@@ -138,18 +142,18 @@ def test_what_cannot_be_says_why(bench: Command, results: Path) -> None:
     )
 
 
-def test_plan_and_budget_run_nothing(bench: Command, results: Path) -> None:
-    done = bench("plan=true")
+def test_plan_and_budget_run_nothing(bench_here: Command, results: Path) -> None:
+    done = bench_here("plan=true")
     assert (done.code, results.exists()) == (0, False)
     assert "5 cells to run" in done.out
-    bench()
-    done = bench("plan=true", "force=true", "output=json")
+    bench_here()
+    done = bench_here("plan=true", "force=true", "output=json")
     assert all(cell["predicted_s"] < 60 for cell in done.document["plan"])
     assert len(records(results)) == 5
 
 
-def test_a_budget_says_what_it_leaves_out(bench: Command, results: Path) -> None:
-    done = bench("budget=9s")  # guesses: prefill and train 4 s each, baselines 8 s
+def test_a_budget_says_what_it_leaves_out(bench_here: Command, results: Path) -> None:
+    done = bench_here("budget=9s")  # guesses: prefill and train 4 s each, baselines 8 s
     assert done.code == 0
     assert len(records(results)) == 2
     assert "left out by budget (3 cells): fake · fake · train" in done.out
@@ -165,14 +169,14 @@ def test_the_last_line_is_one_document(bench: Command) -> None:
     assert "prefill" in done.err
 
 
-def test_the_document_is_strict_json(bench: Command, results: Path) -> None:
+def test_the_document_is_strict_json(bench_here: Command, results: Path) -> None:
     """Python reads 1e999 as infinity and would print it as no JSON reader accepts it."""
-    bench("model=fake", "scenario=train", "suite.baselines=false")
+    bench_here("model=fake", "scenario=train", "suite.baselines=false")
     (path,) = results.glob("records/*.json")
     text = path.read_text()
     assert "123.0" in text
     path.write_text(text.replace("123.0", "1e999"))
-    done = bench("model=fake", "scenario=train", "suite.baselines=false", "output=json")
+    done = bench_here("model=fake", "scenario=train", "suite.baselines=false", "output=json")
     assert done.code == 0, done.err
 
     def refuse(name: str) -> None:
@@ -199,12 +203,12 @@ def test_from_another_directory(tmp_path: Path) -> None:
     assert len(records(tmp_path / "out")) == 3
 
 
-def test_a_corrupt_record_loses_no_other(bench: Command, results: Path) -> None:
-    bench("model=fake")
+def test_a_corrupt_record_loses_no_other(bench_here: Command, results: Path) -> None:
+    bench_here("model=fake")
     (results / "records" / "broken.json").write_text('{"schema": 1')
     (results / "records" / "zero.json").touch()
     os.mkfifo(results / "records" / "pipe.json")  # to read it would be to wait for ever
-    done = bench("model=fake", "seed=1")
+    done = bench_here("model=fake", "seed=1")
     assert done.code == 0
     assert "broken.json" in done.err
     assert "zero.json: is empty" in done.err
@@ -291,7 +295,7 @@ def test_doctor_says_why() -> None:
     assert doctor.attempt("print(3)") == (True, "3")
 
 
-def test_cfg_prints_the_composed_configuration(bench: Command) -> None:
-    done = bench("model=fake", "task=fake", "--cfg")
+def test_cfg_prints_the_composed_configuration(bench_here: Command) -> None:
+    done = bench_here("model=fake", "task=fake", "--cfg")
     assert done.code == 0
     assert "backbone" in done.out

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runner.conftest import Done, python, records
+from tests.runner.conftest import Done, here, records
 from tests.rwkv_files import VERSIONS, Eagle, rwkv_file, rwkv_weights
 from tests.small import tokenizer
 
@@ -15,7 +15,7 @@ SMALL = ("model=rwkv_package", "threads=1", "suite.items.text=8", "suite.test_it
 
 
 def run(results: Path, *words: str) -> Done:
-    return python("-m", "bench", f"results={results}", *SMALL, *words)
+    return here(f"results={results}", *SMALL, *words)
 
 
 @pytest.fixture(scope="module")
