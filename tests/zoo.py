@@ -82,7 +82,7 @@ def node(
     target: int | None = None,
 ) -> dict[str, Any]:
     """The node to instantiate, solved to the size."""
-    if task is None:
+    if task is None and name in CROSSED:  # which no test changes
         return copy.deepcopy(_solved(name, kind, size, target))
     return _fitted(name, kind, size, target, task)
 

@@ -11,7 +11,7 @@ from bench.arguments import Subcommands, add_paths
 from bench.console import make_console
 from bench.errors import BadInput
 from bench.report.commands.reading import read
-from bench.report.formats import MISSING, limit, score
+from bench.report.formats import limit, score
 from bench.report.heading import title
 from bench.report.labels import label
 from bench.report.noise import Score, summarise
@@ -21,6 +21,10 @@ from bench.store import Record
 
 OBJECTIVES = ("autoregressive", "classification", "diffusion")
 OTHER = "family's own"  # of a row that neither ran nor says its objective
+READING = (
+    "≤: an upper bound of the exact value. Compare down a column: equal images are no equal work "
+    "across objectives."
+)
 # What the read-out of a classifier says of its objective.
 READOUTS = dict(zip(("log p(x|y)", "head", "bound"), OBJECTIVES, strict=True))
 
@@ -63,28 +67,37 @@ def sheets(records: Sequence[Record], roots: Sequence[Path]) -> list[Sheet]:
 
 def _sheet(selection: Selection, roots: Sequence[Path]) -> Sheet | None:
     found: dict[str, dict[str, Entry]] = {}
-    notes: list[str] = []
-    rows = [replace(variant, objective="") for variant in selection.current]
+    notes: dict[str, list[str]] = {}
     metric = better = ""
+    rows = [_backbone(variant) for variant in selection.current]
     for variant, row in zip(selection.current, rows, strict=True):
         summary = summarise(variant.scenarios.get("quality", []), roots)
         if summary is not None:
             metric, better = summary.metric, summary.better
         name, objective = label(row, rows), _objective(variant, summary)
         entry, note = _entry(variant, summary)
-        found.setdefault(name, {})[objective] = entry
+        cells = found.setdefault(name, {})
+        if objective not in cells or summary is not None:
+            cells[objective] = entry
         if note:
-            notes.append(f"{name}, {objective}: {note}")
-    if not metric:
+            notes.setdefault(objective, []).append(f"{name}, {objective}: {note}")
+    scored = {o for cells in found.values() for o, cell in cells.items() if cell.value is not None}
+    columns = [objective for objective in OBJECTIVES if objective in scored]
+    if not columns:
         return None
-    columns = [o for o in (*OBJECTIVES, OTHER) if any(o in cells for cells in found.values())]
     lines = [
-        [Entry(name), *(cells.get(column, Entry(None, MISSING)) for column in columns)]
+        [Entry(name), *(cells.get(column, Entry(None)) for column in columns)]
         for name, cells in sorted(found.items())
+        if any(column in cells for column in columns)
     ]
-    bounds = "≤: an upper bound of the exact value. Compare within a column: equal images are no "
-    bounds += "equal work across objectives."
-    return Sheet(title(selection, metric, better), ["backbone", *columns], lines, [bounds, *notes])
+    told = [note for column in columns for note in notes.get(column, ())]
+    return Sheet(title(selection, metric, better), ["backbone", *columns], lines, [READING, *told])
+
+
+def _backbone(variant: Variant) -> Variant:
+    """The row without its objective, and without what was given of the suite: its task's is one."""
+    own = tuple(text for text in variant.overrides if not text.startswith("suite."))
+    return replace(variant, objective="", overrides=own)
 
 
 def _objective(variant: Variant, summary: Score | None) -> str:
