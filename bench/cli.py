@@ -168,19 +168,35 @@ class Application:
 
     def read(self, group: str, name: str) -> dict[str, Any]:
         """One file of a group as plain values, interpolations left as they stand."""
-        from hydra.core.global_hydra import GlobalHydra
         from omegaconf import OmegaConf
+
+        path = self._file(group, name)
+        if path is None:
+            raise BadInput(f"{group}={name} has no file of its own.")
+        plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        return {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {}
+
+    def alone(self, group: str, name: str) -> Any:
+        """One option of a group as its file has it; None where Hydra makes it of several files."""
+        from omegaconf import DictConfig, OmegaConf
+
+        path = self._file(group, name)
+        if path is None or "@package" in path.read_text(encoding="utf-8"):
+            return None
+        try:
+            found = OmegaConf.load(path)
+        except Exception:  # Hydra reads it too, and says what is wrong
+            return None
+        return found if isinstance(found, DictConfig) and "defaults" not in found else None
+
+    def _file(self, group: str, name: str) -> Path | None:
+        from hydra.core.global_hydra import GlobalHydra
 
         loader = GlobalHydra.instance().config_loader()
         found = loader.get_search_path().get_path()
         folders = [str(element.path).removeprefix("file://") for element in found]
-        folders += self.given.searchpath
-        for folder in folders:
-            path = Path(folder, group, f"{name}.yaml")
-            if path.is_file():
-                plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-                return {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {}
-        raise BadInput(f"{group}={name} has no file of its own.")
+        paths = (Path(f, group, f"{name}.yaml") for f in [*folders, *self.given.searchpath])
+        return next((path for path in paths if path.is_file()), None)
 
     def compose(self, overrides: Sequence[str]) -> Any:
         """The configuration of one cell; Hydra's errors become one sentence."""

@@ -138,15 +138,16 @@ class CellBuilder:
     ) -> "DictConfig":
         """The configuration with the option that is picked of each group.
 
-        Composing takes Hydra a seventh of a second, so each option is composed once for each of its
-        overrides, and put where the others refer to it. The same configuration is given back, with
-        other options in it, until `size` or the overrides outside these groups change: what is
-        kept of it has to be copied.
+        Composing takes Hydra a seventh of a second, so it is done once, and other options are put
+        where the first ones stood: read from their own file, or, with overrides inside their group
+        or of several files, composed once for each of their overrides. The same configuration is
+        given back, with other options in it, until `size` or the overrides outside these groups
+        change: what is kept of it has to be copied.
         """
         inside = {g: tuple(x for x in variant if _key(x, f"{g}.")) for g in picked}
         outside = tuple(x for x in variant if not any(x in texts for texts in inside.values()))
         options = {g: (g, name, inside[g]) for g, name in picked.items()}
-        if (size, outside) in self._composed and all(o in self._options for o in options.values()):
+        if (size, outside) in self._composed and all(map(self._known, options.values())):
             config, there = self._composed[size, outside]
             for group, option in options.items():
                 if there[group] != option:
@@ -159,6 +160,15 @@ class CellBuilder:
         for group, option in options.items():
             self._options[option] = config[group]
         return config
+
+    def _known(self, option: Option) -> bool:
+        """Whether the option is there without composing anything."""
+        group, name, inside = option
+        if option not in self._options and not inside:
+            found = self.composer.alone(group, name)
+            if found is not None:
+                self._options[option] = found
+        return option in self._options
 
     def _check_types(
         self, variant: Sequence[str], names: Sequence[str], size: str, config: "DictConfig"

@@ -15,6 +15,10 @@ class Composer(Protocol):
         """Every name in a group of configurations, sorted."""
         ...
 
+    def alone(self, group: str, name: str) -> "DictConfig | None":
+        """One option of a group, a new one, where its file alone is what composing gives."""
+        ...
+
     def compose(self, overrides: Sequence[str]) -> "DictConfig":
         """A new configuration, its interpolations not yet resolved; BadInput where none results."""
         ...

@@ -25,6 +25,7 @@ from bench.predict import predict
 from bench.process.child import LOG
 from bench.process.interrupt import Interrupts
 from bench.process.launch import Launcher
+from bench.process.limits import check_limit
 from bench.process.outcome import Outcome
 from bench.process.preload import preloads
 from bench.progress import Display, duration, main_figure
@@ -60,6 +61,7 @@ def execute(cells: list[Cell], settings: Settings, worker: str) -> int:
     stream = sys.stderr if as_json else sys.stdout
     check_paths(cells)
     check_gpu(settings.busy_gpu, (cell.part["device"] for cell in cells))
+    check_limit(settings.memory_limit_gib, (cell.part["device"] for cell in cells))
     store = Store(settings.results)
     records = _briefs(store)
     for cell in cells:

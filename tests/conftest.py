@@ -20,10 +20,12 @@ torch.set_num_threads(1)
 HERE = Path(__file__).parent
 LONG = (
     "runner/test_every_yaml.py", "test_scenarios.py", "models/test_registry.py",
-    "runner/test_pretrained.py", "runner/test_rwkv_package.py", "runner/test_faults.py",
-    "test_readme.py", "models/test_backends.py", "runner/test_backends.py", "runner/test_run.py",
-    "runner/test_harness.py", "models/test_mamba3.py", "models/test_hybrid.py",
-    "models/test_checkpoints.py", "test_wheel.py",
+    "runner/test_rwkv_package.py", "models/test_hybrid.py", "runner/test_run.py",
+    "runner/test_pretrained.py", "runner/test_faults.py", "runner/test_backends.py",
+    "runner/test_bad_input.py", "test_readme.py", "models/test_backends.py",
+    "models/test_mamba3.py", "runner/test_execution.py", "runner/test_macos.py",
+    "runner/test_harness.py", "runner/test_frontier.py", "models/test_checkpoints.py",
+    "test_wheel.py",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ A GPU's memory is limited by torch's own allocator. Its context (a few hundred M
 import contextlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +74,16 @@ def limit_memory(device: str, gib: float | None) -> Limit:
     return Limit(None, host.words) if gib is None else _limit_card(gib, host.words)
 
 
-def _limit_host(gib: float | None) -> Limit:
-    if sys.platform != "linux":
-        if gib is None:
-            return Limit(None, "")
+def check_limit(gib: float | None, devices: Iterable[str]) -> None:
+    """BadInput where the host's memory cannot be limited to `gib` for a cell of `devices`."""
+    if gib is not None and sys.platform != "linux" and any(name != "cuda" for name in devices):
         raise BadInput(f"memory_limit_gib={gib:g} works on Linux alone; leave it null here.")
+
+
+def _limit_host(gib: float | None) -> Limit:
+    check_limit(gib, ["cpu"])
+    if sys.platform != "linux":
+        return Limit(None, "")
     held = int(psutil.Process().memory_info().rss)
     free = int(SHARE * free_bytes())
     most, words = held + free, f"{SHARE:.0%} of the memory that was free ({free / GIB:.1f} GiB)"
