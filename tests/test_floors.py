@@ -123,7 +123,17 @@ def _direct(node: ast.stmt) -> list[str]:
     return list(imports(ast.unparse(node))) if isinstance(node, ast.Import | ast.ImportFrom) else []
 
 
-@pytest.mark.parametrize("module", ["bench", "bench.store", "bench.report.__main__", "bench.cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "bench",
+        "bench.store",
+        "bench.report.__main__",
+        "bench.cli",
+        "bench.prepare",
+        "bench.shards.hub",
+    ],
+)
 def test_no_torch_is_loaded(module: str) -> None:
     """What the text of the files cannot show: that no library brings torch along."""
     code = f"import sys, {module}; print(*sorted({{'torch', 'hydra'}} & set(sys.modules)))"

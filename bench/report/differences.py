@@ -34,7 +34,7 @@ class Difference:
 
     value: float
     half: float | None  # half the 95 % interval
-    p: float  # that the truth is zero
+    p: float  # that the truth is zero; nan where nothing is known of the noise
     rule: str  # a key of `RULES`
     seeds: int  # of either side
     adjusted: float = math.nan  # p, corrected over all that were looked at
@@ -78,7 +78,7 @@ def _of_items(a: Score, b: Score, common: Sequence[int]) -> Difference | None:
 
 def _found(value: float, parts: Sequence[Part], rule: str, seeds: int) -> Difference:
     if not parts:
-        return Difference(value, None, 1.0 if value == 0 else 0.0, rule, seeds)
+        return Difference(value, None, 1.0 if value == 0 else math.nan, rule, seeds)
     return Difference(value, float(half_width(parts)), p_value(value, parts), rule, seeds)
 
 
@@ -89,9 +89,11 @@ def differences(scores: Mapping[Key, Score]) -> dict[tuple[Key, Key], Difference
     against the others, a false difference is found in 5 % of such sets at most.
     """
     found = {(a, b): difference(scores[a], scores[b]) for a, b in combinations(scores, 2)}
-    adjusted = holm({str(n): one.p for n, one in enumerate(found.values())})
+    judged = {str(n): one.p for n, one in enumerate(found.values()) if not math.isnan(one.p)}
+    adjusted = holm(judged)
     return {
-        pair: replace(one, adjusted=adjusted[str(n)]) for n, (pair, one) in enumerate(found.items())
+        pair: replace(one, adjusted=adjusted.get(str(n), math.nan))
+        for n, (pair, one) in enumerate(found.items())
     }
 
 
@@ -108,5 +110,6 @@ def leaders(scores: Mapping[Key, Score]) -> tuple[set[Key], set[str]]:
         return set(), set()
     best, *others = best_first(scores)
     found = differences({best: scores[best], **scores})
-    inside = {key for key in others if found[best, key].adjusted > LEVEL}
+    # What cannot be judged is not told from the best either.
+    inside = {key for key in others if not found[best, key].adjusted <= LEVEL}
     return {best} | inside, {found[best, key].rule for key in others}

@@ -47,7 +47,12 @@ class Taken:
 
 
 def taken(record: Record, target: float) -> Taken | None:
-    """What the training of a record took; None where validation was not scored on the way."""
+    """What the training of a record took; None where validation was not scored on the way.
+
+    A training that failed, as by diverging, reached nothing.
+    """
+    if record["status"] == "failed":
+        return Taken(math.inf, math.inf, math.inf, math.inf, trained=0.0, checks=0)
     curve: Mapping[str, Any] = dict(record.get("curve") or {})
     checks: Mapping[str, Any] = curve.get("validation") or {}
     points = list(zip(*(checks.get(k) or [] for k in ("items", "seconds", "value")), strict=False))
@@ -107,7 +112,7 @@ def reaches(selection: Selection, target: float) -> list[Reach]:
     for row in selection.current:
         records = row.scenarios.get("quality", [])
         ones = tuple(t for r in records if (t := taken(r, target)) is not None)
-        if ones:
+        if any(one.checks for one in ones):
             found.append(Reach(label(row, selection.current), row.family, row.model, ones))
     return sorted(found, key=lambda reach: (reach.seconds, reach.name))
 
@@ -115,7 +120,7 @@ def reaches(selection: Selection, target: float) -> list[Reach]:
 def target_cell(records: Sequence[Record], target: float | None, notes: Notes) -> Cell:
     """The cell of a row: median seconds, or more than were trained where it was not reached."""
     found = [t for r in records if target is not None and (t := taken(r, target)) is not None]
-    if not found:
+    if not any(one.checks for one in found):
         return Cell(MISSING, status="missing")
     median_s = median([t.seconds for t in found])
     assert median_s is not None  # seconds are always known

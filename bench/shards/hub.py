@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.shards.jobs import Group, Job, Span, named
+from bench.tasks.hub import load_hub
 from bench.tasks.splits import SPLITS
 
 GROUP = 4096  # rows that are hashed as one; shards end where a group does
@@ -25,8 +26,6 @@ class Hub:
     """
 
     def __init__(self, hub: str, config: str | None, column: str, shares: Sequence[float]) -> None:
-        from bench.tasks.sources import load_hub
-
         found = load_hub(hub, config)
         self.hub, self.config, self.column = hub, config, column
         own = {split: rows for split, rows in found.items() if split in SPLITS and len(rows)}

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.tasks.base import SPLITS
+from bench.tasks.hub import load_hub
 from bench.tasks.imageset import ImageSet, split_by_hash
-from bench.tasks.sources import load_hub
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp"}
 ALLOWED = (

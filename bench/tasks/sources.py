@@ -3,11 +3,11 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.paths import files_of, matches
 from bench.tasks.base import SPLITS, digest
 from bench.tasks.corpus import SPAN, Corpus, overlap
+from bench.tasks.hub import load_hub
 from bench.tasks.splits import cuts
 
 OVERLAP_BYTES = 1 << 24  # of test: hashes of all of a large text would not fit into memory
@@ -69,28 +69,6 @@ def from_path(path: str, shares: Sequence[float]) -> Corpus:
         "overlap": overlap_note(parts),
     }
     return Corpus(f"path-{Path(path).name or 'root'}-{sha256[:8]}", sha256, parts, notes)
-
-
-def load_hub(hub: str, config: str | None) -> Any:
-    """`datasets.load_dataset`, with its many ways to fail told in one sentence."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(
-            f"task.hub={hub} needs the package `datasets`: pip install 'archbench[hub]'"
-        ) from error
-    try:
-        found = datasets.load_dataset(hub, config)
-    except Exception as error:  # the library and its storage back-ends share no base class
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"task.hub={hub} (task.hub_config={config}) could not be loaded "
-            f"({type(error).__name__}: {reason[0] if reason else 'no reason given'}); allowed is "
-            f"a data set of the Hugging Face hub that can be reached, or a local folder of one"
-        ) from error
-    if not any(len(rows) for rows in found.values()):
-        raise ValueError(f"task.hub={hub} is empty; allowed is a data set with rows")
-    return found
 
 
 def from_hub(hub: str, config: str | None, column: str, shares: Sequence[float]) -> Corpus:

@@ -11,6 +11,7 @@ The exit code is 1 where a cell failed.
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine.environment import describe
-from bench.store import read_paths
+from bench.store import Store
 from benchmarks.reproduce.judging import Found, judge, provisional, sentence, shown
 from benchmarks.reproduce.studies import STUDIES, VALUE, Rival, Study
 
@@ -38,13 +39,12 @@ def find(study: Study, rival: Rival, folder: Path, seeds: int) -> Found:
     """Tune one rival, train it from every seed, and read what it reached."""
     words = (*COMMON, f"task={study.task}", *study.words, *rival.words, f"results={folder}")
     rates = ",".join(map(str, study.rates))
-    _run(*words, "scenario=tune", f"scenario.grid=[{rates}]")
-    searches = [r for r in _records(folder, "tune") if _rates(r) == list(study.rates)]
-    trials, rate = searches[-1]["tuning"]["trials"], float(searches[-1]["figures"]["best_lr"])
-    _run(*words, "scenario=quality", f"lr={rate}", f"seed={','.join(map(str, range(seeds)))}")
-    at_rate = [r for r in _records(folder, "quality") if r["quality"]["lr"] == rate]
-    by_seed = {record["cell"]["seed"]: record["quality"] for record in at_rate}
-    qualities = [by_seed[seed] for seed in range(seeds)]
+    (search,) = _run(folder, *words, "scenario=tune", f"scenario.grid=[{rates}]")
+    trials, rate = search["tuning"]["trials"], float(search["figures"]["best_lr"])
+    numbers = ",".join(map(str, range(seeds)))
+    made = _run(folder, *words, "scenario=quality", f"lr={rate}", f"seed={numbers}")
+    made.sort(key=lambda record: record["cell"]["seed"])
+    qualities = [record["quality"] for record in made]
     return Found(
         rival=rival,
         rate=rate,
@@ -54,27 +54,24 @@ def find(study: Study, rival: Rival, folder: Path, seeds: int) -> Found:
             for name in study.scores
         },
         seconds=sum(q["train_seconds"] for q in qualities) / len(qualities),
+        state=(made[0].get("figures") or {}).get("state_bytes"),
     )
 
 
-def _run(*words: str) -> None:
-    """Run cells that are not finished yet."""
+def _run(folder: Path, *words: str) -> list[Any]:
+    """The records of cells, which are run where they are not finished yet."""
     done = subprocess.run(
         [sys.executable, "-m", "bench", *words, "output=json"], capture_output=True, text=True
     )
     if done.returncode:
         raise Failed(f"{' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
-
-
-def _records(folder: Path, scenario: str) -> list[Any]:
-    """What a folder holds of a scenario, the newest last."""
-    records, _, _ = read_paths([folder])
-    found = [r for r in records if r["cell"]["scenario"] == scenario and r["status"] == "ok"]
-    return sorted(found, key=lambda record: record["created"])
-
-
-def _rates(record: Any) -> list[float]:
-    return [trial["lr"] for trial in record["tuning"]["trials"]]
+    store = Store(folder)
+    listed = json.loads(done.stdout.splitlines()[-1])["records"]
+    records: list[Any] = [store.read(entry["id"]) for entry in listed]
+    for record in records:
+        if record["status"] != "ok":
+            raise Failed(f"{' '.join(words)}: {record['status']}, {record['reason']}")
+    return records
 
 
 def _short(value: float | None) -> str:
@@ -86,11 +83,17 @@ def table(study: Study, found: Mapping[str, Found], seeds: int) -> str:
     names = {VALUE: "in training's length"} | {
         name: f"at {name.removeprefix('at_')}" for name in study.scores if name != VALUE
     }
-    heads = ["rival", *(names[name] for name in study.scores), "rate", "validation by rate"]
+    heads = [
+        "rival", *(names[name] for name in study.scores), "state, bytes", "rate",
+        "validation by rate",
+    ]  # fmt: skip
     rows = [
-        [f.rival.name, *(shown(f.scores[name]) for name in study.scores), f"{f.rate:g}", f.tried]
+        [
+            f.rival.name, *(shown(f.scores[name]) for name in study.scores),
+            "" if f.state is None else f"{f.state:,}", _rate(f, study.rates), f.tried,
+        ]
         for f in found.values()
-    ]
+    ]  # fmt: skip
     verdicts = [[sentence(s), *judge(s, found)] for s in study.says]
     setting = " ".join((f"task={study.task}", *study.words))
     return "\n".join([
@@ -101,6 +104,11 @@ def table(study: Study, found: Mapping[str, Found], seeds: int) -> str:
         *_lines(heads, rows), "", *_lines(["published", "here", "figure"], verdicts), "",
         *([study.note, ""] if study.note else []),
     ])  # fmt: skip
+
+
+def _rate(found: Found, tried: Sequence[float]) -> str:
+    """The rate; one at an end of those that were tried might not be the best there is."""
+    return f"{found.rate:g}" + (" (an end)" if found.rate in (min(tried), max(tried)) else "")
 
 
 def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

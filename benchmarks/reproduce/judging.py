@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.report.intervals import FEWEST, half_width, mean_of
-from benchmarks.reproduce.studies import VALUE, Above, Rival, Statement
+from benchmarks.reproduce.studies import VALUE, Above, Reaches, Rival, Statement
 
 HOLDS, NOT, UNTOLD = "holds here", "does not hold here", "cannot be told"
 Scores = Mapping[str, Sequence[float]]  # by name of a score, one value a seed, the same seeds
@@ -48,15 +48,17 @@ def judge(statement: Statement, found: Mapping[str, Found]) -> tuple[str, str]:
     if isinstance(statement, Above):
         better, worse = (found[name].scores[statement.score]
                          for name in (statement.better, statement.worse))  # fmt: skip
-        apart = [a - b for a, b in zip(better, worse, strict=True)]
-        mean, half = interval(apart)
-        low, high, what = mean - half, mean + half, f"difference {mean:+.3f} ± {half:.3f}"
+        mean, half = interval([a - b for a, b in zip(better, worse, strict=True)])
+        what = f"difference {mean:+.3f} ± {half:.3f}"
     else:
         values = found[statement.rival].scores[statement.score]
         mean, half = interval(values)
-        sign = 1 if statement.least >= 0 else -1
-        edges = sorted(sign * (edge - abs(statement.least)) for edge in (mean - half, mean + half))
-        (low, high), what = edges, shown(values)
+        what = shown(values)
+        if isinstance(statement, Reaches):
+            mean -= statement.least
+        else:
+            mean = statement.most - mean
+    low, high = mean - half, mean + half
     verdict = HOLDS if low > 0 else NOT if high < 0 else UNTOLD
     return verdict, what
 
@@ -66,6 +68,6 @@ def sentence(statement: Statement) -> str:
     at = "" if statement.score == VALUE else f" at {statement.score.removeprefix('at_')} symbols"
     if isinstance(statement, Above):
         return f"{statement.better} above {statement.worse}{at}"
-    if statement.least >= 0:
+    if isinstance(statement, Reaches):
         return f"{statement.rival} reaches {statement.least:g}{at}"
-    return f"{statement.rival} stays below {-statement.least:g}{at}"
+    return f"{statement.rival} stays below {statement.most:g}{at}"

@@ -1,8 +1,8 @@
 """The published statements, as probes, rivals and what is said of them.
 
 A rival is a model with what is set inside it. All rivals of a study have the same probe, items,
-rates to be tuned over, and seeds. `says` are orderings of two rivals by a score, and `reaches`
-scores that a rival has, or has not, whatever the others do.
+rates to be tuned over, and seeds. What a study `says` are orderings of two rivals by a score, and
+amounts that a rival reaches, or stays below, whatever the others do.
 """
 
 from dataclasses import dataclass, field
@@ -29,14 +29,23 @@ class Above:
 
 @dataclass(frozen=True)
 class Reaches:
-    """That `rival` scores at least `least`; `least` negative: that it stays below its amount."""
+    """That `rival` scores more than `least`."""
 
     rival: str
     least: float
     score: str = VALUE
 
 
-Statement = Above | Reaches
+@dataclass(frozen=True)
+class StaysBelow:
+    """That `rival` scores less than `most`."""
+
+    rival: str
+    most: float
+    score: str = VALUE
+
+
+Statement = Above | Reaches | StaysBelow
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ PARITY = Study(
     rivals=(TRANSFORMER, MAMBA, MAMBA_NEGATIVE, RWKV7, RWKV7_NEGATIVE),
     says=(
         Above("Mamba, [-1, 1]", "Mamba", "at_256"), Reaches("Mamba, [-1, 1]", 0.99, "at_256"),
-        Reaches("Transformer", -0.1, "at_256"), Reaches("Mamba", -0.1, "at_256"),
+        StaysBelow("Transformer", 0.1, "at_256"), StaysBelow("Mamba", 0.1, "at_256"),
         Above("RWKV-7, [-1, 1]", "Mamba", "at_256"),
     ),
     scores=(VALUE, "at_256"),
@@ -134,8 +143,8 @@ GROUPS = Study(
     rivals=(TRANSFORMER, MAMBA, MAMBA_NEGATIVE, RWKV7, RWKV7_NEGATIVE),
     says=(
         Above("RWKV-7, [-1, 1]", "Mamba", "at_32"), Above("RWKV-7, [-1, 1]", "RWKV-7", "at_32"),
-        Above("RWKV-7, [-1, 1]", "Transformer", "at_32"), Reaches("Mamba", -0.5, "at_32"),
-        Reaches("Transformer", -0.5, "at_32"),
+        Above("RWKV-7, [-1, 1]", "Transformer", "at_32"), StaysBelow("Mamba", 0.5, "at_32"),
+        StaysBelow("Transformer", 0.5, "at_32"),
     ),
     scores=(VALUE, "at_32"),
 )  # fmt: skip
@@ -152,7 +161,7 @@ INDUCTION = Study(
     rivals=(TRANSFORMER, MAMBA, RWKV7),
     says=(
         Above("Mamba", "Transformer", "at_1024"), Reaches("Mamba", 0.95, "at_1024"),
-        Reaches("Transformer", -0.5, "at_256"),
+        StaysBelow("Transformer", 0.5, "at_256"),
     ),
     scores=(VALUE, "at_128", "at_256", "at_1024"),
 )  # fmt: skip
@@ -168,7 +177,7 @@ COPYING = Study(
     words=("task.length=20", "task.longer=[30,40]", "suite.items.language=16000"),
     rivals=(TRANSFORMER, MAMBA, RWKV7),
     says=(
-        Above("Transformer", "Mamba"), Reaches("Mamba", -0.1, "at_40"),
+        Above("Transformer", "Mamba"), StaysBelow("Mamba", 0.1, "at_40"),
     ),
     scores=(VALUE, "at_30", "at_40"),
 )  # fmt: skip
@@ -185,7 +194,7 @@ SELECTIVE = Study(
     rivals=(MAMBA, MAMBA_FIXED, TRANSFORMER),
     says=(
         Above("Mamba", "Mamba, time-invariant"), Reaches("Mamba", 0.95),
-        Reaches("Mamba, time-invariant", -0.5),
+        StaysBelow("Mamba, time-invariant", 0.5),
     ),
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.tasks.sources import load_hub
+from bench.tasks.hub import load_hub
 from bench.tasks.text import TextTask
 from tests.tasks.fakes import ConstantText, LastByte, PerfectText, text_task
 

@@ -9,6 +9,7 @@ with one seed the difference is that of two runs, for nothing is known of other 
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,11 +132,16 @@ def _row(pair: tuple[str, str], found: Difference, better: str) -> list[Entry]:
         *map(Entry, pair),
         *(Entry(x, "" if x is None else f"{x:+.4f}") for x in (value, low, high)),
         Entry(found.seeds),
-        *(Entry(x, significant(x, 2) if x >= LEAST else f"<{LEAST:g}")
-          for x in (found.p, found.adjusted)),
+        *(_p(x) for x in (found.p, found.adjusted)),
         Entry(in_words(pair, found, better)),
         Entry(note),
     ]  # fmt: skip
+
+
+def _p(value: float) -> Entry:
+    if math.isnan(value):
+        return Entry(None, "")
+    return Entry(value, significant(value, 2) if value >= LEAST else f"<{LEAST:g}")
 
 
 def in_words(pair: tuple[str, str], found: Difference, better: str) -> str:
