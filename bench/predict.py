@@ -66,8 +66,8 @@ def _parameters(cell: Cell) -> int:
 
 def _guess_s(cell: Cell) -> float:
     guess = FIRST_GUESS_S.get(cell.part["scenario"], OTHERWISE_S)
-    match, scenario = cell.config["match"], cell.config["scenario"]
-    if match["name"] == TIME and scenario["name"] in ("quality", "tune"):
+    match, scenario = cell.config.get("match"), cell.config["scenario"]
+    if match is not None and match["name"] == TIME and scenario["name"] in ("quality", "tune"):
         trials = len(scenario.get("grid") or [0]) * len(scenario.get("weight_decay") or [0])
         return guess + float(match["target"]) * trials
     return guess * max(_parameters(cell) / 250_000, 1.0) ** 0.8

@@ -62,6 +62,8 @@ def test_the_readme_is_read() -> None:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the README speaks of: a text, a checkpoint, and YAML of the reader's own model."""
     (tmp_path / "book.txt").write_text("A text of one's own.\n" * 1000)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "index.json").write_text("{}")  # a plan looks whether files are there
     small.llama(tmp_path / "my-llama")
     small.tokenizer(tmp_path / "my-llama")
     for block in yamls():
