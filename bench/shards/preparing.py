@@ -10,6 +10,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -211,7 +213,25 @@ def _written(writer: Writer, jobs: Sequence[Job], workers: int) -> Iterator[Entr
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, start, (writer,))
     try:
-        for future in as_completed([pool.submit(write, job) for job in jobs]):
+        with _uninterrupted():
+            futures = [pool.submit(write, job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that are started within it know no interrupt before `start` gives them one.
+
+    One that came while they import would have each of them print where it stood.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
