@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 from bench.report.__main__ import main
 from bench.report.compare import floors
+from bench.report.plots import curves
 from bench.report.plots.palette import FAMILIES, Named
 from bench.report.plots.pareto import Point, front, off_scale
 from bench.report.plots.placing import Label, place_labels
@@ -343,3 +344,14 @@ def test_a_damaged_curve_beside_an_old_record_is_named(
     Store(results).write(record, {"curve.json": b"{"})
     assert main(["plot", str(results), "--kind=curves"]) == 2
     assert "curve.json" in capsys.readouterr().err
+
+
+def test_the_mean_of_trainings_that_the_clock_ended() -> None:
+    """Of y = x and y = 3 x, at other numbers of points: y = 2 x where both are known."""
+    one, other = (np.linspace(0, 10, n) for n in (11, 6))
+    x, y = curves._mean([(one, one), (other + 1, 3 * (other + 1))])
+    assert (x[0], x[-1], len(x)) == (1, 10, 6)
+    assert y == pytest.approx(2 * x)
+    x, y = curves._mean([(one, one), (one + 2, 3 * one)])
+    assert x == pytest.approx(one + 1)
+    assert y == pytest.approx(2 * one)

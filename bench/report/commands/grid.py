@@ -26,7 +26,7 @@ READING = (
     "across objectives."
 )
 # What the read-out of a classifier says of its objective.
-READOUTS = dict(zip(("log p(x|y)", "head", "bound"), OBJECTIVES, strict=True))
+READOUTS = {"log p(x|y)": "autoregressive", "head": "classification", "bound": "diffusion"}
 
 
 def add(commands: Subcommands) -> None:

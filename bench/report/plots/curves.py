@@ -141,10 +141,17 @@ def _draw(
 
 
 def _mean(curves: Sequence[Points]) -> Points:
-    """Mean over seeds, which read the same items at the same points."""
-    length = min(len(x) for x, _ in curves)
-    x, y = (np.mean([curve[side][:length] for curve in curves], axis=0) for side in (0, 1))
-    return x, y
+    """Mean over seeds: point by point where they read the same items, which take other seconds.
+
+    Trainings that end by the clock have other numbers of points: they are read off on one grid.
+    """
+    lengths = {len(x) for x, _ in curves}
+    if len(lengths) == 1:
+        x, y = (np.mean([curve[side] for curve in curves], axis=0) for side in (0, 1))
+        return x, y
+    first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    x = np.linspace(first, last, min(lengths))
+    return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
 
 
 def _smoothed(points: Points, width: int) -> Points:
