@@ -239,7 +239,7 @@ def test_a_budget_of_seconds_ends_when_they_are_over() -> None:
         Seen(), itertools.repeat(batch()), budget=Budget(seconds=0.3), batch_size=5,
         recipe=recipe(), device=CPU, every=1,
     )  # fmt: skip
-    assert 0.3 <= done.curve.seconds[-1] < 0.6
+    assert 0.27 < done.curve.seconds[-1] < 0.6  # nearest to the end by half of a step
     steps = len(done.curve.items)
     assert 5 < steps <= 30
     assert done.curve.items[-1] == 5 * steps

@@ -242,7 +242,10 @@ def test_bad_values_are_named(changes: dict, message: str) -> None:
         small(**changes)
 
 
-@pytest.mark.parametrize("size", SIZES)
+PROBES = ("micro128", "micro256", "micro512")  # 17 D² parameters in two layers leave no whole one
+
+
+@pytest.mark.parametrize("size", sorted(SIZES.keys() - PROBES))
 def test_every_size_can_be_written_as_a_checkpoint(size: str) -> None:
     """mamba_ssm and transformers hold an expansion that is a whole number."""
     backbone = node("mamba2", "language", size)["backbone"]

@@ -251,9 +251,10 @@ def test_a_search_for_a_rate_is_told_in_a_note() -> None:
     (block,) = build(made).blocks
     texts = [n.text for n in block.notes]
     assert (
-        "Rate of mamba: 0.01 is the best on validation of 0.01 (2.250), 0.04 (no score)." in texts
+        "Rate of mamba nano: 0.01 is the best on validation of 0.01 (2.250), 0.04 (no score)."
+        in texts
     )
-    assert "Rate of moe: failed, out of memory: 3 GiB." in texts
+    assert "Rate of moe nano: failed, out of memory: 3 GiB." in texts
 
 
 @pytest.mark.parametrize(
