@@ -128,9 +128,9 @@ PARITY = Study(
     ),
     scores=(VALUE, "at_256"),
     note=(
-        "The range of the eigenvalues decides who learns it, as published. How far it carries beyond "
-        "training's length differs between seeds after 250 steps: those of [-1, 1] know it at 40 "
-        "symbols, and not all of them at 256. RWKV-7 with its own range, which reaches below zero "
+        "The range of the eigenvalues decides who learns it, as published. How far it carries "
+        "beyond training's length differs between seeds after 250 steps: those of [-1, 1] know it "
+        "at 40 symbols, and not all of them at 256. RWKV-7 with its own range, which reaches below zero "
         "too, learns it from some seeds and not from others."
     ),
 )  # fmt: skip
@@ -191,8 +191,8 @@ COPYING = Study(
     ),
     scores=(VALUE, "at_30", "at_40"),
     note=(
-        "The Transformer knows nine of ten strings of training's length after 500 steps where Mamba "
-        "knows none. It does not go beyond that length here; why was not looked into."
+        "The Transformer knows nine of ten strings of training's length after 500 steps where "
+        "Mamba knows none. It does not go beyond that length here; why was not looked into."
     ),
 )  # fmt: skip
 
