@@ -130,8 +130,8 @@ PARITY = Study(
     note=(
         "The range of the eigenvalues decides who learns it, as published. How far it carries "
         "beyond training's length differs between seeds after 250 steps: those of [-1, 1] know it "
-        "at 40 symbols, and not all of them at 256. RWKV-7 with its own range, which reaches below zero "
-        "too, learns it from some seeds and not from others."
+        "at 40 symbols, and not all of them at 256. RWKV-7 with its own range, which reaches below "
+        "zero too, learns it from some seeds and not from others."
     ),
 )  # fmt: skip
 
