@@ -3,6 +3,7 @@
 B batch, T bytes of a window (`context`), N windows of a split, V symbols: 256, or a tokenizer's.
 """
 
+import abc
 import math
 from typing import Any, Protocol
 
@@ -34,7 +35,7 @@ class Part(Protocol):
     def __getitem__(self, index: Any, /) -> Any: ...
 
 
-class LanguageTask:
+class LanguageTask(abc.ABC):
     """Scores models on windows of bytes; a task says where windows and bytes come from."""
 
     kind = "language"
@@ -47,13 +48,13 @@ class LanguageTask:
     parts: dict[str, Any]  # bytes of each split that is scored
     scored: int | None = None  # windows of a split at most
 
+    @abc.abstractmethod
     def windows(self, split: str) -> Any:
         """All windows of a split, (N, T) uint8; the last partial one is dropped."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def beginning(self, split: str, count: int) -> np.ndarray:
         """The first `count` symbols of a split, or all where it has fewer."""
-        raise NotImplementedError
 
     def chosen(self, count: int, max_items: int | None) -> np.ndarray:
         """Which of `count` windows are scored: all, or as many as are allowed, evenly spread."""
