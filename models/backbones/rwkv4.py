@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.backbones.interface import scan_dtype
 from models.backbones.rwkv4_mixes import ChannelMix, TimeMix
+from models.backbones.rwkv_block import RwkvBlock
 from models.backbones.sizes import check_sizes
 from models.backbones.wkv4 import EMPTY
 from models.kernels.available import check_kernel
@@ -37,19 +38,11 @@ class LayerState(NamedTuple):
     channel_mix: Tensor  # (B, D)
 
 
-class Block(nn.Module):
-    """Time mix and channel mix, each on a pre-norm residual branch."""
+class Block(RwkvBlock):
+    """One block, of a sequence or of a symbol, with what it carries."""
 
-    ln0: nn.LayerNorm  # block 0 alone
-
-    def __init__(self, *, first: bool, d_model: int, time_mix: TimeMix, channel_mix: ChannelMix):
-        super().__init__()
-        if first:
-            self.ln0 = nn.LayerNorm(d_model)
-        self.ln1 = nn.LayerNorm(d_model)
-        self.ln2 = nn.LayerNorm(d_model)
-        self.att = time_mix
-        self.ffn = channel_mix
+    att: TimeMix
+    ffn: ChannelMix
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """(B, T, D) -> (B, T, D), the new state."""

@@ -30,6 +30,7 @@ from models.backbones.interface import scan_dtype
 from models.backbones.rwkv7_channel_mix import ChannelMix
 from models.backbones.rwkv7_decode import PackedBlock, block_step, pack
 from models.backbones.rwkv7_time_mix import LN_X_EPS, LOG_DECAY, TimeMix
+from models.backbones.rwkv_block import RwkvBlock
 from models.backbones.sizes import check_sizes, heads_of
 from models.kernels.available import MAX_HEAD, check_kernel, steps_fused
 from models.kernels.views import Views
@@ -48,19 +49,11 @@ class LayerState(NamedTuple):
     channel_mix: Tensor  # (B, D)
 
 
-class Block(nn.Module):
-    """Time mix and channel mix, each on a pre-norm residual branch."""
+class Block(RwkvBlock):
+    """One block, of a sequence or of a symbol, with what it carries."""
 
-    ln0: nn.LayerNorm  # block 0 alone
-
-    def __init__(self, *, first: bool, d_model: int, time_mix: TimeMix, channel_mix: ChannelMix):
-        super().__init__()
-        if first:
-            self.ln0 = nn.LayerNorm(d_model)
-        self.ln1 = nn.LayerNorm(d_model)
-        self.ln2 = nn.LayerNorm(d_model)
-        self.att = time_mix
-        self.ffn = channel_mix
+    att: TimeMix
+    ffn: ChannelMix
 
     def forward(
         self, x: Tensor, v_first: Tensor | None, state: LayerState
