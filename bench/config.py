@@ -70,6 +70,7 @@ class Suite:
     baselines: bool = MISSING
     objectives: list[str | None] = field(default_factory=lambda: [None])  # None: the family's own
     backends: list[str] = field(default_factory=lambda: ["auto"])
+    checks: int = 8  # scores on validation in the course of a training
     ceilings: bool = False  # measure the machine's own, which a roofline needs
     items: dict[str, int] = MISSING  # training items (windows, images) by task
     validation_items: int | None = MISSING  # None: the whole split

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.report.formats import MISSING, count, limit, score, shorten, significant
-from bench.report.heads import UNITS, Secondary, lookup
+from bench.report.heads import UNITS, Secondary, lookup, state_of
 from bench.report.layout import Cell, Measure, Notes
 from bench.report.noise import Score, provisional, t_half
 from bench.report.select import Variant, code_key
@@ -126,19 +126,15 @@ class Cells:
 
     def state(self, variant: Variant, context: int | None) -> Cell:
         """Bytes carried from symbol to symbol at a stated context."""
-        for scenario in ("decode", "sample", "prefill", "train", "quality"):
-            for record in variant.scenarios.get(scenario, []):
-                figures = record.get("figures") or {}
-                stated, own = figures.get("state_bytes"), figures.get("state_context")
-                if record["status"] == "ok" and isinstance(stated, int | float):
-                    size = float(stated)
-                    text = significant(size / 1024)
-                    if own != context:
-                        text += f" @{own}"
-                    label = None if own is None else f"context {own}"
-                    measure = Measure("state_bytes", size, label, "bytes", better="lower")
-                    return self.finish(Cell(text, (measure,)), [record], timed=False)
-        return ABSENT
+        found = state_of(variant)
+        if found is None:
+            return ABSENT
+        text = significant(found.size / 1024)
+        if found.context != context:
+            text += f" @{found.context}"
+        label = None if found.context is None else f"context {found.context}"
+        measure = Measure("state_bytes", found.size, label, "bytes", better="lower")
+        return self.finish(Cell(text, (measure,)), [found.record], timed=False)
 
     def parameters(self, variant: Variant) -> Cell:
         """The count that is matched between families, and all of them."""

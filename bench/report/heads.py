@@ -8,6 +8,7 @@ from typing import Any
 from bench.report.formats import significant
 from bench.report.layout import Column
 from bench.report.select import Selection, Variant
+from bench.store.record import Record
 
 UNITS = {"tokens": ("k tok/s", 1e3), "images": ("img/s", 1.0)}
 METRICS = {  # metric: name, head of the column
@@ -132,14 +133,30 @@ def memory_scenario(variants: Sequence[Variant]) -> str:
     return "train"
 
 
+@dataclass(frozen=True)
+class State:
+    """Bytes that a row carries after a context, as `record` states them."""
+
+    size: float
+    context: int | None
+    record: Record
+
+
+def state_of(variant: Variant) -> State | None:
+    """Of the scenario that says most of a state; others state it for other contexts."""
+    for scenario in ("decode", "sample", "prefill", "train", "quality"):
+        for record in variant.scenarios.get(scenario, []):
+            figures = record.get("figures") or {}
+            stated = figures.get("state_bytes")
+            if record["status"] == "ok" and isinstance(stated, int | float):
+                return State(float(stated), figures.get("state_context"), record)
+    return None
+
+
 def context_of(variants: Sequence[Variant]) -> int | None:
-    """The context at which most records state their state."""
-    contexts: Counter[int] = Counter()
-    for variant in variants:
-        for record in variant.records():
-            context = (record.get("figures") or {}).get("state_context")
-            if isinstance(context, int):
-                contexts[context] += 1
+    """The context at which most rows state their state."""
+    found = (state_of(variant) for variant in variants)
+    contexts = Counter(s.context for s in found if s is not None and isinstance(s.context, int))
     return contexts.most_common(1)[0][0] if contexts else None
 
 

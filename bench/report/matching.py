@@ -1,30 +1,33 @@
 """What was matched between the rows of a block, and what that left unequal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from bench.budgets import FLOPS, STATE, TIME
 from bench.constants import TOLERANCE
 from bench.report.formats import count, significant
+from bench.report.heads import state_of
 from bench.report.layout import Notes
 from bench.report.select import Selection, Variant
 
 SPREAD = (1 + TOLERANCE) / (1 - TOLERANCE)  # of two that are both within it
 THOUSANDS = 10_000
-Read = Callable[[Any], float | None]
+Read = Callable[[Variant], float | None]  # a value of a row, None where it has none
 
 
 def explain(selection: Selection, notes: Notes) -> None:
     """Say it where rows of more than one model stand side by side."""
     rows = selection.current
-    found = {words: _values(rows, read) for words, read in READ.items()}
+    found = {words: [read(row) for row in rows] for words, read in READ.items()}
     if len({variant.model for variant in rows}) < 2 or not any(map(any, found.values())):
         return
     words, read, target = _asked(selection.key.match)
     apart = [
         f"{row.model} {_short(value)}"
-        for row, value in zip(rows, _values(rows, read), strict=True)
-        if value and (aim := target or _size(row)) and abs(value / aim - 1) > TOLERANCE
+        for row in rows
+        if (value := read(row))
+        and (aim := target or _size(row))
+        and abs(value / aim - 1) > TOLERANCE
     ]
     missed = f", but not by {', '.join(dict.fromkeys(apart))}" if apart else ""
     unequal = [
@@ -41,48 +44,55 @@ def _asked(match: str) -> tuple[str, Read, float | None]:
     name, _, rest = match.partition(" ")
     target = float(rest.split()[0]) if rest else None
     if name == TIME:
-        return f"{rest} of training", lambda record: _quality(record, "seconds"), target
+        return f"{rest} of training", _first(_seconds), target
     if name == STATE:
-        return f"{rest} of state", _state_bytes, target
+        return f"{rest} of state", _first(_state_at(rest.partition(" at ")[2])), target
     if name == FLOPS and rest.endswith("training"):
-        return f"{significant(target or 0)} FLOPs of all training", _all_flops, target
+        return f"{significant(target or 0)} FLOPs of all training", _first(_all_flops), target
     if name == FLOPS:
-        return f"{_short(target or 0)} FLOPs a symbol forward", lambda record: None, target
+        return f"{_short(target or 0)} FLOPs a symbol forward", lambda row: None, target
     said = "" if target is None else f" ({_short(target)})"
-    return f"parameters outside embeddings{said}", _parameters("matched"), target
-
-
-def _size(row: Variant) -> float | None:
-    """Parameters of the size that a row's models were brought to."""
-    return next(_of(row, _parameters("target")), None)
+    return f"parameters outside embeddings{said}", _first(_parameters("matched")), target
 
 
 def _short(value: float) -> str:
     return count(value) if value >= THOUSANDS else significant(value)
 
 
-def _values(rows: Sequence[Variant], read: Read) -> list[float | None]:
-    """One value a row: that of its first record that has it."""
-    return [next(_of(row, read), None) for row in rows]
+def _first(read: Callable[[Any], float | None]) -> Read:
+    """Of a row's records, what the first one says that says it."""
+
+    def of(row: Variant) -> float | None:
+        found = (read(record) for record in row.records() if record["status"] == "ok")
+        return next((float(value) for value in found if value is not None), None)
+
+    return of
 
 
-def _of(row: Variant, read: Read) -> Iterator[float]:
-    for record in row.records():
-        if record["status"] == "ok" and (value := read(record)) is not None:
-            yield float(value)
-
-
-def _parameters(name: str) -> Read:
+def _parameters(name: str) -> Callable[[Any], float | None]:
     return lambda record: (record.get("parameters") or {}).get(name)
 
 
-def _state_bytes(record: Any) -> float | None:
-    return (record.get("figures") or {}).get("state_bytes")
+def _state_at(context: str) -> Callable[[Any], float | None]:
+    """Bytes after that many symbols; "": after those of the task's items, as quality has them."""
+
+    def of(record: Any) -> float | None:
+        figures = record.get("figures") or {}
+        stated = str(figures.get("state_context")) == context if context else (
+            record["cell"]["scenario"] == "quality"
+        )  # fmt: skip
+        return figures.get("state_bytes") if stated else None
+
+    return of
 
 
-def _state(record: Any) -> float | None:
-    found = _state_bytes(record)
-    return None if found is None else found / 1024
+def _state(row: Variant) -> float | None:
+    found = state_of(row)
+    return None if found is None else found.size / 1024
+
+
+def _seconds(record: Any) -> float | None:
+    return _quality(record, "seconds")
 
 
 def _flops(record: Any) -> float | None:
@@ -103,11 +113,12 @@ def _quality(record: Any, name: str) -> float | None:
     return found or None  # none of a checkpoint that was not trained
 
 
+_size = _first(_parameters("target"))  # of parameters, to which a row's models were brought
 READ: dict[str, Read] = {
-    "parameters": _parameters("matched"),
-    "active ones with embeddings": _parameters("active"),
+    "parameters": _first(_parameters("matched")),
+    "active ones with embeddings": _first(_parameters("active")),
     "KiB of state": _state,
-    "MFLOPs of training a symbol": _flops,
-    "FLOPs of training": _all_flops,
-    "seconds of training": lambda record: _quality(record, "seconds"),
+    "MFLOPs of training a token or image": _first(_flops),
+    "FLOPs of training": _first(_all_flops),
+    "seconds of training": _first(_seconds),
 }

@@ -39,7 +39,7 @@ def test_what_is_equal_is_not_listed() -> None:
     rows = model(250_000, 4096, 1.5e6), model(252_000, 65536, 3e6)
     assert said(*rows) == [
         "Matched: parameters outside embeddings, within 3%. Left unequal: KiB of state 4.00 to "
-        "64.0; MFLOPs of training a symbol 1.50 to 3.00; FLOPs of training 38.4G to 76.8G."
+        "64.0; MFLOPs of training a token or image 1.50 to 3.00; FLOPs of training 38.4G to 76.8G."
     ]
 
 
